@@ -1,0 +1,44 @@
+//! Blocks from other nodes: the `Exchange` trait and its implementations.
+//!
+//! The promise: what comes out is a [`Block`], proved here; what peers send before that is plain
+//! bytes. Dropping the future of a fetch cancels it. This layer decides nothing about files,
+//! deadlines or retries of the caller, and stores nothing.
+
+mod offline;
+
+use std::fmt::Debug;
+
+use futures::future::BoxFuture;
+
+use crate::block::{Block, Cid};
+
+pub use self::offline::Offline;
+
+/// Why a block did not come.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ExchangeError {
+    /// This node does not talk to others, so waiting would be in vain.
+    #[error("{cid} is not here, and this node is offline")]
+    Offline {
+        /// The block that was wanted.
+        cid: Cid,
+    },
+    /// Every source that answered sent bytes that do not match.
+    #[error("{cid}: {from} sent bytes that do not match, and nobody else has it")]
+    Lied {
+        /// The block that was wanted.
+        cid: Cid,
+        /// Who sent the last wrong bytes.
+        from: String,
+    },
+}
+
+/// A way to get blocks that are not here.
+pub trait Exchange: Debug + Send + Sync + 'static {
+    /// Fetches one block; waits as long as a source may still have it, so the caller sets the
+    /// deadline and drops the future to cancel.
+    fn fetch<'a>(&'a self, cid: &'a Cid) -> BoxFuture<'a, Result<Block, ExchangeError>>;
+
+    /// Tells whether [`Exchange::fetch`] would answer [`ExchangeError::Offline`] at once.
+    fn is_offline(&self) -> bool;
+}

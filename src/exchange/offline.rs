@@ -1,0 +1,20 @@
+//! The exchange of a node that talks to nobody: every fetch fails at once.
+
+use futures::future::{BoxFuture, FutureExt as _, ready};
+
+use super::{Exchange, ExchangeError};
+use crate::block::{Block, Cid};
+
+/// Answers every fetch with [`ExchangeError::Offline`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Offline;
+
+impl Exchange for Offline {
+    fn fetch<'a>(&'a self, cid: &'a Cid) -> BoxFuture<'a, Result<Block, ExchangeError>> {
+        ready(Err(ExchangeError::Offline { cid: *cid })).boxed()
+    }
+
+    fn is_offline(&self) -> bool {
+        true
+    }
+}

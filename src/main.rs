@@ -1,0 +1,3 @@
+//! The `cidfs` binary: everything is in the library, the command line in [`cidfs::cli`].
+
+fn main() {}
