@@ -133,7 +133,6 @@ async fn fetch(entry: Entry, cid: Cid) -> Result<Block, DagError> {
 
 /// Returns the block under the CID that was asked for, after checking that it is that block.
 fn named(block: &Block, cid: &Cid) -> Result<Block, DagError> {
-    let lied =
-        || DagError::Lied { cid: Box::new(*cid), from: format!("who gave {}", block.cid()) };
+    let lied = || DagError::Lied { cid: Box::new(*cid), from: format!("who gave {}", block.cid()) };
     block.with_cid(*cid).ok_or_else(lied)
 }

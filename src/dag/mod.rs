@@ -86,11 +86,7 @@ impl fmt::Debug for Dag {
 
 impl Dag {
     /// Returns a dag over `store` that asks `exchange` for what is not there.
-    pub fn new(
-        store: Arc<dyn BlockStore>,
-        exchange: Arc<dyn Exchange>,
-        limits: DagLimits,
-    ) -> Self {
+    pub fn new(store: Arc<dyn BlockStore>, exchange: Arc<dyn Exchange>, limits: DagLimits) -> Self {
         let shared = Shared {
             fetches: Fetches::new(store, exchange, &limits),
             nodes: Mutex::new(ByteLru::new(limits.node_cache_bytes)),
