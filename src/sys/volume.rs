@@ -1,8 +1,8 @@
 //! How much room a volume has (statvfs).
 
-use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 
 /// Room on a volume, in fragments of `fragment_bytes`.
@@ -22,7 +22,7 @@ pub struct Volume {
 ///
 /// # Errors
 /// What the kernel says of `path`.
-pub fn volume(path: &Path) -> io::Result<Volume> {
+pub fn volume(path: &Path) -> Result<Volume, Errno> {
     let stat = statvfs(path)?;
     Ok(Volume {
         fragment_bytes: u32::try_from(stat.fragment_size()).unwrap_or(u32::MAX),
@@ -47,6 +47,6 @@ mod tests {
     #[test]
     fn a_missing_path_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(volume(&dir.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(volume(&dir.path().join("none")), Err(Errno::ENOENT));
     }
 }

@@ -4,4 +4,6 @@
 
 pub mod dag_builder;
 pub mod exchange;
+pub mod fixtures;
+pub mod mount;
 pub mod store;

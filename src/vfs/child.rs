@@ -38,11 +38,7 @@ impl Child {
     }
 
     /// Looks everywhere, and waits as long as the block may still come.
-    pub(super) async fn anywhere(
-        local: &Dag,
-        dag: &Dag,
-        entry: &DirEntry,
-    ) -> Result<Self, Error> {
+    pub(super) async fn anywhere(local: &Dag, dag: &Dag, entry: &DirEntry) -> Result<Self, Error> {
         match Self::locally(local, entry).await {
             Self::Unknown(error) if dag.is_offline() => Err(error.into()),
             Self::Unknown(_) => Ok(Self::Proved(unixfs::stat(dag, &entry.cid).await?)),
@@ -59,9 +55,7 @@ impl Child {
     pub(super) fn identity(&self, parent: u64, entry: &DirEntry) -> Identity {
         let cid = PackedCid::new(&entry.cid);
         match self.kind(entry) {
-            FileType::Directory => {
-                Identity::Directory { parent, name: entry.name[..].into(), cid }
-            }
+            FileType::Directory => Identity::Directory { parent, name: entry.name[..].into(), cid },
             FileType::File | FileType::Symlink => {
                 let claimed_len = match self {
                     Self::Proved(_) => None,
@@ -75,11 +69,8 @@ impl Child {
 
     /// Returns the attributes to show, and for how long the kernel may keep them.
     pub(super) fn attr(&self, ino: u64, entry: &DirEntry, owner: &Ownership) -> (Attr, Duration) {
-        let plain = |file_len| Stat {
-            kind: self.kind(entry),
-            file_len,
-            metadata: Metadata::default(),
-        };
+        let plain =
+            |file_len| Stat { kind: self.kind(entry), file_len, metadata: Metadata::default() };
         match self {
             Self::Proved(stat) => (owner.attr(ino, stat), FOREVER),
             Self::Claimed(len) => (owner.attr(ino, &plain(*len)), CLAIM_TTL),

@@ -26,9 +26,6 @@ pub enum Error {
     /// The inode has no such extended attribute.
     #[error("no such extended attribute")]
     NoXattr,
-    /// The pins cannot be read.
-    #[error("the pins cannot be read: {0}")]
-    Pins(String),
     /// The volume of the repository cannot be asked for its room.
     #[error("the volume of the repository cannot be read: {0}")]
     Volume(Errno),
@@ -64,7 +61,7 @@ impl Error {
             Self::TimedOut => Errno::ETIMEDOUT,
             Self::NotYet | Self::TooManyWaiting => Errno::EAGAIN,
             Self::Interrupted => Errno::EINTR,
-            Self::Pins(_) | Self::Panicked => Errno::EIO,
+            Self::Panicked => Errno::EIO,
         }
     }
 }

@@ -104,8 +104,9 @@ impl Vfs {
         match &inode.identity {
             Identity::Namespace => self.roots(cookie, max),
             Identity::Directory { cid, .. } | Identity::File { cid, .. } => {
-                let list = unixfs::list(&self.inner.dag, &cid.get(), Cookie::from(cookie), max);
-                let names = list.await.map_err(stale_unless_directory)?;
+                let (dag, cid) = (&self.inner.dag, cid.get());
+                let names = unixfs::list(dag, &cid, Cookie::from(cookie), max).await;
+                let names = names.map_err(stale_unless_directory)?;
                 Ok(names.into_iter().map(|(cookie, entry)| (cookie.to_u64(), entry)).collect())
             }
         }
@@ -120,7 +121,7 @@ impl Vfs {
         let mut places: Vec<(u64, Cid)> = self
             .inner
             .root
-            .listed()?
+            .listed()
             .into_iter()
             .map(|cid| (self.inner.inodes.place(&cid), cid))
             .filter(|(place, _)| *place > cookie)
@@ -136,7 +137,8 @@ impl Vfs {
         for (_, entry) in names {
             children.push(Child::locally(&self.inner.local, entry).await);
         }
-        let missing: Vec<usize> = (0..children.len()).filter(|&at| children[at].may_come()).collect();
+        let missing: Vec<usize> =
+            (0..children.len()).filter(|&at| children[at].may_come()).collect();
         if !missing.is_empty() && !self.inner.dag.is_offline() {
             if let (Identity::Directory { cid, .. }, Some((first, _))) =
                 (&inode.identity, names.first())
@@ -206,7 +208,11 @@ async fn fetch_children(dag: &Dag, dir: &Cid, from: u64) {
 
 /// `.` and `..`, as far as they come after `cookie`.
 fn dots(vfs: &Vfs, ino: u64, inode: &Inode, cookie: u64) -> Vec<Entry> {
-    let stat = Stat { kind: FileType::Directory, file_len: 0, metadata: crate::codec::node::Metadata::default() };
+    let stat = Stat {
+        kind: FileType::Directory,
+        file_len: 0,
+        metadata: crate::codec::node::Metadata::default(),
+    };
     [(".", COOKIE_DOT, ino), ("..", COOKIE_DOTDOT, inode.parent())]
         .into_iter()
         .filter(|(_, place, _)| *place > cookie)

@@ -31,7 +31,7 @@ use self::unkept::Unkept;
 use crate::block::{Cid, cid_from_text};
 use crate::codec::node::{Metadata, NAME_LEN_MAX};
 use crate::dag::Dag;
-use crate::sys::volume::{Volume, volume};
+use crate::sys::volume::{self, Volume};
 use crate::unixfs::{self, DirEntry, FileType, Stat, UnixfsError};
 
 pub use self::attr::{Attr, BLOCK_BYTES, MTIME_MAX, Ownership};
@@ -238,7 +238,7 @@ impl Vfs {
     /// [`Error::Volume`].
     pub fn statfs(&self) -> Result<Option<Volume>, Error> {
         let Some(path) = &self.inner.options.volume else { return Ok(None) };
-        volume(path).map(Some).map_err(Error::Volume)
+        volume::volume(path).map(Some).map_err(Error::Volume)
     }
 
     /// Returns the value of an extended attribute: the CID, as text, under both of its names.
@@ -286,6 +286,3 @@ fn stale_unless_directory(error: UnixfsError) -> Error {
         other => other.into(),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,10 +4,8 @@ use std::fmt::Debug;
 
 use tokio::sync::watch;
 
-use super::Error;
 use crate::block::Cid;
 use crate::dag::Dag;
-use crate::store::Pins;
 use crate::unixfs::{self, FileType, UnixfsError};
 
 /// Where the tree of a mount begins.
@@ -17,10 +15,7 @@ pub trait Root: Debug + Send + Sync + 'static {
     fn directory(&self) -> Option<Cid>;
 
     /// Returns the CIDs that a listing of the namespace shows, in any order, each once.
-    ///
-    /// # Errors
-    /// [`Error::Pins`].
-    fn listed(&self) -> Result<Vec<Cid>, Error>;
+    fn listed(&self) -> Vec<Cid>;
 
     /// Returns a counter that changes whenever [`Root::listed`] does; `None` when it never does.
     fn changes(&self) -> Option<watch::Receiver<u64>>;
@@ -50,8 +45,8 @@ impl Root for FixedRoot {
         Some(self.0)
     }
 
-    fn listed(&self) -> Result<Vec<Cid>, Error> {
-        Ok(Vec::new())
+    fn listed(&self) -> Vec<Cid> {
+        Vec::new()
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {
@@ -75,11 +70,44 @@ impl Root for Namespace {
         None
     }
 
-    fn listed(&self) -> Result<Vec<Cid>, Error> {
-        todo_pins(&self.0)
+    fn listed(&self) -> Vec<Cid> {
+        self.0.list().into_iter().map(|pin| pin.cid).collect()
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         Some(self.0.subscribe())
+    }
+}
+
+/// TEMP
+#[derive(Debug, Clone)]
+pub struct Pins(std::sync::Arc<(parking_lot::Mutex<Vec<Pin>>, watch::Sender<u64>)>);
+/// TEMP
+#[derive(Debug, Clone)]
+pub struct Pin {
+    pub cid: Cid,
+}
+impl Pins {
+    /// TEMP
+    pub fn list(&self) -> Vec<Pin> {
+        self.0.0.lock().clone()
+    }
+    /// TEMP
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.1.subscribe()
+    }
+    /// TEMP
+    pub fn new() -> Self {
+        Self(std::sync::Arc::new((Default::default(), watch::Sender::new(0))))
+    }
+    /// TEMP
+    pub fn add(&self, cid: Cid) {
+        self.0.0.lock().push(Pin { cid });
+        self.0.1.send_modify(|n| *n += 1);
+    }
+    /// TEMP
+    pub fn rm(&self, cid: Cid) {
+        self.0.0.lock().retain(|p| p.cid != cid);
+        self.0.1.send_modify(|n| *n += 1);
     }
 }
