@@ -186,7 +186,8 @@ fn a_file_without_any_size_of_its_own_is_the_sum_of_its_parts() {
 #[tokio::test(start_paused = true)]
 async fn parts_that_must_be_fetched_are_fetched_together() {
     let mut builder = DagBuilder::new();
-    let leaves: Vec<Shape> = (0..PARTS_AHEAD).map(|at| Shape::PbRaw(vec![at as u8; 10])).collect();
+    let leaves: Vec<Shape> =
+        (0_u8..).take(PARTS_AHEAD).map(|at| Shape::PbRaw(vec![at; 10])).collect();
     let shape = file("", leaves);
     let cid = builder.file(&shape);
     let exchange = TestExchange::new(builder.blocks);
