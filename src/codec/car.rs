@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::dag_cbor;
 use super::ipld::{Ipld, IpldError, Map};
-use crate::block::{BLOCK_LEN_MAX, Block, Cid, CidError, DIGEST_LEN_MAX, cid_prefix};
+use crate::block::{
+    BLOCK_LEN_MAX, Block, Cid, CidError, DIGEST_LEN_MAX, VARINT_LEN_MAX, cid_prefix,
+};
 
 /// Longest header in bytes: room for 27,000 roots, and no more than an idle reader may hold.
 pub const HEADER_LEN_MAX: usize = 1024 * 1024;
@@ -20,9 +22,6 @@ pub const CID_LEN_MAX: usize = 4 * 10 + DIGEST_LEN_MAX;
 
 /// Longest section in bytes, without its length field: a CID and a block.
 pub const SECTION_LEN_MAX: usize = CID_LEN_MAX + BLOCK_LEN_MAX;
-
-/// Longest unsigned varint of 64 bits, in bytes.
-const VARINT_LEN_MAX: usize = 10;
 
 /// The fixed bytes of a CARv2 after its pragma: characteristics, and three numbers of 64 bits.
 const V2_HEADER_LEN: usize = 40;
@@ -154,9 +153,10 @@ impl<R: Read> Iterator for CarReader<R> {
 /// length of what follows it; `None` when it is cut short, malformed, zero or over
 /// [`SECTION_LEN_MAX`].
 pub fn section_header(bytes: &[u8]) -> Option<(usize, usize)> {
-    let (len, rest) = unsigned_varint::decode::u64(bytes).ok()?;
+    let front = &bytes[..bytes.len().min(VARINT_LEN_MAX)];
+    let (len, rest) = unsigned_varint::decode::u64(front).ok()?;
     let len = usize::try_from(len).ok().filter(|len| (1..=SECTION_LEN_MAX).contains(len))?;
-    Some((bytes.len() - rest.len(), len))
+    Some((front.len() - rest.len(), len))
 }
 
 /// Writes the header of a CARv1 and returns its length in bytes.
@@ -296,7 +296,8 @@ impl<R: Read> Input<R> {
             }
             match unsigned_varint::decode::u64(&varint) {
                 Ok((len, _)) => return Ok(Some(len)),
-                Err(unsigned_varint::decode::Error::Insufficient) => {}
+                Err(unsigned_varint::decode::Error::Insufficient)
+                    if varint.len() < VARINT_LEN_MAX => {}
                 Err(_) => return Err(CarError::Length { at }),
             }
         }
@@ -436,6 +437,7 @@ mod tests {
         check("00", "the section at byte 26 is empty");
         check("8000", "the length at byte 26 is malformed");
         check("ffffffffffffffffffff01", "the length at byte 26 is malformed");
+        check("84808080808080808002", "the length at byte 26 is malformed");
         check(
             "ffffffff0f",
             "the section at byte 26 claims 4294967295 bytes, over the limit of 2097320 bytes",
@@ -471,6 +473,7 @@ mod tests {
             (&[], None),
             (&[0x80], None),
             (&[0xff, 0xff, 0xff, 0x7f], None),
+            (&[0x84, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2], None),
         ] {
             assert_eq!(section_header(bytes), expected, "{bytes:?}");
         }
