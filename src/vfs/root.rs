@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::block::Cid;
 use crate::dag::Dag;
+use crate::store::Pins;
 use crate::unixfs::{self, FileType, UnixfsError};
 
 /// Where the tree of a mount begins.
@@ -76,38 +77,5 @@ impl Root for Namespace {
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         Some(self.0.subscribe())
-    }
-}
-
-/// TEMP
-#[derive(Debug, Clone)]
-pub struct Pins(std::sync::Arc<(parking_lot::Mutex<Vec<Pin>>, watch::Sender<u64>)>);
-/// TEMP
-#[derive(Debug, Clone)]
-pub struct Pin {
-    pub cid: Cid,
-}
-impl Pins {
-    /// TEMP
-    pub fn list(&self) -> Vec<Pin> {
-        self.0.0.lock().clone()
-    }
-    /// TEMP
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.1.subscribe()
-    }
-    /// TEMP
-    pub fn new() -> Self {
-        Self(std::sync::Arc::new((Default::default(), watch::Sender::new(0))))
-    }
-    /// TEMP
-    pub fn add(&self, cid: Cid) {
-        self.0.0.lock().push(Pin { cid });
-        self.0.1.send_modify(|n| *n += 1);
-    }
-    /// TEMP
-    pub fn rm(&self, cid: Cid) {
-        self.0.0.lock().retain(|p| p.cid != cid);
-        self.0.1.send_modify(|n| *n += 1);
     }
 }
