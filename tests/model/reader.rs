@@ -63,7 +63,7 @@ proptest! {
 
     #[test]
     fn any_sharded_directory_is_a_map(
-        names in btree_map(vec(1..255_u8, 1..12), any::<u16>(), 0..300),
+        names in btree_map(vec(1..255_u8, 1..12), any::<u16>(), 0..120),
         width in 3..=10_u32,
         absent in vec(vec(any::<u8>(), 0..12), 10),
         piece in 1..50_usize,

@@ -142,6 +142,8 @@ const CHECKS: &[(&str, Check)] = &[
     }),
     ("identity-cid-a.car", |case| {
         assert_eq!(case.read(&case.entry("id.ok")).unwrap(), vec![b'i'; 128]);
+        let error = now(lookup(&case.dag, &case.root, b"id.big")).unwrap_err();
+        assert!(matches!(error, UnixfsError::RefusedLink { .. }), "{error:?}");
         assert_eq!(case.exchange.counts().started, 0);
     }),
     ("mode-special-a.car", |case| {
