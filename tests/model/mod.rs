@@ -4,3 +4,4 @@
 
 mod reader;
 mod reader_adversarial;
+mod reader_fixtures;
