@@ -5,3 +5,4 @@
 mod reader;
 mod reader_adversarial;
 mod reader_fixtures;
+mod reader_hostile;
