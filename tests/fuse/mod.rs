@@ -2,6 +2,7 @@
 //! holds. They need `/dev/fuse`, and root or `fusermount3`.
 
 mod deadline;
+mod fixtures;
 
 mod getattr;
 mod interrupt;
