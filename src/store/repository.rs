@@ -412,7 +412,7 @@ mod tests {
             let stat = repository.stat().unwrap();
             assert_eq!((stat.blocks, stat.block_bytes, stat.packs, stat.pins), (1, 5000, 1, 1));
             assert!(stat.disk_bytes > 5000);
-            assert!(stat.verified.is_some(), "the same boot: metadata is kept");
+            assert!(stat.verified.is_some(), "the same boot: metadata is kept (clean: {clean})");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 
 use super::DiskStore;
 use crate::block::{Block, Cid};
@@ -69,7 +70,8 @@ impl DiskStore {
     /// # Errors
     /// [`StoreError::Io`] when the directory cannot be read.
     pub fn stats(&self) -> Result<DiskStats, StoreError> {
-        let packs = std::sync::Arc::clone(&self.packs.read());
+        let list = Arc::clone(&self.packs.read());
+        let packs = &list.packs;
         let mut stats = DiskStats { packs: packs.len() as u64, ..DiskStats::default() };
         for totals in packs.iter().map(|pack| pack.totals()) {
             stats.blocks += totals.blocks;
@@ -84,7 +86,7 @@ impl DiskStore {
 
     /// Returns the numbers of the packs, oldest first.
     pub(in crate::store) fn pack_ids(&self) -> Vec<PackId> {
-        self.packs.read().iter().map(|pack| pack.id()).collect()
+        self.packs.read().packs.iter().map(|pack| pack.id()).collect()
     }
 
     /// Reads and hashes every block of one pack, adding to `report`; a damaged copy is not served

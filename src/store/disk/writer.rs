@@ -67,7 +67,7 @@ impl DiskStore {
             packs.push(Arc::new(Pack::Open(Arc::clone(&pack))));
             writer.active = Some(Active { pack, file, len, blocks, written_back: len });
         }
-        *self.packs.write() = Arc::new(packs);
+        *self.packs.write() = PackList::new(packs);
         Ok(())
     }
 
@@ -241,10 +241,10 @@ impl DiskStore {
     }
 
     fn edit_packs(&self, edit: impl FnOnce(&mut Vec<Arc<Pack>>)) {
-        let mut packs = self.packs.write();
-        let mut list = Vec::clone(&packs);
-        edit(&mut list);
-        *packs = PackList::new(list);
+        let mut list = self.packs.write();
+        let mut packs = list.packs.clone();
+        edit(&mut packs);
+        *list = PackList::new(packs);
     }
 
     /// Returns the number of puts so far and the pack that holds the last of them.
@@ -270,8 +270,8 @@ impl DiskStore {
                 return Err(StoreError::Closed);
             }
             self.settle(&mut writer)?;
-            let packs = Arc::clone(&self.packs.read());
-            for pack in packs.iter() {
+            let list = Arc::clone(&self.packs.read());
+            for pack in list.candidates(key) {
                 let Some((entry, state)) = pack.find(key) else { continue };
                 if state != CopyState::Removed {
                     let tomb = Tomb { key: *key, start: entry.start };
@@ -292,8 +292,12 @@ impl DiskStore {
     /// Stops writing for good: commits, and leaves an index that covers all of the active pack.
     ///
     /// # Errors
-    /// As [`crate::store::BlockStore::commit`]; the store is closed in any case.
+    /// As [`crate::store::BlockStore::commit`]; the store is closed in any case, and says so the
+    /// second time.
     pub fn close(&self) -> Result<(), StoreError> {
+        if self.writer.lock().stopped {
+            return Err(StoreError::Closed);
+        }
         let committed = self.group_commit();
         let mut writer = self.writer.lock();
         writer.stopped = true;
