@@ -1,1 +1,11 @@
-//! To be written.
+//! Bytes ↔ typed nodes: dag-pb, UnixFS, dag-cbor, dag-json, CAR.
+//!
+//! The promise: every decoder is **total**: any input gives a value or a typed error, in time and
+//! memory proportional to the input, without recursion by its depth. Encoders write the one
+//! canonical form. Pure: no I/O, no clock, no network, no knowledge of where bytes come from.
+
+pub mod dag_pb;
+pub mod node;
+pub mod unixfs;
+
+mod proto;
