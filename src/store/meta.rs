@@ -21,7 +21,7 @@ const VERIFIED_PREFIX: &[u8] = b"verified/";
 
 /// A table of small things that can be learnt again.
 #[derive(Debug)]
-pub struct Meta {
+pub(super) struct Meta {
     path: PathBuf,
     table: sled::Db,
 }

@@ -16,19 +16,16 @@ use std::time::{Duration, SystemTime};
 use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
 
 use super::disk::rebuild::rebuild;
-use super::diskio::{RealDisk, replace, sync_parent};
+use super::diskio::{RealDisk, disk_usage, replace, sync_parent};
 use super::error::AtPath as _;
 use super::lock::RepositoryLock;
-use super::{
-    DiskOptions, DiskStore, Meta, Pins, Progress, RebuildReport, StoreError, VerifyReport,
-};
+use super::meta::Meta;
+use super::{DiskOptions, DiskStore, Pins, Progress, RebuildReport, StoreError, VerifyReport};
 
 /// Version of the directory's layout, in the file `version`.
 const VERSION: u32 = 1;
 /// Permission bits that let others write.
 const OTHERS_WRITE: u32 = 0o022;
-/// How deep the files of a repository lie, for counting the disk they use.
-const DEPTH_MAX: u32 = 4;
 
 /// What to do when there is no repository yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +171,7 @@ impl Repository {
             blocks: stats.blocks,
             block_bytes: stats.bytes,
             packs: stats.packs,
-            disk_bytes: disk_usage(&self.path, DEPTH_MAX)?,
+            disk_bytes: disk_usage(&self.path)?,
             pins: self.pins.list().len() as u64,
             verified: oldest.map(|hour| {
                 SystemTime::UNIX_EPOCH + Duration::from_secs(hour.saturating_mul(3600))
@@ -295,21 +292,6 @@ fn boot_id() -> Result<String, StoreError> {
 fn hour_now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |since| since.as_secs() / 3600)
-}
-
-/// Returns the bytes of disk below `dir`, as `du` counts them.
-fn disk_usage(dir: &Path, depth: u32) -> Result<u64, StoreError> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(dir).at(dir)? {
-        let entry = entry.at(dir)?;
-        // sled removes files of its own while this counts.
-        let Ok(metadata) = entry.metadata() else { continue };
-        bytes += metadata.blocks() * 512;
-        if metadata.is_dir() && depth > 1 {
-            bytes += disk_usage(&entry.path(), depth - 1)?;
-        }
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

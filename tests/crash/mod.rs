@@ -4,6 +4,8 @@
 //! moment), and a copy whose bytes beyond the last commit are cut or overwritten (a power cut).
 //! After each, everything acknowledged before must be there, and nothing wrong may be served.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 

@@ -1,13 +1,12 @@
 //! What is in the store, and whether it is still what it was.
 
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use super::DiskStore;
 use crate::block::{Block, Cid};
 use crate::store::StoreError;
-use crate::store::error::AtPath as _;
+use crate::store::diskio::disk_usage;
 use crate::store::extent::{Extent, FileId, PackId};
 use crate::store::key::BlockKey;
 use crate::store::pack::section::parse_head;
@@ -77,10 +76,7 @@ impl DiskStore {
             stats.blocks += totals.blocks;
             stats.bytes += totals.bytes;
         }
-        let dir = self.files.dir();
-        for entry in std::fs::read_dir(dir).at(dir)? {
-            stats.disk_bytes += entry.and_then(|entry| entry.metadata()).at(dir)?.blocks() * 512;
-        }
+        stats.disk_bytes = disk_usage(self.files.dir())?;
         Ok(stats)
     }
 

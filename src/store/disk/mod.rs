@@ -1,10 +1,10 @@
 //! The store on a disk: packs, one writer at a time, readers that never wait for it.
 //!
 //! A look-up walks an immutable list of packs from the newest to the oldest; nearly all say from
-//! memory that they do not have the key. The list is replaced as a whole when a pack is added or sealed,
-//! so readers hold a lock only long enough to clone an `Arc`. Nothing guards a reader against the
-//! removal of the block it is reading: instead it looks again after the read, and what it read
-//! counts only if the copy is still there.
+//! memory that they do not have the key. The list is replaced as a whole when a pack is added or
+//! sealed, so readers hold a lock only long enough to clone an `Arc`. Nothing guards a reader
+//! against the removal of the block it is reading: instead it looks again after the read, and what
+//! it read counts only if the copy is still there.
 
 mod check;
 mod commit;
@@ -12,8 +12,6 @@ pub(super) mod rebuild;
 mod recover;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tmpbench;
 mod writer;
 
 use std::fmt::Debug;

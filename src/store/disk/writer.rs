@@ -54,7 +54,7 @@ impl DiskStore {
     /// Takes over the packs found at start; the last goes on being written unless it is full.
     pub(super) fn resume(&self, mut packs: Vec<Arc<Pack>>) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
-        writer.next_id = packs.last().map_or(1, |pack| pack.id().0 + 1);
+        writer.next_id = self.files.unused_id()?;
         if let Some(Pack::Sealed(last)) = packs.last().map(Arc::as_ref)
             && last.pack_len < self.options.pack_len_max
             && last.entries().len() < self.options.pack_blocks_max

@@ -283,7 +283,7 @@ mod tests {
 
     fn entry(n: u32) -> Entry {
         let digest = sha2::Sha256::digest(n.to_be_bytes()).into();
-        let key = BlockKey { digest, derived: n % 5 == 0 };
+        let key = BlockKey { digest, derived: n.is_multiple_of(5) };
         Entry { key, start: 100 * u64::from(n), head_len: 38, len: n % 60 }
     }
 
