@@ -338,6 +338,22 @@ fn what_was_removed_stays_removed() {
 }
 
 #[test]
+fn a_tombstone_beyond_the_end_buries_nothing_that_comes_later() {
+    let fixture = Fixture::filled();
+    let pack = fixture.path("0000000003.car");
+    let before = std::fs::read(&pack).unwrap();
+    let store = fixture.open();
+    store.put(&blocks(8..9)).unwrap();
+    store.remove(block(8).cid()).unwrap();
+    drop(store);
+    std::fs::write(&pack, before).unwrap();
+    let store = fixture.open();
+    store.put(&blocks(8..9)).unwrap();
+    store.close().unwrap();
+    check_here(&fixture.open(), 0..9);
+}
+
+#[test]
 fn removing_gives_whole_pages_back() {
     let fixture = Fixture::new();
     let store = fixture.open();

@@ -58,6 +58,7 @@ impl DiskStore {
         if let Some(Pack::Sealed(last)) = packs.last().map(Arc::as_ref)
             && last.pack_len < self.options.pack_len_max
             && last.entries().len() < self.options.pack_blocks_max
+            && self.tombs_are_within(last)?
         {
             let (id, len, entries) = (last.id, last.pack_len, last.entries());
             let blocks = entries.len();
@@ -69,6 +70,13 @@ impl DiskStore {
         }
         *self.packs.write() = PackList::new(packs);
         Ok(())
+    }
+
+    /// Tells whether no tombstone waits beyond the end of a pack, where it would bury what comes to
+    /// lie there: no crash leaves that, but a copy of files that were in use may.
+    fn tombs_are_within(&self, pack: &SealedPack) -> Result<bool, StoreError> {
+        let tombs = tombs::load(&self.files.tombs(pack.id))?;
+        Ok(tombs.iter().all(|tomb| tomb.start < pack.pack_len))
     }
 
     /// Appends the blocks that are not here yet.
