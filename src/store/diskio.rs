@@ -22,7 +22,7 @@ const DEPTH_MAX: u32 = 4;
 
 /// Writes and syncs files.
 pub trait DiskIo: Debug + Send + Sync + 'static {
-    /// Writes at most [`SLICES_MAX`] slices at `offset`; may write less and says how much.
+    /// Writes at most 1,024 slices at `offset`; may write less and says how much.
     fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
 
     /// Makes the content and length of a file durable (`fdatasync`).
