@@ -311,6 +311,24 @@ fn a_full_disk_at_open_still_reads() {
 }
 
 #[test]
+fn restarts_on_a_full_disk_leave_no_trail_of_packs() {
+    let fixture = Fixture::new();
+    for _ in 0..3 {
+        let store = fixture.open();
+        fixture.disk.fail(Call::Write, 0, ENOSPC);
+        assert!(matches!(store.put(&blocks(0..1)), Err(StoreError::Full { .. })));
+        drop(store);
+        fixture.disk.fail(Call::Write, 0, ENOSPC);
+        assert_eq!(fixture.open().stats().unwrap().packs, 1);
+        fixture.disk.heal();
+    }
+    let store = fixture.open();
+    store.put(&blocks(0..4)).unwrap();
+    store.close().unwrap();
+    check_here(&fixture.open(), 0..4);
+}
+
+#[test]
 fn what_was_removed_stays_removed() {
     let fixture = Fixture::filled();
     let store = fixture.open();

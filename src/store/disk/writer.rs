@@ -55,16 +55,11 @@ impl DiskStore {
     pub(super) fn resume(&self, mut packs: Vec<Arc<Pack>>) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         writer.next_id = self.files.unused_id()?;
-        if let Some(Pack::Sealed(last)) = packs.last().map(Arc::as_ref)
-            && last.pack_len < self.options.pack_len_max
-            && last.entries().len() < self.options.pack_blocks_max
-            && self.tombs_are_within(last)?
-        {
-            let (id, len, entries) = (last.id, last.pack_len, last.entries());
+        if let Some(last) = packs.pop_if(|last| self.has_room(last)) {
+            let (id, len, entries) = (last.id(), last.covered_len(), last.entries());
             let blocks = entries.len();
             let pack = Arc::new(OpenPack::new(id, len, entries));
             let file = self.files.file(id)?;
-            packs.pop();
             packs.push(Arc::new(Pack::Open(Arc::clone(&pack))));
             writer.active = Some(Active { pack, file, len, blocks, written_back: len });
         }
@@ -72,11 +67,16 @@ impl DiskStore {
         Ok(())
     }
 
-    /// Tells whether no tombstone waits beyond the end of a pack, where it would bury what comes to
-    /// lie there: no crash leaves that, but a copy of files that were in use may.
-    fn tombs_are_within(&self, pack: &SealedPack) -> Result<bool, StoreError> {
-        let tombs = tombs::load(&self.files.tombs(pack.id))?;
-        Ok(tombs.iter().all(|tomb| tomb.start < pack.pack_len))
+    /// Tells whether a pack found at start can go on being written.
+    ///
+    /// Not if a tombstone waits beyond its end, where it would bury what comes to lie there: no
+    /// crash leaves that, but a copy of files that were in use may.
+    fn has_room(&self, pack: &Pack) -> bool {
+        let (id, len) = (pack.id(), pack.covered_len());
+        let tombs = tombs::load(&self.files.tombs(id));
+        len < self.options.pack_len_max
+            && pack.entries().len() < self.options.pack_blocks_max
+            && tombs.is_ok_and(|tombs| tombs.iter().all(|tomb| tomb.start < len))
     }
 
     /// Appends the blocks that are not here yet.

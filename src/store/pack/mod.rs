@@ -110,6 +110,14 @@ impl Pack {
         }
     }
 
+    /// Returns how many bytes of the file are durable and in the index.
+    pub(super) fn covered_len(&self) -> u64 {
+        match self {
+            Self::Open(pack) => pack.durable_len(),
+            Self::Sealed(pack) => pack.pack_len,
+        }
+    }
+
     /// Returns what sorts out most keys that are not in this pack.
     pub(super) fn filter(&self) -> Filter {
         match self {
