@@ -16,9 +16,9 @@ const COMMAND_LEN_MAX: usize = 200;
 
 /// Held as long as it lives; the kernel lets go when the process dies.
 #[derive(Debug)]
-pub(super) struct RepositoryLock(
-    #[expect(dead_code, reason = "the lock is held by being here")] Flock<File>,
-);
+pub(super) struct RepositoryLock {
+    _file: Flock<File>,
+}
 
 impl RepositoryLock {
     /// Takes the lock of the repository at `dir` without waiting.
@@ -32,7 +32,7 @@ impl RepositoryLock {
                 lock.set_len(0).at(&path)?;
                 lock.rewind().at(&path)?;
                 writeln!(lock, "{}", std::process::id()).at(&path)?;
-                Ok(Self(lock))
+                Ok(Self { _file: lock })
             }
             Err((_, Errno::EWOULDBLOCK)) => {
                 Err(StoreError::Locked { path: dir.to_owned(), holder: holder(&path) })

@@ -68,6 +68,15 @@ impl PackFiles {
         Ok(ids)
     }
 
+    /// Returns a number above that of every pack and of every sidecar whose pack is gone.
+    pub(in crate::store) fn unused_id(&self) -> Result<u64, StoreError> {
+        let mut used = 0;
+        for extension in ["car", "idx", "dead"] {
+            used = self.ids(extension)?.last().map_or(used, |id| id.0.max(used));
+        }
+        Ok(used + 1)
+    }
+
     /// Creates the file of a new pack.
     pub(in crate::store) fn create(&self, id: PackId) -> Result<Arc<File>, StoreError> {
         let path = self.pack(id);

@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn the_view_moves_both_ways_and_stops_at_the_end() {
         let file = tempfile::tempfile().unwrap();
-        let content: Vec<u8> = (0..WINDOW_LEN + 5000).map(|n| (n % 251) as u8).collect();
+        let content: Vec<u8> = (0..=250).cycle().take(WINDOW_LEN + 5000).collect();
         file.write_all_at(&content, 0).unwrap();
         let mut window = Window::new(&file, content.len() as u64);
         for (offset, len) in
