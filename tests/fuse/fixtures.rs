@@ -267,7 +267,7 @@ const HOSTILE: &[(&str, Rule)] = &[
     ("sparse-bomb-a", sparse_bomb),
     ("symlink-bad-target-a", |root| check_errno(fs::read_link(root.join("ln")), Errno::EIO)),
     ("symlink-escape-a", |root| {
-        assert_eq!(fs::read_link(root.join("ln")).unwrap(), Path::new("../../../../etc/passwd"));
+        assert_eq!(fs::read_link(root.join("ln")).unwrap(), Path::new("/etc/passwd"));
     }),
     ("symlink-with-links-a", |root| check_errno(fs::read_link(root.join("ln")), Errno::EIO)),
     ("type-unknown-a", |root| check_errno(fs::metadata(root.join("odd")), Errno::EIO)),
