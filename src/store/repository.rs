@@ -1,0 +1,477 @@
+//! The repository: one directory with blocks, pins and keys, opened by one process at a time.
+//!
+//! This file is the order of things: what is checked before anything is opened, and what a clean
+//! stop writes. A `dirty` file names the boot and the generation while it is open; if it is still
+//! there at the next open, the stop was not clean. Blocks and pins need no such mark (an index
+//! covers only what was durable, and the rest is hashed at open); metadata does.
+
+use std::fs::DirBuilder;
+use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
+
+use super::disk::rebuild::rebuild;
+use super::diskio::{DiskIo, RealDisk, disk_usage, replace, sync_parent};
+use super::error::AtPath as _;
+use super::lock::RepositoryLock;
+use super::meta::Meta;
+use super::{DiskOptions, DiskStore, Pins, Progress, RebuildReport, StoreError, VerifyReport};
+
+/// Version of the directory's layout, in the file `version`.
+const VERSION: u32 = 1;
+/// Permission bits that let others write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// What to do when there is no repository yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Fail with [`StoreError::Missing`].
+    Existing,
+    /// Make one.
+    CreateIfMissing,
+}
+
+/// An open repository.
+///
+/// Dropping it without [`Repository::close`] is like a crash: nothing acknowledged is lost, and the
+/// next open takes longer.
+#[derive(Debug)]
+pub struct Repository {
+    /// The blocks.
+    pub blocks: Arc<DiskStore>,
+    /// The pins.
+    pub pins: Pins,
+    meta: Meta,
+    path: PathBuf,
+    _lock: RepositoryLock,
+}
+
+/// What a repository holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoStat {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Version of its layout.
+    pub version: u32,
+    /// Stored copies of blocks.
+    pub blocks: u64,
+    /// Bytes of these blocks.
+    pub block_bytes: u64,
+    /// Number of packs.
+    pub packs: u64,
+    /// Bytes of disk that the whole directory takes.
+    pub disk_bytes: u64,
+    /// Number of pins.
+    pub pins: u64,
+    /// When the pack that was not verified for longest was verified last; `None` when some pack
+    /// never was.
+    pub verified: Option<SystemTime>,
+}
+
+impl Repository {
+    /// Makes an empty repository at `path`, mode 0700.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], [`StoreError::Unsafe`], [`StoreError::Io`].
+    pub fn init(path: &Path) -> Result<(), StoreError> {
+        make_dir(path)?;
+        check_home(path)?;
+        let _lock = RepositoryLock::take(path)?;
+        let version = path.join("version");
+        if version.try_exists().at(&version)? {
+            return Err(StoreError::Exists { path: path.to_owned() });
+        }
+        for dir in ["packs", "keys"] {
+            make_dir(&path.join(dir))?;
+        }
+        let journal = path.join("journal");
+        if !journal.try_exists().at(&journal)? {
+            Pins::init(&journal, Arc::new(RealDisk))?;
+        }
+        // Last, because its presence is what makes this a repository.
+        replace(&RealDisk, &version, &mut [IoSlice::new(format!("{VERSION}\n").as_bytes())])?;
+        sync_parent(path)
+    }
+
+    /// Opens the repository at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Locked`], [`StoreError::Version`],
+    /// [`StoreError::Unsafe`], [`StoreError::NoJournal`], [`StoreError::Io`].
+    pub fn open(path: &Path, mode: OpenMode) -> Result<Self, StoreError> {
+        Self::open_with(path, mode, DiskOptions::default())
+    }
+
+    /// Opens the repository at `path` with other sizes or another disk.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open_with(
+        path: &Path,
+        mode: OpenMode,
+        options: DiskOptions,
+    ) -> Result<Self, StoreError> {
+        if mode == OpenMode::CreateIfMissing {
+            match Self::init(path) {
+                Ok(()) | Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let lock = take_existing(path)?;
+        let disk = Arc::clone(&options.disk);
+        let pins = Pins::open(&path.join("journal"), Arc::clone(&disk))?;
+        let generation = pins.generation();
+        let keep_meta = was_clean(path, generation)?;
+        mark_dirty(path, &*disk, generation)?;
+        let meta = Meta::open(&path.join("meta"), keep_meta, generation)?;
+        let blocks = Arc::new(DiskStore::open(&path.join("packs"), options)?);
+        Ok(Self { blocks, pins, meta, path: path.to_owned(), _lock: lock })
+    }
+
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Stops cleanly: everything is durable, and nothing can be changed from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] the second time, [`StoreError::NotDurable`], and what the disk says;
+    /// after an error the stop counts as unclean.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.blocks.close()?;
+        let generation = self.pins.generation() + 1;
+        self.meta.close(generation);
+        self.pins.close(generation)?;
+        let dirty = self.path.join("dirty");
+        match std::fs::remove_file(&dirty) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io(&dirty, error))
+            }
+            _ => sync_parent(&dirty),
+        }
+    }
+
+    /// Returns what the repository holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn stat(&self) -> Result<RepoStat, StoreError> {
+        let stats = self.blocks.stats()?;
+        let ids = self.blocks.pack_ids();
+        let oldest = ids.into_iter().map(|id| self.meta.verified_hour(id)).min().flatten();
+        Ok(RepoStat {
+            path: self.path.clone(),
+            version: VERSION,
+            blocks: stats.blocks,
+            block_bytes: stats.bytes,
+            packs: stats.packs,
+            disk_bytes: disk_usage(&self.path)?,
+            pins: self.pins.list().len() as u64,
+            verified: oldest.map(|hour| {
+                SystemTime::UNIX_EPOCH + Duration::from_secs(hour.saturating_mul(3600))
+            }),
+        })
+    }
+
+    /// Reads and hashes every block, packs that were not verified for longest first, so that a
+    /// verification that is broken off again and again still gets through.
+    ///
+    /// `progress` is called after each block and may break off. Reading and writing go on.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; damage is no error but in the report.
+    pub fn verify(
+        &self,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<VerifyReport, StoreError> {
+        let ids = self.blocks.pack_ids().into_iter();
+        let mut order: Vec<_> = ids.map(|id| (self.meta.verified_hour(id), id)).collect();
+        order.sort_unstable();
+        let mut report = VerifyReport::default();
+        report.done.packs = order.len() as u64;
+        for (_, id) in order {
+            if self.blocks.verify_pack(id, &mut report, progress)?.is_break() {
+                break;
+            }
+            self.meta.set_verified_hour(id, hour_now());
+        }
+        Ok(report)
+    }
+
+    /// Makes all index files and metadata of the repository at `path` anew from its packs; nobody
+    /// may have it open.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] and others as [`Repository::open`]; damage is no error but in the
+    /// report.
+    pub fn rebuild(
+        path: &Path,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<RebuildReport, StoreError> {
+        let _lock = take_existing(path)?;
+        Meta::throw_away(&path.join("meta"))?;
+        rebuild(&path.join("packs"), &RealDisk, progress)
+    }
+}
+
+impl Drop for Repository {
+    /// The lock goes with this, so nobody who still has a part of it may write.
+    fn drop(&mut self) {
+        self.blocks.stop();
+        self.pins.stop();
+    }
+}
+
+/// Checks that there is a repository of a known version in a safe place, and locks it.
+fn take_existing(path: &Path) -> Result<RepositoryLock, StoreError> {
+    let version = path.join("version");
+    let found = match std::fs::read_to_string(&version) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Err(StoreError::Missing { path: path.to_owned() });
+        }
+        text => text.at(&version)?,
+    };
+    check_home(path)?;
+    if found.trim() != VERSION.to_string() {
+        let found = found.trim().chars().take(20).collect();
+        return Err(StoreError::Version { path: version, found, known: VERSION });
+    }
+    RepositoryLock::take(path)
+}
+
+/// Refuses a directory that others can write to, and file systems whose locks and syncs are not
+/// this machine's.
+fn check_home(path: &Path) -> Result<(), StoreError> {
+    let refuse = |reason: String| Err(StoreError::Unsafe { path: path.to_owned(), reason });
+    let mode = std::fs::metadata(path).at(path)?.mode();
+    if mode & OTHERS_WRITE != 0 {
+        let octal = mode & 0o7777;
+        return refuse(format!("others may write to it (mode {octal:03o}); `chmod 700` it"));
+    }
+    if statfs(path).at(path)?.filesystem_type() == NFS_SUPER_MAGIC {
+        return refuse("it is on NFS; choose a directory on a local disk".to_owned());
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).at(path)
+}
+
+/// Tells whether the metadata of the last run can be trusted: it stopped cleanly, or died while the
+/// kernel, which still has what sled wrote, lived on.
+fn was_clean(path: &Path, generation: u64) -> Result<bool, StoreError> {
+    let dirty = path.join("dirty");
+    match std::fs::read_to_string(&dirty) {
+        Ok(mark) => {
+            let same_boot = mark.trim_end() == format!("{} {generation}", boot_id()?);
+            tracing::warn!(same_boot, "the repository was not closed cleanly");
+            Ok(same_boot)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(StoreError::io(&dirty, error)),
+    }
+}
+
+/// Notes that the repository is open. A disk too full for it may still be read: without the mark
+/// only metadata may be staler than it seems.
+fn mark_dirty(path: &Path, disk: &dyn DiskIo, generation: u64) -> Result<(), StoreError> {
+    let mark = format!("{} {generation}\n", boot_id()?);
+    match replace(disk, &path.join("dirty"), &mut [IoSlice::new(mark.as_bytes())]) {
+        Err(error @ StoreError::Full { .. }) => {
+            tracing::warn!(%error, "the repository is open for reading at least");
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
+
+/// Returns the kernel's name for the time since it was started.
+fn boot_id() -> Result<String, StoreError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    Ok(std::fs::read_to_string(path).at(path)?.trim().to_owned())
+}
+
+fn hour_now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs() / 3600)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::block::{Block, HashFn, codecs};
+    use crate::store::faults::{Call, FaultyDisk};
+    use crate::store::{BlockStore as _, PinMode};
+
+    fn made() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/repository");
+        Repository::init(&path).unwrap();
+        (dir, path)
+    }
+
+    fn open(path: &Path) -> Repository {
+        Repository::open(path, OpenMode::Existing).unwrap()
+    }
+
+    fn open_error(path: &Path) -> StoreError {
+        Repository::open(path, OpenMode::Existing).map(drop).unwrap_err()
+    }
+
+    fn block(n: u8) -> Block {
+        Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from(vec![n; 5000])).unwrap()
+    }
+
+    #[test]
+    fn init_makes_a_private_directory_once() {
+        let (_dir, path) = made();
+        for dir in [&path, &path.join("keys"), &path.join("packs")] {
+            assert_eq!(std::fs::metadata(dir).unwrap().mode() & 0o777, 0o700);
+        }
+        let again = Repository::init(&path).unwrap_err();
+        assert!(matches!(again, StoreError::Exists { .. }), "{again}");
+        open(&path).close().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_repository_is_missing_or_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        assert!(matches!(open_error(&path), StoreError::Missing { .. }));
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        assert!(matches!(open_error(&dir.path().join("file")), StoreError::Missing { .. }));
+        for _ in 0..2 {
+            drop(Repository::open(&path, OpenMode::CreateIfMissing).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_second_open_names_the_first() {
+        let (_dir, path) = made();
+        let first = open(&path);
+        let locked = open_error(&path);
+        assert!(matches!(locked, StoreError::Locked { .. }));
+        assert!(locked.to_string().contains(&std::process::id().to_string()), "{locked}");
+        let rebuilt = Repository::rebuild(&path, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(rebuilt, Err(StoreError::Locked { .. })));
+        let blocks = Arc::clone(&first.blocks);
+        drop(first);
+        let _second = open(&path);
+        assert!(matches!(blocks.put(&[block(1)]), Err(StoreError::Closed)));
+    }
+
+    #[test]
+    fn unsafe_homes_and_other_versions_are_refused() {
+        let (_dir, path) = made();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o770)).unwrap();
+        let refused = open_error(&path);
+        assert!(matches!(refused, StoreError::Unsafe { .. }), "{refused}");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o750)).unwrap();
+        std::fs::write(path.join("version"), "2\n").unwrap();
+        let refused = open_error(&path).to_string();
+        assert!(refused.contains("format version 2"), "{refused}");
+    }
+
+    #[test]
+    fn all_of_it_outlives_a_stop_clean_or_not() {
+        for clean in [true, false] {
+            let (_dir, path) = made();
+            let repository = open(&path);
+            repository.blocks.put(&[block(1)]).unwrap();
+            repository.blocks.commit().unwrap();
+            repository.pins.add(block(1).cid(), PinMode::Recursive, Some("one")).unwrap();
+            repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
+            if clean {
+                repository.close().unwrap();
+                assert!(matches!(repository.close(), Err(StoreError::Closed)));
+            }
+            drop(repository);
+            assert_eq!(path.join("dirty").try_exists().unwrap(), !clean);
+            let repository = open(&path);
+            assert_eq!(repository.blocks.get(block(1).cid()).unwrap(), Some(block(1)));
+            assert_eq!(repository.pins.list().len(), 1);
+            let stat = repository.stat().unwrap();
+            assert_eq!((stat.blocks, stat.block_bytes, stat.packs, stat.pins), (1, 5000, 1, 1));
+            assert!(stat.disk_bytes > 5000);
+            assert!(stat.verified.is_some(), "the same boot: metadata is kept (clean: {clean})");
+        }
+    }
+
+    #[test]
+    fn metadata_of_another_boot_or_generation_is_thrown_away() {
+        for mark in ["another-boot 0\n", "", "torn"] {
+            let (_dir, path) = made();
+            let repository = open(&path);
+            repository.blocks.put(&[block(1)]).unwrap();
+            repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
+            drop(repository);
+            std::fs::write(path.join("dirty"), mark).unwrap();
+            assert_eq!(open(&path).stat().unwrap().verified, None, "{mark:?}");
+        }
+    }
+
+    #[test]
+    fn verify_goes_on_where_it_was_broken_off() {
+        let (_dir, path) = made();
+        let options = DiskOptions { pack_blocks_max: 1, ..DiskOptions::default() };
+        let repository = Repository::open_with(&path, OpenMode::Existing, options).unwrap();
+        repository.blocks.put(&[block(1), block(2), block(3)]).unwrap();
+        let mut seen = 0;
+        let report = repository
+            .verify(&mut |_| {
+                seen += 1;
+                if seen < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+            .unwrap();
+        assert!(report.stopped);
+        assert_eq!(repository.stat().unwrap().verified, None, "one pack never was");
+        let report = repository.verify(&mut |_| ControlFlow::Break(())).unwrap();
+        assert!(report.stopped);
+        assert_eq!(report.done.packs_done, 0);
+        repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(repository.stat().unwrap().verified.is_some());
+    }
+
+    #[test]
+    fn a_full_disk_can_be_opened_and_read() {
+        let (_dir, path) = made();
+        let repository = open(&path);
+        repository.blocks.put(&[block(1)]).unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        let disk = Arc::new(FaultyDisk::default());
+        disk.fail(Call::Write, 0, nix::libc::ENOSPC);
+        let options = DiskOptions { disk, ..DiskOptions::default() };
+        let repository = Repository::open_with(&path, OpenMode::Existing, options).unwrap();
+        assert_eq!(repository.blocks.get(block(1).cid()).unwrap(), Some(block(1)));
+        repository.close().unwrap();
+    }
+
+    #[test]
+    fn a_rebuild_keeps_pins_and_blocks() {
+        let (_dir, path) = made();
+        let repository = open(&path);
+        repository.blocks.put(&[block(1)]).unwrap();
+        repository.pins.add(block(1).cid(), PinMode::Direct, None).unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        let report = Repository::rebuild(&path, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(report.blocks, 1);
+        let repository = open(&path);
+        assert_eq!(repository.blocks.get(block(1).cid()).unwrap(), Some(block(1)));
+        assert_eq!(repository.pins.list().len(), 1);
+    }
+}
