@@ -78,6 +78,18 @@ fn the_map_names_every_layer() {
     assert_clean("layer-order", found.collect());
 }
 
+#[test]
+fn pages_name_what_is_there() {
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let folders = [root().to_owned(), root().join("docs")];
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let pages = entries.map(|entry| entry.unwrap().path()).filter(is_page);
+    let rule = |page: &Source<'_>| {
+        rules::page_paths(page, |path| root().join(path).symlink_metadata().is_ok())
+    };
+    assert_clean("page-paths", pages.flat_map(|page| check_file(&page, rule)).collect());
+}
+
 /// Cargo compiles what is declared and says nothing of the rest: a test in a forgotten file passes
 /// for ever, and code in one only looks alive.
 #[test]
@@ -129,13 +141,13 @@ fn assert_clean(rule: &str, found: Vec<Violation>) {
 }
 
 fn over_files(folder: &str, rule: impl Fn(&Source<'_>) -> Vec<Violation>) -> Vec<Violation> {
-    let files = rust_files(&root().join(folder));
-    let check = |path: &PathBuf| {
-        let text = fs::read_to_string(path).unwrap();
-        let path = path.strip_prefix(root()).unwrap().display().to_string();
-        rule(&Source { path: &path, text: &text })
-    };
-    files.iter().flat_map(check).collect()
+    rust_files(&root().join(folder)).iter().flat_map(|path| check_file(path, &rule)).collect()
+}
+
+fn check_file(path: &Path, rule: impl Fn(&Source<'_>) -> Vec<Violation>) -> Vec<Violation> {
+    let text = fs::read_to_string(path).unwrap();
+    let path = path.strip_prefix(root()).unwrap().display().to_string();
+    rule(&Source { path: &path, text: &text })
 }
 
 /// All `.rs` files below a folder, in order.

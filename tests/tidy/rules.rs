@@ -30,6 +30,9 @@ const ERRNO_HOMES: [&str; 3] = ["src/vfs/error.rs", "src/sys/", "src/testkit/"];
 /// should have (about 400 without its tests), so that it never stops ordinary work.
 pub(super) const LINES_MAX: usize = 700;
 
+/// Folders whose files a page may name.
+const PROJECT_FOLDERS: [&str; 6] = ["docs", "fuzz", "mount", "scripts", "src", "tests"];
+
 /// One broken rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Violation {
@@ -188,6 +191,26 @@ fn rows(text: &str) -> Vec<String> {
     cells.map(|(name, _)| name.to_owned()).collect()
 }
 
+/// Paths of this project that a page names, as `` `docs/FORMAT.md` ``, lead somewhere.
+pub(super) fn page_paths(page: &Source<'_>, is_there: impl Fn(&str) -> bool) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (number, line) in page.text.lines().enumerate() {
+        let quoted = line.split('`').skip(1).step_by(2);
+        let paths = quoted.filter_map(|code| code.split(' ').find(|word| is_project_path(word)));
+        for path in paths.filter(|path| !is_there(path)) {
+            let remedy = "no such file: the page is wrong, or the file is missing".to_owned();
+            found.push(page.violation(number + 1, "page-paths", path, remedy));
+        }
+    }
+    found
+}
+
+fn is_project_path(word: &str) -> bool {
+    let folder = word.split_once('/').map(|(folder, _)| folder);
+    let in_folder = folder.is_some_and(|folder| PROJECT_FOLDERS.contains(&folder));
+    in_folder && !word.contains(['*', '<', '…', '{'])
+}
+
 /// Names in `mod name;`: the files that a file brings in.
 pub(super) fn declared_modules(text: &str) -> Vec<String> {
     let tokens = lex::tokens(text);
@@ -287,5 +310,17 @@ mod tests {
         let good = LAYERS.map(|layer| format!("| `{layer}` | what it promises |\n")).concat();
         check(layer_order, "docs/ARCHITECTURE.md", &good, &[]);
         check(layer_order, "docs/ARCHITECTURE.md", "`dag`\n| `dag` | x |", &["[\"dag\"]"]);
+    }
+    #[test]
+    fn pages_name_what_is_there() {
+        let rule = |file: &Source<'_>| page_paths(file, |path| path == "docs/A.md");
+        check(rule, "README.md", "see `docs/A.md` and `cargo x`, `a/b`", &[]);
+        check(
+            rule,
+            "README.md",
+            "see `docs/B.md` or `sudo scripts/c`",
+            &["docs/B.md", "scripts/c"],
+        );
+        check(rule, "README.md", "```sh\nscripts/d\n```", &[]);
     }
 }
