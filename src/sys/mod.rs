@@ -1,4 +1,5 @@
 //! Kernel calls that need `unsafe` or care, behind safe functions; nothing else is decided here.
 
+pub mod disk;
 pub mod mmap;
 pub mod writeback;
