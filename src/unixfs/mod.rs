@@ -1,1 +1,3 @@
-//! To be written.
+//! Files and directories as DAGs.
+
+pub mod import;
