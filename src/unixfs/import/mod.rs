@@ -9,7 +9,6 @@ mod chunk;
 mod directory;
 mod error;
 mod layout;
-mod murmur3;
 mod nodes;
 mod options;
 mod output;
