@@ -4,4 +4,5 @@
 
 pub mod dag_builder;
 pub mod exchange;
+pub mod fixtures;
 pub mod store;
