@@ -7,6 +7,7 @@
 
 mod chunk;
 mod directory;
+mod dirs;
 mod error;
 mod layout;
 mod nodes;
@@ -23,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::chunk::{CHUNK_LEN_MAX, Chunker, ChunkerError};
+pub use self::dirs::DEPTH_MAX;
 pub use self::error::ImportError;
 pub use self::options::{
     Follow, ImportOptions, ImportedRoot, MetadataRules, Progress, ProgressFn, Selection,
@@ -30,9 +32,9 @@ pub use self::options::{
 pub use self::profile::{
     AddressFlags, HamtEstimate, INLINE_LIMIT_DEFAULT, LINKS_MAX_LIMIT, Layout, Profile,
 };
-pub use self::tree::{DEPTH_MAX, TreeBuilder};
+pub use self::tree::TreeBuilder;
 
-use self::tree::TOP;
+use self::dirs::TOP;
 use self::walk::{Step, Walk, ignore_rules};
 use crate::codec::node::Metadata;
 use crate::store::BlockStore;
