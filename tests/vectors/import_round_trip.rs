@@ -8,15 +8,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use cid::Version;
-use cidfs::block::Cid;
+use cidfs::block::{Block, Cid, cid_from_text};
+use cidfs::codec::car::CarReader;
 use cidfs::codec::node::Metadata;
 use cidfs::dag::{Dag, DagLimits};
 use cidfs::exchange::Offline;
+use cidfs::testkit::fixtures::shared_fixtures;
 use cidfs::testkit::store::TestStore;
 use cidfs::unixfs::import::{
-    Chunker, ImportOptions, Layout, Profile, Progress, TreeBuilder, import_paths, import_stream,
+    Chunker, ImportOptions, Layout, MetadataRules, Profile, Progress, TreeBuilder, import_paths,
+    import_stream,
 };
-use cidfs::unixfs::{Cookie, list, lookup, read, stat};
+use cidfs::unixfs::{Cookie, FileType, list, lookup, read, read_link, stat};
 use proptest::prelude::*;
 
 fn quiet(_: Progress<'_>) -> ControlFlow<()> {
@@ -46,6 +49,76 @@ fn content(dag: &Dag, cid: &Cid) -> Vec<u8> {
         }
         content.extend_from_slice(&part);
     }
+}
+
+/// Gives a directory, read entry by entry, to a new import.
+fn copy(dag: &Dag, dir: &Cid, path: &str, tree: &mut TreeBuilder<'_>) {
+    tree.directory(path.as_bytes(), now(stat(dag, dir)).unwrap().metadata).unwrap();
+    for (_, entry) in now(list(dag, dir, Cookie::START, 10_000)).unwrap() {
+        let path = format!("{path}/{}", String::from_utf8(entry.name.to_vec()).unwrap());
+        let attributes = now(stat(dag, &entry.cid)).unwrap();
+        let own = attributes.metadata;
+        match attributes.kind {
+            FileType::Directory => copy(dag, &entry.cid, &path, tree),
+            FileType::File => {
+                tree.file(path.as_bytes(), &content(dag, &entry.cid)[..], own).unwrap();
+            }
+            FileType::Symlink => {
+                let target = now(read_link(dag, &entry.cid)).unwrap();
+                tree.symlink(path.as_bytes(), &target, own).unwrap();
+            }
+        }
+    }
+}
+
+/// Trees that other implementations made, read and imported again.
+#[test]
+fn fixtures_keep_their_cids() {
+    let Some(shared) = shared_fixtures() else { return };
+    let check = |car: &str, root: &str, chunk: usize, dir_links_max: usize| {
+        let file = fs::File::open(shared.join(car)).unwrap();
+        let sections = CarReader::new(file).unwrap().map(Result::unwrap);
+        let blocks = sections.map(|section| Block::verify(section.cid, section.data).unwrap());
+        let dag = dag(&Arc::new(TestStore::new(blocks)));
+        let profile =
+            Profile { chunker: Chunker::Size(chunk), dir_links_max, ..Profile::default() };
+        let metadata =
+            MetadataRules { preserve_mode: true, preserve_mtime: true, ..MetadataRules::default() };
+        let options = ImportOptions { profile, metadata, ..ImportOptions::default() };
+        let mut tree = TreeBuilder::new(&options, None, &quiet).unwrap();
+        copy(&dag, &cid_from_text(root).unwrap(), "r", &mut tree);
+        assert_eq!(tree.finish().unwrap()[0].cid.to_string(), root, "{car}");
+    };
+    check(
+        "gateway-conformance/trustless_gateway_car/single-layer-hamt-with-multi-block-files.car",
+        "bafybeidbclfqleg2uojchspzd4bob56dqetqjsj27gy2cq3klkkgxtpn4i",
+        256,
+        999,
+    );
+    check(
+        "gateway-conformance/path_gateway_unixfs/dir-with-files.car",
+        "bafybeihchr7vmgjaasntayyatmp5sv6xza57iy2h4xj7g46bpjij6yhrmy",
+        256,
+        0,
+    );
+    check(
+        "gateway-conformance/path_gateway_tar/fixtures.car",
+        "bafybeig6ka5mlwkl4subqhaiatalkcleo4jgnr3hqwvpmsqfca27cijp3i",
+        262_144,
+        0,
+    );
+    check(
+        "boxo/dir-special-chars.car",
+        "bafybeiebgctytpwjp7suihumuyckgbx2wuofmjjncavkamhjen3jpd7vda",
+        262_144,
+        0,
+    );
+    check(
+        "boxo/unixfs-dir-with-mode-mtime.car",
+        "bafybeifup24mfbx6iv4xo7k664gzlezzurdnyb36pogxulrb7ed23cxtym",
+        262_144,
+        0,
+    );
 }
 
 fn profiles() -> impl Strategy<Value = Profile> {

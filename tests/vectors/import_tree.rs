@@ -145,8 +145,7 @@ fn ipip_499_directories() {
 }
 
 #[test]
-fn a_thousand_names_shard_as_in_the_gateway_fixture() {
-    // Its files hold their own names' numbers as kubo's test wrote them; the shape is what counts.
+fn more_links_than_allowed_shard_at_every_fanout() {
     let names: Vec<_> = (1..=1000).map(|n| format!("{n}.txt").into_bytes()).collect();
     let shard = |fanout| {
         let profile = Profile {
