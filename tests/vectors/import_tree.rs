@@ -325,6 +325,21 @@ fn a_file_that_changes_while_it_is_read_is_named() {
 }
 
 #[test]
+fn a_file_that_vanishes_is_named() {
+    let temp = TempDir::new().unwrap();
+    let t = temp.path().join("t");
+    fs::create_dir(&t).unwrap();
+    fs::write(t.join("a"), vec![1; 3_000_000]).unwrap();
+    fs::write(t.join("b"), "b").unwrap();
+    let hear = |_: Progress<'_>| {
+        fs::remove_file(t.join("b")).ok();
+        ControlFlow::Continue(())
+    };
+    let error = import_paths(&[&t], &options(""), None, &hear).unwrap_err();
+    assert!(matches!(&error, ImportError::Io { path, .. } if path.ends_with("t/b")), "{error}");
+}
+
+#[test]
 fn the_caller_can_cancel() {
     let temp = directory_d();
     let stop = |_: Progress<'_>| ControlFlow::Break(());
