@@ -38,7 +38,10 @@ impl Shape {
     }
 }
 
-/// A root and every block below it.
+/// An entry's hash, name and target.
+type HashedEntry<'a> = (u64, &'a [u8], Cid);
+
+/// Blocks of the DAGs that were built so far.
 #[derive(Debug, Clone, Default)]
 pub struct DagBuilder {
     /// The blocks so far, each once for each time it was built.
@@ -125,10 +128,10 @@ impl DagBuilder {
         self.shard_of(&entries, fanout, 0)
     }
 
-    fn shard_of(&mut self, entries: &[(u64, &[u8], Cid)], fanout: u32, bits_used: u32) -> Cid {
+    fn shard_of(&mut self, entries: &[HashedEntry<'_>], fanout: u32, bits_used: u32) -> Cid {
         let bits = fanout.ilog2();
         assert!(bits_used + bits <= u64::BITS, "two names have the same hash");
-        let mut buckets: BTreeMap<u32, Vec<(u64, &[u8], Cid)>> = BTreeMap::new();
+        let mut buckets = BTreeMap::<u32, Vec<HashedEntry<'_>>>::new();
         for entry in entries {
             let rest = u64::BITS - bits_used - bits;
             let bucket = u32::try_from(entry.0 >> rest & u64::from(fanout - 1)).expect("masked");

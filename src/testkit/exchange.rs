@@ -117,9 +117,9 @@ impl TestExchange {
 
 impl State {
     fn wait(&self, sources: &VecDeque<Bytes>) -> Duration {
-        let bytes: usize = sources.iter().map(Bytes::len).sum();
-        let transfer = self.bytes_per_second.map_or(0.0, |rate| bytes as f64 / rate as f64);
-        self.delay + Duration::from_secs_f64(transfer)
+        let bytes: u64 = sources.iter().map(|bytes| bytes.len() as u64).sum();
+        let micros = self.bytes_per_second.map_or(0, |rate| bytes * 1_000_000 / rate);
+        self.delay + Duration::from_micros(micros)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Known answers: fixtures of other implementations and the vectors of the specifications.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod codec;
 mod codec_car;
 mod import;
