@@ -273,7 +273,10 @@ fn the_profiles_table_of_the_fixtures() {
         assert_eq!(entry["raw_leaves"], profile.raw_leaves);
         assert_eq!(entry["max_links"], profile.links_max);
         assert_eq!(entry["hamt_fanout"], profile.hamt_fanout);
-        assert_eq!(profile.chunker, Chunker::Size(entry["chunk"].as_u64().unwrap() as usize));
+        assert_eq!(
+            profile.chunker,
+            Chunker::Size(usize::try_from(entry["chunk"].as_u64().unwrap()).unwrap())
+        );
         for (what, cid) in entry["cids"].as_object().unwrap() {
             let flags = format!("--profile={name}");
             let cid = cid.as_str().unwrap();
