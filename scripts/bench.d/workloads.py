@@ -14,7 +14,7 @@ import machine
 
 BUFFER_LEN = 1 << 20  # reads of one MiB, into page-aligned memory: off alignment all sides slow down
 PAGE = 4096
-RANDOM_READS_WARM = 200_000
+RANDOM_READS_WARM = 500_000
 RANDOM_READS_COLD = 2_000
 READERS = 8
 HAS_FIO = shutil.which("fio") is not None
