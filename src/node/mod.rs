@@ -1,1 +1,2 @@
-//! To be written.
+//! The composition root.
+pub mod config;
