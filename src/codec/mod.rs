@@ -4,7 +4,11 @@
 //! memory proportional to the input, without recursion by its depth. Encoders write the one
 //! canonical form. Pure: no I/O, no clock, no network, no knowledge of where bytes come from.
 
+pub mod car;
+pub mod dag_cbor;
+pub mod dag_json;
 pub mod dag_pb;
+pub mod ipld;
 pub mod node;
 pub mod unixfs;
 

@@ -1,1 +1,221 @@
-//! To be written.
+//! "This block, wherever it is": memory, then this disk, then other nodes.
+//!
+//! The promise: one fetch in flight per multihash however many ask for it, joined by all of them
+//! and cancelled when the last one goes; and **when nothing has to be fetched, the first poll of
+//! every future here is ready**, so a caller may answer at once and start a task only when it is
+//! told to wait. This layer knows blocks and decoded nodes, no paths, names or sizes, and it sets
+//! no deadlines: a caller that has waited long enough drops the future.
+
+mod cache;
+mod error;
+mod fetch;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
+
+use self::cache::ByteLru;
+pub use self::error::DagError;
+use self::fetch::Fetches;
+use crate::block::{Block, Cid, DIGEST_LEN_MAX, check_hash};
+use crate::codec::node::Node;
+use crate::exchange::Exchange;
+use crate::store::{BlockStore, StoreError};
+
+/// Memory in bytes for decoded nodes unless the configuration says otherwise: the directories and
+/// inner nodes of some hundred thousand files, or 256 leaves of the old dag-pb kind.
+pub const NODE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// Memory in bytes for fetched blocks that the disk had no room for: enough that the small reads
+/// of one leaf by several readers do not fetch it again each time.
+pub const UNSTORED_BYTES: usize = 16 * 1024 * 1024;
+/// Fetches in flight at one time: the want-list that bitswap peers accept (1,024 entries). Others
+/// wait for their turn.
+pub const FETCHES_MAX: usize = 1024;
+/// Blocks of one batch that are waited for together; more would not fill a link any better.
+pub const BATCH_AHEAD: usize = 32;
+
+/// A multihash; blocks are the same whatever codec they are read with.
+type Multihash = multihash::Multihash<DIGEST_LEN_MAX>;
+
+/// The bounds of a [`Dag`].
+#[derive(Debug, Clone, Copy)]
+pub struct DagLimits {
+    /// Memory in bytes for decoded nodes.
+    pub node_cache_bytes: usize,
+    /// Memory in bytes for blocks that could not be stored.
+    pub unstored_bytes: usize,
+    /// Fetches in flight at one time.
+    pub fetches_max: usize,
+}
+
+impl Default for DagLimits {
+    fn default() -> Self {
+        Self {
+            node_cache_bytes: NODE_CACHE_BYTES,
+            unstored_bytes: UNSTORED_BYTES,
+            fetches_max: FETCHES_MAX,
+        }
+    }
+}
+
+/// Blocks and nodes by CID; cloning gives another handle to the same caches.
+#[derive(Clone)]
+pub struct Dag {
+    shared: Arc<Shared>,
+    offline: bool,
+}
+
+struct Shared {
+    fetches: Fetches,
+    /// Decoded nodes; the same bytes under another codec are another node.
+    nodes: Mutex<ByteLru<(u64, Multihash), Arc<Node>>>,
+}
+
+impl fmt::Debug for Dag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dag")
+            .field("store", self.store())
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dag {
+    /// Returns a dag over `store` that asks `exchange` for what is not there.
+    pub fn new(store: Arc<dyn BlockStore>, exchange: Arc<dyn Exchange>, limits: DagLimits) -> Self {
+        let shared = Shared {
+            fetches: Fetches::new(store, exchange, &limits),
+            nodes: Mutex::new(ByteLru::new(limits.node_cache_bytes)),
+        };
+        Self { shared: Arc::new(shared), offline: false }
+    }
+
+    /// Returns a handle to the same store and caches that never asks the exchange.
+    #[must_use]
+    pub fn offline(&self) -> Self {
+        Self { offline: true, ..self.clone() }
+    }
+
+    /// Tells whether what is not here cannot be fetched.
+    pub fn is_offline(&self) -> bool {
+        self.offline || self.shared.fetches.is_offline()
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Arc<dyn BlockStore> {
+        self.shared.fetches.store()
+    }
+
+    /// Returns a block, fetched and stored when it is not here.
+    ///
+    /// # Errors
+    /// [`DagError`].
+    pub async fn block(&self, cid: &Cid) -> Result<Block, DagError> {
+        let local = |store: &dyn BlockStore| store.get(cid);
+        self.find(cid, local, |block| block).await
+    }
+
+    /// Returns the length of a block in bytes; the block is fetched when it is not here.
+    ///
+    /// # Errors
+    /// [`DagError`].
+    pub async fn block_len(&self, cid: &Cid) -> Result<u64, DagError> {
+        let local = |store: &dyn BlockStore| store.block_len(cid);
+        self.find(cid, local, |block| block.data().len() as u64).await
+    }
+
+    /// Returns bytes of one block, `range` cut at its end.
+    ///
+    /// # Errors
+    /// [`DagError`].
+    pub async fn read(&self, cid: &Cid, range: Range<u64>) -> Result<Bytes, DagError> {
+        let local = |store: &dyn BlockStore| store.read_range(cid, range.clone());
+        self.find(cid, local, |block| slice(block.data(), &range)).await
+    }
+
+    /// Returns a decoded node.
+    ///
+    /// # Errors
+    /// [`DagError`]; [`DagError::Node`] when the bytes are right but break the format.
+    pub async fn node(&self, cid: &Cid) -> Result<Arc<Node>, DagError> {
+        let key = (cid.codec(), *cid.hash());
+        if let Some(node) = self.shared.nodes.lock().get(&key) {
+            return Ok(node);
+        }
+        let block = self.block(cid).await?;
+        let node = Node::decode(&block)
+            .map_err(|source| DagError::Node { cid: Box::new(*cid), source })?;
+        let node = Arc::new(node);
+        // Plain bytes gain nothing by decoding, so they are left to the store.
+        if !matches!(*node, Node::Bytes(_)) {
+            let bytes = node.memory_bytes();
+            self.shared.nodes.lock().insert(key, Arc::clone(&node), bytes);
+        }
+        Ok(node)
+    }
+
+    /// Returns many decoded nodes in the order of `cids`, waiting for [`BATCH_AHEAD`] at a time.
+    pub fn nodes(
+        &self,
+        cids: impl IntoIterator<Item = Cid>,
+    ) -> impl Stream<Item = (Cid, Result<Arc<Node>, DagError>)> {
+        let load = |cid| {
+            let dag = self.clone();
+            async move { (cid, dag.node(&cid).await) }
+        };
+        futures::stream::iter(cids).map(load).buffered(BATCH_AHEAD)
+    }
+
+    /// Looks in the CID itself, on this disk and in memory, then asks others.
+    ///
+    /// A disk that fails is worth asking others too; when that is in vain, its failure is the
+    /// answer, because it says more than "not reachable".
+    async fn find<T>(
+        &self,
+        cid: &Cid,
+        local: impl FnOnce(&dyn BlockStore) -> Result<Option<T>, StoreError>,
+        of_block: impl FnOnce(Block) -> T,
+    ) -> Result<T, DagError> {
+        check_hash(cid.hash().code(), cid.hash().digest().len())
+            .map_err(|source| DagError::Refused { cid: Box::new(*cid), source })?;
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(of_block(block));
+        }
+        let failure = match local(&**self.store()) {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => None,
+            Err(failure) => Some(Arc::new(failure)),
+        };
+        if let Some(failure) = &failure {
+            tracing::warn!(%cid, %failure, "the store cannot give a block; asking others");
+        }
+        match self.fetch(cid).await {
+            Ok(block) => Ok(of_block(block)),
+            Err(error) => Err(failure.map_or(error, DagError::Store)),
+        }
+    }
+
+    async fn fetch(&self, cid: &Cid) -> Result<Block, DagError> {
+        if let Some(block) = self.shared.fetches.unstored(cid) {
+            return Ok(block);
+        }
+        if self.offline {
+            return Err(DagError::Offline { cid: Box::new(*cid) });
+        }
+        self.shared.fetches.join(cid).await
+    }
+}
+
+/// Returns the part of `bytes` in `range`, cut at the end.
+fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
+    let cut = |at: u64| usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()));
+    let (start, end) = (cut(range.start), cut(range.end));
+    bytes.slice(start..end.max(start))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,3 @@
-//! To be written.
+//! Test doubles and helpers; built for tests and fuzz targets only.
+
+pub mod fixtures;

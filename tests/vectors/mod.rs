@@ -1,1 +1,4 @@
-//! To be written.
+//! Known answers: fixtures of other implementations and the vectors of the specifications.
+
+mod codec;
+mod codec_car;
