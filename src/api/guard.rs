@@ -11,6 +11,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::api::error::ApiError;
+use crate::api::reply::until;
+use crate::api::request::Deadline;
 
 /// Origins of the browser extension that talks to nodes.
 const COMPANION_ORIGINS: &[&str] = &[
@@ -25,7 +27,7 @@ const SERVER_NAME: HeaderValue =
     HeaderValue::from_static(concat!("cidfs/", env!("CARGO_PKG_VERSION")));
 
 /// Passes a request on, or refuses it.
-pub async fn guard(request: Request, next: Next) -> Response {
+pub(super) async fn guard(request: Request, next: Next) -> Response {
     let mut response = if request.method() != Method::POST {
         let mut refused = StatusCode::METHOD_NOT_ALLOWED.into_response();
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("OPTIONS, POST"));
@@ -33,10 +35,17 @@ pub async fn guard(request: Request, next: Next) -> Response {
     } else if let Some(reason) = foreign(request.headers()) {
         ApiError::forbidden(reason).into_response()
     } else {
-        next.run(request).await
+        in_time(request, next).await.unwrap_or_else(ApiError::into_response)
     };
     response.headers_mut().insert(SERVER, SERVER_NAME);
     response
+}
+
+/// Runs a request until the client stops waiting; a stream that has begun watches the time itself.
+async fn in_time(mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let deadline = Deadline::start(request.uri().query().unwrap_or_default())?;
+    request.extensions_mut().insert(deadline);
+    until(deadline.0, async { Ok(next.run(request).await) }).await
 }
 
 /// Returns why a request looks as if a web page had sent it.

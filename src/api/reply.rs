@@ -18,7 +18,7 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 
 use crate::api::error::ApiError;
 use crate::api::request::Params;
@@ -39,6 +39,8 @@ const PIECES_MAX: usize = 8;
 /// What a stream carries, which decides its headers.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
+    /// One JSON value, too long to be held whole.
+    OneJson,
     /// JSON values, one a line.
     Json,
     /// Bytes of a media type, with their number if known.
@@ -134,14 +136,13 @@ where
 /// Runs blocking work of the store on a thread where it disturbs nobody.
 ///
 /// # Errors
-/// What the work reports, or that the client's time is over (the work then ends unheard).
-pub async fn blocking<T, F>(params: &Params, work: F) -> Result<T, ApiError>
+/// What the work reports. When the client's time is over, the work ends unheard.
+pub async fn blocking<T, F>(work: F) -> Result<T, ApiError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, ApiError> + Send + 'static,
 {
-    let task = tokio::task::spawn_blocking(work);
-    until(params.deadline(), async { join(task.await) }).await
+    join(tokio::task::spawn_blocking(work).await)
 }
 
 /// Waits for `work` until the client's time is over.
@@ -195,9 +196,13 @@ fn with_headers(body: Body, kind: Kind) -> Response {
     let headers = response.headers_mut();
     headers.insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
     let yes = HeaderValue::from_static("1");
+    let json = HeaderValue::from_static("application/json");
     match kind {
+        Kind::OneJson => {
+            headers.insert(CONTENT_TYPE, json);
+        }
         Kind::Json => {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CONTENT_TYPE, json);
             headers.insert(CHUNKED_OUTPUT, yes);
         }
         Kind::Bytes(media_type, len) => {
@@ -311,7 +316,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_time_of_the_client_ends_a_stream() {
-        let params = params("timeout=20ms", "trailers").await;
+        let mut params = params("", "trailers").await;
+        params.set_deadline(tokio::time::Instant::now() + std::time::Duration::from_millis(20));
         let wait = |sink: Sink| async move {
             sink.bytes(Bytes::from_static(b"part")).await?;
             std::future::pending().await
@@ -336,8 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_of_that_request_alone() {
-        let params = params("", "").await;
-        let result = blocking(&params, || -> Result<(), ApiError> { panic!("a bug") }).await;
+        let result = blocking(|| -> Result<(), ApiError> { panic!("a bug") }).await;
         assert!(result.unwrap_err().message().contains("internal error"));
     }
 }

@@ -1,8 +1,8 @@
 //! What a request asks for: arguments, options and the wishes that every command understands.
 //!
 //! Parameters are name/value pairs whose values are **bytes**: names of files need not be UTF-8.
-//! They come in the query, or (so that a shell glob of thousands of paths fits) in a form body of
-//! bounded length. Bodies with content (multipart, CAR) are none of this module's business.
+//! They come in the query, and (so that a shell glob of thousands of paths fits) in a form body
+//! of bounded length; `timeout=` counts in the query alone. Bodies with content (multipart, CAR) are none of this module's business.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -144,19 +144,28 @@ impl Params {
 
     fn of_parts(parts: &Parts) -> Result<Self, ApiError> {
         let pairs = parse_form(parts.uri.query().unwrap_or_default().as_bytes())?;
+        let deadline = parts.extensions.get::<Deadline>().and_then(|deadline| deadline.0);
         let accepts = |value: &axum::http::HeaderValue| {
             value.to_str().is_ok_and(|te| te.split(',').any(|token| token.trim() == "trailers"))
         };
         let trailers = parts.headers.get_all(TE).iter().any(accepts);
-        Ok(Self { pairs, deadline: None, trailers })
+        Ok(Self { pairs, deadline, trailers })
     }
+}
 
-    fn start_clock(mut self) -> Result<Self, ApiError> {
-        self.deadline = match self.text("timeout")? {
+/// When the client stops waiting; set on every request by the guard.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline(pub(super) Option<Instant>);
+
+impl Deadline {
+    /// Starts the clock of a request whose query says `timeout=`.
+    pub(super) fn start(query: &str) -> Result<Self, ApiError> {
+        let pairs = parse_form(query.as_bytes())?;
+        let params = Params { pairs, deadline: None, trailers: false };
+        Ok(Self(match params.text("timeout")? {
             None | Some("") => None,
             Some(text) => Some(Instant::now() + parse_duration(text)?),
-        };
-        Ok(self)
+        }))
     }
 }
 
@@ -165,7 +174,7 @@ impl<S: Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Self::of_parts(parts)?.start_clock()
+        Self::of_parts(parts)
     }
 }
 
@@ -183,7 +192,7 @@ impl<S: Sync> FromRequest<S> for Form {
         if content_type.is_some_and(|value| value.eq_ignore_ascii_case(FORM_TYPE)) {
             params.pairs.extend(parse_form(&read_form(body).await?)?);
         }
-        Ok(Self(params.start_clock()?))
+        Ok(Self(params))
     }
 }
 

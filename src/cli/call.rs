@@ -28,19 +28,22 @@ const LINE_LEN_MAX: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Call {
     command: &'static str,
+    /// Arguments and paths, of which there may be thousands.
     form: String,
+    /// Options.
+    query: String,
     body: Option<(String, Body)>,
 }
 
 impl Call {
     /// Starts a request of the command at `/api/v0/<command>`.
     pub(crate) fn new(command: &'static str) -> Self {
-        Self { command, form: String::new(), body: None }
+        Self { command, form: String::new(), query: String::new(), body: None }
     }
 
     /// Adds a positional argument.
     pub(crate) fn arg(self, value: impl AsRef<std::ffi::OsStr>) -> Self {
-        self.bytes("arg", value.as_ref().as_bytes())
+        self.argument("arg", value.as_ref().as_bytes())
     }
 
     /// Adds positional arguments.
@@ -49,8 +52,9 @@ impl Call {
     }
 
     /// Adds an option.
-    pub(crate) fn option(self, name: &str, value: impl ToString) -> Self {
-        self.bytes(name, value.to_string().as_bytes())
+    pub(crate) fn option(mut self, name: &str, value: impl ToString) -> Self {
+        push(&mut self.query, name, value.to_string().as_bytes());
+        self
     }
 
     /// Adds an option if it was given.
@@ -68,7 +72,7 @@ impl Call {
 
     /// Adds a path of this machine's file system.
     pub(crate) fn path(self, name: &str, path: &Path) -> Self {
-        self.bytes(name, path.as_os_str().as_bytes())
+        self.argument(name, path.as_os_str().as_bytes())
     }
 
     /// Sends `body` as the content; the parameters then go into the query.
@@ -78,22 +82,17 @@ impl Call {
         self
     }
 
-    fn bytes(mut self, name: &str, value: &[u8]) -> Self {
-        if !self.form.is_empty() {
-            self.form.push('&');
-        }
-        self.form.push_str(name);
-        self.form.push('=');
-        escape(value, &mut self.form);
+    fn argument(mut self, name: &str, value: &[u8]) -> Self {
+        push(&mut self.form, name, value);
         self
     }
 
     /// Returns the HTTP request.
     pub(crate) fn into_request(self) -> Result<Request<Body>, Failure> {
-        let path = format!("/api/v0/{}", self.command);
+        let uri = format!("/api/v0/{}?{}", self.command, self.query);
         let (uri, content_type, body) = match self.body {
-            None => (path, FORM_TYPE.to_owned(), Body::from(self.form)),
-            Some((content_type, body)) => (format!("{path}?{}", self.form), content_type, body),
+            None => (uri, FORM_TYPE.to_owned(), Body::from(self.form)),
+            Some((content_type, body)) => (format!("{uri}&{}", self.form), content_type, body),
         };
         Request::post(uri)
             .header(HOST, "localhost")
@@ -102,6 +101,15 @@ impl Call {
             .body(body)
             .map_err(|error| Failure::new(format!("too many arguments: {error}")))
     }
+}
+
+fn push(pairs: &mut String, name: &str, value: &[u8]) {
+    if !pairs.is_empty() {
+        pairs.push('&');
+    }
+    pairs.push_str(name);
+    pairs.push('=');
+    escape(value, pairs);
 }
 
 /// The answer to a request that was accepted.

@@ -23,7 +23,6 @@ mod progress;
 mod read;
 mod repo;
 mod status;
-mod time;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

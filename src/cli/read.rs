@@ -4,12 +4,13 @@ use clap::Args;
 
 use crate::api::resolve::Resolved;
 use crate::api::stat::FileStat;
+use crate::api::time;
 use crate::cli::call::Call;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, human_size};
 use crate::cli::progress::Progress;
-use crate::cli::{Global, Words, print_json, print_lines, time};
+use crate::cli::{Global, Words, print_json, print_lines};
 
 /// Write the content of files to standard output
 #[derive(Debug, Args)]

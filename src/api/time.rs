@@ -1,4 +1,4 @@
-//! Dates for people, in UTC because times in UnixFS have no zone.
+//! Dates in UTC, because times in UnixFS have no zone: for people and for JSON.
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -7,14 +7,14 @@ const MONTHS: [&str; 12] =
 const RECENT_SECONDS: i64 = 183 * 86_400;
 
 /// Writes a time as kubo's `stat` does: `14 Nov 2023, 22:13:20 UTC`.
-pub(crate) fn long(seconds: i64) -> String {
+pub fn long(seconds: i64) -> String {
     let (year, month, day) = date(seconds);
     let (hour, minute, second) = clock(seconds);
     format!("{day} {month} {year}, {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 /// Writes a time as `ls -l` does: `Nov 14 22:13`, or `Nov 14  2023` when it is not recent.
-pub(crate) fn short(seconds: i64, now: i64) -> String {
+pub fn short(seconds: i64, now: i64) -> String {
     let (year, month, day) = date(seconds);
     if (now.saturating_sub(RECENT_SECONDS)..=now.saturating_add(86_400)).contains(&seconds) {
         let (hour, minute, _) = clock(seconds);
@@ -22,6 +22,15 @@ pub(crate) fn short(seconds: i64, now: i64) -> String {
     } else {
         format!("{month} {day:02}  {year}")
     }
+}
+
+/// Writes a time as JSON of Go's clients has it (RFC 3339).
+pub fn rfc3339(seconds: i64, nanos: u32) -> String {
+    let (year, month, day) = date(seconds);
+    let (hour, minute, second) = clock(seconds);
+    let month = MONTHS.iter().position(|name| *name == month).map_or(0, |index| index + 1);
+    let fraction = if nanos == 0 { String::new() } else { format!(".{nanos:09}") };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
 fn clock(seconds: i64) -> (i64, i64, i64) {
@@ -57,6 +66,12 @@ mod tests {
         check(-1, "31 Dec 1969, 23:59:59 UTC");
         check(253_402_300_799, "31 Dec 9999, 23:59:59 UTC");
         check(-62_135_596_800, "1 Jan 1, 00:00:00 UTC");
+    }
+
+    #[test]
+    fn json_has_rfc_3339() {
+        assert_eq!(rfc3339(1_700_000_000, 0), "2023-11-14T22:13:20Z");
+        assert_eq!(rfc3339(1_700_000_000, 5), "2023-11-14T22:13:20.000000005Z");
     }
 
     #[test]
