@@ -2,7 +2,23 @@
 //!
 //! The promise: [`BlockStore::get`] gives proved bytes or an error; after [`BlockStore::commit`]
 //! returns, no crash and no power cut loses what was put before it. This layer knows no files,
-//! directories or peers, and never waits for anything but the disk.
+//! directories or peers, and never waits for anything but the disk. `docs/FORMAT.md` describes
+//! every byte it writes.
+
+mod disk;
+mod diskio;
+mod error;
+mod extent;
+#[cfg(any(test, feature = "testkit"))]
+pub mod faults;
+mod journal;
+mod key;
+mod lock;
+mod memory;
+mod meta;
+mod pack;
+mod pins;
+mod repository;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -11,34 +27,15 @@ use bytes::Bytes;
 
 use crate::block::{Block, Cid};
 
-/// Why the store could not do it.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Bytes on this disk no longer match the CID they were stored under.
-    #[error(
-        "the stored bytes of {cid} are damaged ({place}); `cidfs repo verify` lists all such blocks"
-    )]
-    Corrupt {
-        /// The block.
-        cid: Box<Cid>,
-        /// File and offset.
-        place: String,
-    },
-    /// The disk is full.
-    #[error("no space left on the disk of {path}")]
-    Full {
-        /// The file that could not grow.
-        path: std::path::PathBuf,
-    },
-    /// The operating system failed.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file concerned.
-        path: std::path::PathBuf,
-        /// What it said.
-        source: std::io::Error,
-    },
-}
+pub use self::disk::{
+    Damage, DiskOptions, DiskStats, DiskStore, Progress, RebuildReport, VerifyReport,
+};
+pub use self::diskio::{DiskIo, RealDisk};
+pub use self::error::StoreError;
+pub use self::memory::MemoryStore;
+pub use self::meta::Meta;
+pub use self::pins::{PIN_NAME_LEN_MAX, Pin, PinMode, Pins};
+pub use self::repository::{OpenMode, RepoStat, Repository};
 
 /// Blocks by multihash: the codec and version of a CID are only how bytes are read (spec 01 §1).
 ///
@@ -46,22 +43,42 @@ pub enum StoreError {
 /// themselves and never stored.
 pub trait BlockStore: Debug + Send + Sync + 'static {
     /// Returns the length in bytes of a stored block, `None` when it is not here.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when every copy is known to be damaged.
     fn block_len(&self, cid: &Cid) -> Result<Option<u64>, StoreError>;
 
     /// Returns a block, hashed again on its way from the disk; `None` when it is not here.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] until a [`BlockStore::put`] of the same block heals it.
     fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError>;
 
     /// Returns bytes of a block without the whole block being read each time: its range is hashed
     /// whole at the first use after a start, then trusted. `range` is cut at the block's end.
+    ///
+    /// # Errors
+    /// As [`BlockStore::get`].
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError>;
 
-    /// Stores blocks; those already here cost a look-up. Durable only after
-    /// [`BlockStore::commit`].
+    /// Stores blocks; those already here cost a look-up. They can be read at once, and are durable
+    /// only after [`BlockStore::commit`]. One call with many blocks is cheaper than many calls.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and [`StoreError::Io`]: some of `blocks` may have been stored.
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError>;
 
-    /// Makes everything put before this call durable; concurrent calls share one `fsync`.
+    /// Makes everything put before this call durable; concurrent calls share one `fdatasync`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotDurable`] as long as a block that the disk failed to keep was not put
+    /// again, whoever had put it; the first caller to meet the failure gets the error itself.
     fn commit(&self) -> Result<(), StoreError>;
 
-    /// Forgets a block; returns whether it was here. The caller has checked that nothing pins it.
+    /// Forgets a block, durably; returns whether it was here. The caller has checked that nothing
+    /// pins it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] and [`StoreError::Io`]: the block is still here.
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError>;
 }

@@ -1,0 +1,150 @@
+//! What is in the store, and whether it is still what it was.
+
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt as _;
+
+use super::DiskStore;
+use crate::block::{Block, Cid};
+use crate::store::StoreError;
+use crate::store::error::AtPath as _;
+use crate::store::extent::{Extent, FileId, PackId};
+use crate::store::key::BlockKey;
+use crate::store::pack::section::parse_head;
+use crate::store::pack::{CopyState, Entry, Pack};
+
+/// Most damaged blocks that a report names; all of them are in the log.
+const DAMAGED_NAMED_MAX: usize = 10_000;
+
+/// What the packs hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskStats {
+    /// Stored copies of blocks (a healed block may count twice).
+    pub blocks: u64,
+    /// Bytes of these blocks.
+    pub bytes: u64,
+    /// Number of packs.
+    pub packs: u64,
+    /// Bytes of disk that packs, index files and what was set aside take.
+    pub disk_bytes: u64,
+}
+
+/// Bytes on the disk that are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The block concerned, when its name can still be read.
+    pub cid: Option<Cid>,
+    /// File and offset.
+    pub place: String,
+}
+
+/// How far a pass over the packs has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Packs that are finished.
+    pub packs_done: u64,
+    /// All packs.
+    pub packs: u64,
+    /// Blocks read.
+    pub blocks: u64,
+    /// Bytes of blocks read.
+    pub bytes: u64,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// What was read.
+    pub done: Progress,
+    /// Number of damaged copies.
+    pub damaged_count: u64,
+    /// The first 10,000 of them.
+    pub damaged: Vec<Damage>,
+    /// The callback broke off before the end.
+    pub stopped: bool,
+}
+
+impl DiskStore {
+    /// Returns what the packs hold.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the directory cannot be read.
+    pub fn stats(&self) -> Result<DiskStats, StoreError> {
+        let packs = std::sync::Arc::clone(&self.packs.read());
+        let mut stats = DiskStats { packs: packs.len() as u64, ..DiskStats::default() };
+        for totals in packs.iter().map(|pack| pack.totals()) {
+            stats.blocks += totals.blocks;
+            stats.bytes += totals.bytes;
+        }
+        let dir = self.files.dir();
+        for entry in std::fs::read_dir(dir).at(dir)? {
+            stats.disk_bytes += entry.and_then(|entry| entry.metadata()).at(dir)?.blocks() * 512;
+        }
+        Ok(stats)
+    }
+
+    /// Returns the numbers of the packs, oldest first.
+    pub(in crate::store) fn pack_ids(&self) -> Vec<PackId> {
+        self.packs.read().iter().map(|pack| pack.id()).collect()
+    }
+
+    /// Reads and hashes every block of one pack, adding to `report`; a damaged copy is not served
+    /// from then on, and the next put of the block heals it. Breaks off when `progress` says so.
+    pub(in crate::store) fn verify_pack(
+        &self,
+        id: PackId,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let entries = self.pack_now(id).map(|pack| pack.entries()).unwrap_or_default();
+        for (entry, _) in entries {
+            if let Some(damage) = self.verify_copy(id, &entry)? {
+                report.damaged_count += 1;
+                name_damage(&mut report.damaged, damage);
+            }
+            report.done.blocks += 1;
+            report.done.bytes += u64::from(entry.len);
+            if progress(&report.done).is_break() {
+                report.stopped = true;
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        report.done.packs_done += 1;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn verify_copy(&self, id: PackId, entry: &Entry) -> Result<Option<Damage>, StoreError> {
+        let whole = Extent {
+            file: FileId::Pack(id),
+            offset: entry.start,
+            len: u32::from(entry.head_len) + entry.len,
+        };
+        let bytes = self.files.read(&whole, 0, whole.len.into())?.unwrap_or_default();
+        let head = parse_head(&bytes).filter(|head| BlockKey::of(&head.cid) == entry.key);
+        let cid = head.map(|head| head.cid);
+        let good = cid.is_some_and(|cid| {
+            Block::verify(cid, bytes.slice(usize::from(entry.head_len)..)).is_ok()
+        });
+        let now = self.pack_now(id);
+        let Some(pack) = now.filter(|pack| holds(pack, entry)) else { return Ok(None) };
+        pack.mark(entry, if good { CopyState::Proved } else { CopyState::Damaged });
+        if good {
+            return Ok(None);
+        }
+        let place = format!("{}, offset {}", self.files.pack(id).display(), entry.start);
+        tracing::error!(?cid, place, "stored bytes do not match their CID");
+        Ok(Some(Damage { cid, place }))
+    }
+}
+
+/// Tells whether this copy was not removed since it was listed.
+fn holds(pack: &Pack, entry: &Entry) -> bool {
+    pack.find(&entry.key)
+        .is_some_and(|(now, state)| now.start == entry.start && state != CopyState::Removed)
+}
+
+/// Adds to the damage that is named, up to its bound.
+pub(super) fn name_damage(named: &mut Vec<Damage>, damage: Damage) {
+    if named.len() < DAMAGED_NAMED_MAX {
+        named.push(damage);
+    }
+}

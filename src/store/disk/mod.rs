@@ -1,0 +1,243 @@
+//! The store on a disk: packs, one writer at a time, readers that never wait for it.
+//!
+//! A look-up walks an immutable list of packs from the newest to the oldest; each answers from
+//! memory whether it has the key. The list is replaced as a whole when a pack is added or sealed,
+//! so readers hold a lock only long enough to clone an `Arc`. Nothing guards a reader against the
+//! removal of the block it is reading: instead it looks again after the read, and what it read
+//! counts only if the copy is still there.
+
+mod check;
+mod commit;
+pub(super) mod rebuild;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+pub use self::check::{Damage, DiskStats, Progress, VerifyReport};
+use self::commit::Commits;
+pub use self::rebuild::RebuildReport;
+use self::writer::Writer;
+use super::diskio::{DiskIo, RealDisk};
+use super::extent::PackId;
+use super::key::BlockKey;
+use super::memory::slice;
+use super::pack::files::PackFiles;
+use super::pack::{CopyState, Entry, Pack};
+use super::{BlockStore, StoreError};
+use crate::block::{Block, Cid};
+
+/// A pack is sealed at this many bytes: small enough that the hashing scan of one unsealed pack
+/// after a crash takes about a second, large enough that a terabyte is 4,096 packs.
+const PACK_LEN_MAX: u64 = 256 * 1024 * 1024;
+/// A pack is sealed at this many blocks: bounds the hash table of the open pack to about 7 MB.
+const PACK_BLOCKS_MAX: usize = 65_536;
+
+/// How a [`DiskStore`] works on its disk.
+#[derive(Debug, Clone)]
+pub struct DiskOptions {
+    /// Length in bytes at which a pack is sealed.
+    pub pack_len_max: u64,
+    /// Number of blocks at which a pack is sealed.
+    pub pack_blocks_max: usize,
+    /// What writes and syncs.
+    pub disk: Arc<dyn DiskIo>,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self {
+            pack_len_max: PACK_LEN_MAX,
+            pack_blocks_max: PACK_BLOCKS_MAX,
+            disk: Arc::new(RealDisk),
+        }
+    }
+}
+
+/// Packs of pack files, oldest first.
+type PackList = Arc<Vec<Arc<Pack>>>;
+
+/// Blocks in pack files of one directory.
+///
+/// Dropping it is like a crash: what was committed is there at the next open. A clean stop is
+/// [`DiskStore::close`].
+#[derive(Debug)]
+pub struct DiskStore {
+    files: PackFiles,
+    options: DiskOptions,
+    packs: RwLock<PackList>,
+    writer: Mutex<Writer>,
+    /// One `fdatasync` at a time: an error is reported to one caller only, so a second call on the
+    /// same file must not run before the first has said what it learnt.
+    syncing: Mutex<()>,
+    commits: Mutex<Commits>,
+    committed: Condvar,
+    /// Number of puts that have been written.
+    written: AtomicU64,
+}
+
+/// A stored copy of a block.
+struct Hit {
+    pack: Arc<Pack>,
+    entry: Entry,
+    state: CopyState,
+}
+
+impl DiskStore {
+    /// Opens the packs in `dir`, which exists; repairs what an unclean stop left behind.
+    ///
+    /// The caller holds the lock on the repository.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], and [`StoreError::Version`] for an index file of a later version.
+    pub fn open(dir: &Path, options: DiskOptions) -> Result<Self, StoreError> {
+        let files = PackFiles::new(dir);
+        let packs = recover::open_packs(&files, &*options.disk)?;
+        let store = Self {
+            files,
+            options,
+            packs: RwLock::default(),
+            writer: Mutex::default(),
+            syncing: Mutex::default(),
+            commits: Mutex::default(),
+            committed: Condvar::new(),
+            written: AtomicU64::new(0),
+        };
+        store.resume(packs)?;
+        Ok(store)
+    }
+
+    /// Returns the newest good copy of a block, or a damaged one if there is nothing else.
+    fn find(&self, key: &BlockKey) -> Option<Hit> {
+        let packs = Arc::clone(&self.packs.read());
+        let mut damaged = None;
+        for pack in packs.iter().rev() {
+            match pack.find(key) {
+                None | Some((_, CopyState::Removed)) => {}
+                Some((entry, state)) => {
+                    let hit = Hit { pack: Arc::clone(pack), entry, state };
+                    if state != CopyState::Damaged {
+                        return Some(hit);
+                    }
+                    damaged = damaged.or(Some(hit));
+                }
+            }
+        }
+        damaged
+    }
+
+    /// Returns the newest good copy; an error when all copies are damaged.
+    fn find_good(&self, cid: &Cid) -> Result<Option<Hit>, StoreError> {
+        match self.find(&BlockKey::of(cid)) {
+            Some(hit) if hit.state == CopyState::Damaged => Err(self.corrupt(cid, &hit)),
+            found => Ok(found),
+        }
+    }
+
+    /// Returns the pack as it is now: it may have been sealed since `hit` was found.
+    fn pack_now(&self, id: PackId) -> Option<Arc<Pack>> {
+        let packs = self.packs.read();
+        let at = packs.binary_search_by_key(&id, |pack| pack.id()).ok()?;
+        Some(Arc::clone(&packs[at]))
+    }
+
+    fn is_still_here(&self, hit: &Hit) -> bool {
+        let now = self.pack_now(hit.pack.id()).and_then(|pack| pack.find(&hit.entry.key));
+        now.is_some_and(|(entry, state)| {
+            entry.start == hit.entry.start && state != CopyState::Removed
+        })
+    }
+
+    fn mark(&self, hit: &Hit, state: CopyState) {
+        if let Some(pack) = self.pack_now(hit.pack.id()) {
+            pack.mark(&hit.entry, state);
+        }
+    }
+
+    /// Notes that a copy is damaged, so that the next put of the block stores a new one.
+    fn mark_damaged(&self, cid: &Cid, hit: &Hit) {
+        tracing::error!(%cid, place = self.place(hit), "stored bytes do not match their CID");
+        self.mark(hit, CopyState::Damaged);
+    }
+
+    fn corrupt(&self, cid: &Cid, hit: &Hit) -> StoreError {
+        StoreError::Corrupt { cid: Box::new(*cid), place: self.place(hit) }
+    }
+
+    fn place(&self, hit: &Hit) -> String {
+        let id = hit.pack.id();
+        let offset = hit.entry.extent(id).offset;
+        format!("{}, offset {offset}", self.files.pack(id).display())
+    }
+}
+
+impl BlockStore for DiskStore {
+    fn block_len(&self, cid: &Cid) -> Result<Option<u64>, StoreError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block.data().len() as u64));
+        }
+        Ok(self.find_good(cid)?.map(|hit| u64::from(hit.entry.len)))
+    }
+
+    fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block));
+        }
+        // Ends: each turn but the last finds a copy removed or marks one as damaged.
+        while let Some(hit) = self.find_good(cid)? {
+            let extent = hit.entry.extent(hit.pack.id());
+            let bytes = self.files.read(&extent, 0, u64::from(extent.len))?;
+            if let Some(block) = bytes.and_then(|bytes| Block::verify(*cid, bytes).ok()) {
+                if hit.state == CopyState::Unproved {
+                    self.mark(&hit, CopyState::Proved);
+                }
+                return Ok(Some(block));
+            }
+            if self.is_still_here(&hit) {
+                self.mark_damaged(cid, &hit);
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+        if Block::from_identity(cid).is_none() {
+            while let Some(hit) = self.find_good(cid)? {
+                if hit.state != CopyState::Proved {
+                    break;
+                }
+                let extent = hit.entry.extent(hit.pack.id());
+                let range = extent.clip(range.clone());
+                let bytes = self.files.read(&extent, range.start, range.end - range.start)?;
+                if self.is_still_here(&hit) {
+                    match bytes {
+                        Some(bytes) => return Ok(Some(bytes)),
+                        None => self.mark_damaged(cid, &hit),
+                    }
+                }
+            }
+        }
+        Ok(self.get(cid)?.map(|block| slice(block.data(), range)))
+    }
+
+    fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        self.write(blocks)
+    }
+
+    fn commit(&self) -> Result<(), StoreError> {
+        self.group_commit()
+    }
+
+    fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
+        self.bury(&BlockKey::of(cid))
+    }
+}

@@ -1,0 +1,141 @@
+//! Opening the packs: after a clean stop nothing but checking index files; after any other stop
+//! the bytes that no index covers are hashed, and what is whole gets an index.
+//!
+//! Hashing them is what lets a put rely on them: a block that a power cut damaged must not pass
+//! for a stored copy. What an index covers was durable before the index was.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::store::StoreError;
+use crate::store::diskio::{DiskIo, set_aside};
+use crate::store::error::AtPath as _;
+use crate::store::extent::PackId;
+use crate::store::pack::files::PackFiles;
+use crate::store::pack::index::{self, IndexError, SealedPack};
+use crate::store::pack::open::OpenPack;
+use crate::store::pack::scan::{Gap, Scan, scan};
+use crate::store::pack::tombs::{self, Tomb};
+use crate::store::pack::{CopyState, Entry, Pack};
+
+/// Opens all packs, oldest first.
+pub(super) fn open_packs(
+    files: &PackFiles,
+    disk: &dyn DiskIo,
+) -> Result<Vec<Arc<Pack>>, StoreError> {
+    let ids = files.ids("car")?;
+    for id in files.ids("idx")? {
+        if ids.binary_search(&id).is_err() {
+            let aside = set_aside(&files.index(id))?;
+            tracing::error!(pack = %files.pack(id).display(), index = %aside.display(),
+                "a pack is missing, and its blocks with it; its index is set aside");
+        }
+    }
+    ids.into_iter().map(|id| open_pack(files, disk, id).map(Arc::new)).collect()
+}
+
+fn open_pack(files: &PackFiles, disk: &dyn DiskIo, id: PackId) -> Result<Pack, StoreError> {
+    let path = files.pack(id);
+    let file = files.file(id)?;
+    let len = file.metadata().at(&path)?.len();
+    let tombs = tombs::load(&files.tombs(id))?;
+    let sealed = open_index(&files.index(id), id, len)?;
+    if let Some(sealed) = sealed.as_ref().filter(|sealed| sealed.pack_len < len) {
+        tracing::info!(pack = %path.display(), bytes = len - sealed.pack_len, "checking unindexed bytes");
+    }
+    let pack = match sealed {
+        Some(sealed) if sealed.pack_len == len => Pack::Sealed(sealed),
+        older => repair(files, disk, id, &file, older, &tombs)?,
+    };
+    apply(&pack, &tombs);
+    Ok(pack)
+}
+
+/// Opens an index file; one that is no good is set aside.
+fn open_index(path: &Path, id: PackId, len: u64) -> Result<Option<SealedPack>, StoreError> {
+    let damaged = match SealedPack::open(path, id) {
+        Ok(sealed) if sealed.pack_len <= len => return Ok(Some(sealed)),
+        Ok(sealed) => format!("covers {} bytes of a pack of {len}", sealed.pack_len),
+        Err(IndexError::Missing) => return Ok(None),
+        Err(IndexError::Damaged(why)) => why.to_owned(),
+        Err(IndexError::Store(error)) => return Err(error),
+    };
+    let aside = set_aside(path)?;
+    tracing::warn!(index = %aside.display(), damaged, "an index file is set aside and made anew");
+    Ok(None)
+}
+
+/// Scans what no index covers, cuts a torn end off, and writes an index of all of it.
+fn repair(
+    files: &PackFiles,
+    disk: &dyn DiskIo,
+    id: PackId,
+    file: &File,
+    older: Option<SealedPack>,
+    tombs: &HashSet<Tomb>,
+) -> Result<Pack, StoreError> {
+    let path = files.pack(id);
+    let len = file.metadata().at(&path)?.len();
+    let (from, mut entries) = older.map_or((0, Vec::new()), |sealed| {
+        let entries = sealed.entries().into_iter().map(|(entry, _)| entry).collect();
+        (sealed.pack_len, entries)
+    });
+    let found = scan(file, from, len, tombs).at(&path)?;
+    log_gaps(&path, &found);
+    entries.extend_from_slice(&found.entries);
+    cut_and_index(files, disk, id, file, found.end, &entries)
+}
+
+/// Cuts a pack at `end`, makes it durable and gives it an index file.
+///
+/// A disk too full for the index leaves the pack readable, with its index in memory.
+pub(super) fn cut_and_index(
+    files: &PackFiles,
+    disk: &dyn DiskIo,
+    id: PackId,
+    file: &File,
+    end: u64,
+    entries: &[Entry],
+) -> Result<Pack, StoreError> {
+    let path = files.pack(id);
+    if file.metadata().at(&path)?.len() > end {
+        file.set_len(end).at(&path)?;
+    }
+    disk.sync(file).at(&path)?;
+    let index = files.index(id);
+    let sealed = index::write(disk, &index, id, end, entries)
+        .and_then(|()| SealedPack::open(&index, id).map_err(|error| error.at_path(&index)));
+    match sealed {
+        Ok(sealed) => Ok(Pack::Sealed(sealed)),
+        Err(error) => {
+            tracing::warn!(%error, "a pack has no index file until the next start");
+            let entries = entries.iter().map(|entry| (*entry, CopyState::Unproved));
+            Ok(Pack::Open(Arc::new(OpenPack::new(id, end, entries))))
+        }
+    }
+}
+
+fn apply(pack: &Pack, tombs: &HashSet<Tomb>) {
+    for tomb in tombs {
+        if let Some((entry, _)) = pack.find(&tomb.key)
+            && entry.start == tomb.start
+        {
+            pack.mark(&entry, CopyState::Removed);
+        }
+    }
+}
+
+/// Names everything that is not whole.
+pub(super) fn log_gaps(pack: &Path, found: &Scan) {
+    let name = |gap: &Gap| gap.cid.map_or_else(|| "unknown".to_owned(), |cid| cid.to_string());
+    for gap in &found.damaged {
+        tracing::error!(pack = %pack.display(), offset = gap.start, bytes = gap.end - gap.start,
+            cid = name(gap), "damaged bytes are skipped");
+    }
+    for gap in &found.torn {
+        tracing::warn!(pack = %pack.display(), offset = gap.start, bytes = gap.end - gap.start,
+            cid = name(gap), "the torn end of a pack is cut off");
+    }
+}

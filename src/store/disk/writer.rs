@@ -1,0 +1,320 @@
+//! The one writer: appends sections to the active pack, rolls to the next, seals, removes.
+//!
+//! A run of blocks is one `pwritev` straight from the callers' buffers, at an offset that only
+//! moves on success: a write that failed half-way is cut off again and no reader ever saw it.
+//! What a failed sync leaves in doubt is forgotten and the pack is never written again.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{CopyState, DiskStore, PackList};
+use crate::block::Block;
+use crate::store::StoreError;
+use crate::store::diskio::{sync_parent, write_all};
+use crate::store::error::AtPath as _;
+use crate::store::extent::PackId;
+use crate::store::key::BlockKey;
+use crate::store::pack::index::{self, SealedPack};
+use crate::store::pack::open::OpenPack;
+use crate::store::pack::section::{PACK_HEADER, push_head};
+use crate::store::pack::tombs::{self, Tomb};
+use crate::store::pack::{Entry, Pack};
+use crate::sys::writeback;
+
+/// Most blocks in one write: two slices each stay within one `pwritev`.
+const RUN_BLOCKS_MAX: usize = 500;
+/// The kernel is asked to write back after this many new bytes, so that a final `fdatasync` finds
+/// at most this much left; smaller steps cost calls, larger ones idle the disk.
+const WRITEBACK_STEP: u64 = 8 * 1024 * 1024;
+
+/// What the thread that holds the writer's lock may change.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    active: Option<Active>,
+    next_id: u64,
+    stopped: bool,
+}
+
+/// The pack that sections are appended to.
+#[derive(Debug, Clone)]
+pub(super) struct Active {
+    pub(super) pack: Arc<OpenPack>,
+    pub(super) file: Arc<File>,
+    /// Where the next section goes.
+    pub(super) len: u64,
+    blocks: usize,
+    /// Up to here the kernel was asked to write back.
+    written_back: u64,
+}
+
+impl DiskStore {
+    /// Takes over the packs found at start; the last goes on being written unless it is full.
+    pub(super) fn resume(&self, mut packs: Vec<Arc<Pack>>) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        writer.next_id = packs.last().map_or(1, |pack| pack.id().0 + 1);
+        if let Some(Pack::Sealed(last)) = packs.last().map(Arc::as_ref)
+            && last.pack_len < self.options.pack_len_max
+            && last.entries().len() < self.options.pack_blocks_max
+        {
+            let (id, len, entries) = (last.id, last.pack_len, last.entries());
+            let blocks = entries.len();
+            let pack = Arc::new(OpenPack::new(id, len, entries));
+            let file = self.files.file(id)?;
+            packs.pop();
+            packs.push(Arc::new(Pack::Open(Arc::clone(&pack))));
+            writer.active = Some(Active { pack, file, len, blocks, written_back: len });
+        }
+        *self.packs.write() = Arc::new(packs);
+        Ok(())
+    }
+
+    /// Appends the blocks that are not here yet.
+    pub(super) fn write(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        if writer.stopped {
+            return Err(StoreError::Closed);
+        }
+        for group in blocks.chunks(RUN_BLOCKS_MAX) {
+            let fresh = self.fresh(group);
+            let mut rest = &fresh[..];
+            while !rest.is_empty() {
+                let active = self.active(&mut writer)?;
+                let (run, later) = rest.split_at(self.run_len(active, rest));
+                self.append(active, run)?;
+                rest = later;
+            }
+        }
+        self.written.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Returns the blocks of `group` that have no good copy here, each once.
+    fn fresh<'a>(&self, group: &'a [Block]) -> Vec<(BlockKey, &'a Block)> {
+        let mut seen = HashSet::with_capacity(group.len());
+        let keyed = group.iter().map(|block| (BlockKey::of(block.cid()), block));
+        keyed
+            .filter(|(key, block)| {
+                Block::from_identity(block.cid()).is_none()
+                    && seen.insert(*key)
+                    && self.find(key).is_none_or(|hit| hit.state == CopyState::Damaged)
+            })
+            .collect()
+    }
+
+    /// Returns how many of `blocks` still fit into the active pack, at least one.
+    fn run_len(&self, active: &Active, blocks: &[(BlockKey, &Block)]) -> usize {
+        let room = self.options.pack_blocks_max.saturating_sub(active.blocks).max(1);
+        let mut len = active.len;
+        let fits = blocks.iter().take(room).take_while(|(_, block)| {
+            let fits = len < self.options.pack_len_max;
+            len += block.data().len() as u64;
+            fits
+        });
+        fits.count().max(1)
+    }
+
+    /// Returns the pack to append to; seals the last one first if it is full.
+    fn active<'w>(&self, writer: &'w mut Writer) -> Result<&'w mut Active, StoreError> {
+        let full = writer.active.as_ref().is_some_and(|active| {
+            active.len >= self.options.pack_len_max || active.blocks >= self.options.pack_blocks_max
+        });
+        if full {
+            self.settle(writer)?;
+            if let Some(active) = writer.active.take() {
+                self.seal(&active);
+            }
+        }
+        if writer.active.is_none() {
+            writer.active = Some(self.create(writer.next_id)?);
+            writer.next_id += 1;
+        }
+        writer.active.as_mut().ok_or(StoreError::Closed)
+    }
+
+    fn create(&self, number: u64) -> Result<Active, StoreError> {
+        let id = PackId(number);
+        let file = self.files.create(id)?;
+        sync_parent(&self.files.pack(id))?;
+        let pack = Arc::new(OpenPack::new(id, 0, []));
+        self.edit_packs(|packs| packs.push(Arc::new(Pack::Open(Arc::clone(&pack)))));
+        Ok(Active { pack, file, len: 0, blocks: 0, written_back: 0 })
+    }
+
+    /// Writes a run of blocks and lets readers see them.
+    fn append(&self, active: &mut Active, run: &[(BlockKey, &Block)]) -> Result<(), StoreError> {
+        let header = if active.len == 0 { &PACK_HEADER[..] } else { &[] };
+        let mut at = active.len + header.len() as u64;
+        let mut heads = Vec::with_capacity(run.len() * 40);
+        let mut entries = Vec::with_capacity(run.len());
+        for (key, block) in run {
+            let head_len = push_head(block.cid(), block.data().len(), &mut heads);
+            let entry = Entry {
+                key: *key,
+                start: at,
+                head_len: u16::try_from(head_len).unwrap_or(u16::MAX),
+                len: u32::try_from(block.data().len()).unwrap_or(u32::MAX),
+            };
+            at = entry.end();
+            entries.push(entry);
+        }
+        let mut slices = vec![IoSlice::new(header)];
+        let mut rest = &heads[..];
+        for (entry, (_, block)) in entries.iter().zip(run) {
+            let (head, later) = rest.split_at(entry.head_len.into());
+            slices.extend([IoSlice::new(head), IoSlice::new(block.data())]);
+            rest = later;
+        }
+        if let Err(error) = write_all(&*self.options.disk, &active.file, &mut slices, active.len) {
+            self.cut_back(active);
+            return Err(StoreError::io(&self.files.pack(active.pack.id), error));
+        }
+        active.len = at;
+        active.blocks += run.len();
+        active.pack.add(&entries);
+        self.commits.lock().found_again(entries.iter().map(|entry| &entry.key));
+        start_writeback(active);
+        Ok(())
+    }
+
+    /// Cuts a half-written run off. If that fails too, the next write goes over it, and a scan
+    /// leaves it out.
+    fn cut_back(&self, active: &Active) {
+        if let Err(error) = active.file.set_len(active.len) {
+            let pack = self.files.pack(active.pack.id);
+            tracing::warn!(pack = %pack.display(), %error, "cannot cut off a failed write");
+        }
+    }
+
+    /// Makes the active pack durable while its writer waits; on failure it is given up.
+    fn settle(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let Some(active) = writer.active.clone() else { return Ok(()) };
+        self.sync(&active).inspect_err(|_| self.give_up(writer, &active.pack))
+    }
+
+    /// Makes what was written up to `active.len` durable.
+    pub(super) fn sync(&self, active: &Active) -> Result<(), StoreError> {
+        let _one_at_a_time = self.syncing.lock();
+        let path = self.files.pack(active.pack.id);
+        if active.pack.is_refused() {
+            return Err(StoreError::io(&path, std::io::Error::other("an earlier sync failed")));
+        }
+        self.options.disk.sync(&active.file).at(&path).inspect_err(|error| {
+            tracing::error!(%error, "the disk failed to make a pack durable");
+            active.pack.refuse();
+        })?;
+        active.pack.set_durable(active.len);
+        Ok(())
+    }
+
+    /// Never writes to a pack again, and forgets the blocks in it that a power cut may take.
+    pub(super) fn give_up(&self, writer: &mut Writer, pack: &Arc<OpenPack>) {
+        writer.active.take_if(|active| active.pack.id == pack.id);
+        let lost = pack.forget_undurable();
+        self.commits.lock().lose(&self.files.pack(pack.id), lost);
+    }
+
+    /// Writes the index of a durable pack. Without one the pack goes on in memory and is scanned
+    /// at the next start.
+    fn seal(&self, active: &Active) {
+        let id = active.pack.id;
+        let path = self.files.index(id);
+        let copies = active.pack.entries();
+        let entries: Vec<_> = copies.iter().map(|(entry, _)| *entry).collect();
+        let sealed = index::write(&*self.options.disk, &path, id, active.len, &entries)
+            .and_then(|()| SealedPack::open(&path, id).map_err(|error| error.at_path(&path)));
+        match sealed.map(Pack::Sealed) {
+            Ok(sealed) => {
+                copies.iter().for_each(|(entry, state)| sealed.mark(entry, *state));
+                self.edit_packs(|packs| {
+                    if let Some(pack) = packs.iter_mut().find(|pack| pack.id() == id) {
+                        *pack = Arc::new(sealed);
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(%error, "a pack has no index file until the next start"),
+        }
+    }
+
+    fn edit_packs(&self, edit: impl FnOnce(&mut Vec<Arc<Pack>>)) {
+        let mut packs = self.packs.write();
+        let mut list = Vec::clone(&packs);
+        edit(&mut list);
+        *packs = PackList::new(list);
+    }
+
+    /// Returns the number of puts so far and the pack that holds the last of them.
+    pub(super) fn snapshot(&self) -> (u64, Option<Active>) {
+        let writer = self.writer.lock();
+        (self.written.load(Ordering::Acquire), writer.active.clone())
+    }
+
+    /// Gives a pack up after a sync that ran without the writer's lock.
+    pub(super) fn give_up_active(&self, pack: &Arc<OpenPack>) {
+        self.give_up(&mut self.writer.lock(), pack);
+    }
+
+    /// Removes every copy of a block: a durable tombstone first, then its bytes.
+    ///
+    /// The active pack is made durable before, so that a tombstone never points beyond what a
+    /// power cut leaves, where another section may come to lie.
+    pub(super) fn bury(&self, key: &BlockKey) -> Result<bool, StoreError> {
+        let mut buried = Vec::new();
+        {
+            let mut writer = self.writer.lock();
+            if writer.stopped {
+                return Err(StoreError::Closed);
+            }
+            self.settle(&mut writer)?;
+            let packs = Arc::clone(&self.packs.read());
+            for pack in packs.iter() {
+                let Some((entry, state)) = pack.find(key) else { continue };
+                if state != CopyState::Removed {
+                    let tomb = Tomb { key: *key, start: entry.start };
+                    tombs::append(&*self.options.disk, &self.files.tombs(pack.id()), &tomb)?;
+                    pack.mark(&entry, CopyState::Removed);
+                    buried.push(entry.extent(pack.id()));
+                }
+            }
+        }
+        for extent in &buried {
+            if let Err(error) = self.files.punch(extent) {
+                tracing::warn!(%error, "the space of a removed block is not given back");
+            }
+        }
+        Ok(!buried.is_empty())
+    }
+
+    /// Stops writing for good: commits, and leaves an index that covers all of the active pack.
+    ///
+    /// # Errors
+    /// As [`crate::store::BlockStore::commit`]; the store is closed in any case.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let committed = self.group_commit();
+        let mut writer = self.writer.lock();
+        writer.stopped = true;
+        self.settle(&mut writer)?;
+        if let Some(active) = writer.active.take() {
+            self.seal(&active);
+        }
+        committed
+    }
+
+    /// Refuses all writing from now on, without making anything durable.
+    pub(crate) fn stop(&self) {
+        self.writer.lock().stopped = true;
+    }
+}
+
+fn start_writeback(active: &mut Active) {
+    let new = active.len - active.written_back;
+    if new < WRITEBACK_STEP {
+        return;
+    }
+    if let Err(error) = writeback::start(&active.file, active.written_back, new) {
+        tracing::debug!(%error, "the kernel refused to write back early");
+    }
+    active.written_back = active.len;
+}

@@ -1,0 +1,55 @@
+//! What a block is looked up by: its multihash, in 32 bytes and one bit.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::block::Cid;
+
+const SHA2_256_CODE: u64 = 0x12;
+
+/// A block's look-up key.
+///
+/// A full sha2-256 digest is its own key. Any other multihash is keyed by the sha2-256 of the
+/// multihash's bytes, with `derived` set: without the flag, anyone could make a block whose content
+/// is someone else's multihash, and the two would share a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct BlockKey {
+    pub(super) digest: [u8; 32],
+    pub(super) derived: bool,
+}
+
+impl BlockKey {
+    /// Returns the key of a CID; codec and version play no part.
+    pub(super) fn of(cid: &Cid) -> Self {
+        let hash = cid.hash();
+        match <[u8; 32]>::try_from(hash.digest()) {
+            Ok(digest) if hash.code() == SHA2_256_CODE => Self { digest, derived: false },
+            _ => Self { digest: Sha256::digest(hash.to_bytes()).into(), derived: true },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::block::{Block, HashFn, codecs};
+
+    #[test]
+    fn codec_and_version_play_no_part() {
+        let v0 = Block::hash_v0(Bytes::from_static(b"x")).unwrap();
+        let raw = Cid::new_v1(codecs::RAW, *v0.cid().hash());
+        assert_eq!(BlockKey::of(v0.cid()), BlockKey::of(&raw));
+    }
+
+    #[test]
+    fn content_that_is_a_multihash_does_not_collide() {
+        let sha1 = HashFn::by_name("sha1").unwrap();
+        let victim = Block::hash(codecs::RAW, sha1, Bytes::from_static(b"victim")).unwrap();
+        let content = Bytes::from(victim.cid().hash().to_bytes());
+        let forged = Block::hash(codecs::RAW, HashFn::SHA2_256, content).unwrap();
+        let (a, b) = (BlockKey::of(victim.cid()), BlockKey::of(forged.cid()));
+        assert_eq!(a.digest, b.digest, "the attack is real");
+        assert_ne!(a, b);
+    }
+}

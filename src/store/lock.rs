@@ -1,0 +1,86 @@
+//! The lock on a repository: one process at a time, and a message that names it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::StoreError;
+use super::error::AtPath as _;
+
+/// Longest command line in bytes that is shown.
+const COMMAND_LEN_MAX: usize = 200;
+
+/// Held as long as it lives; the kernel lets go when the process dies.
+#[derive(Debug)]
+pub(super) struct RepositoryLock(
+    #[expect(dead_code, reason = "the lock is held by being here")] Flock<File>,
+);
+
+impl RepositoryLock {
+    /// Takes the lock of the repository at `dir` without waiting.
+    pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("lock");
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let file = file.open(&path).at(&path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut lock) => {
+                lock.set_len(0).at(&path)?;
+                lock.rewind().at(&path)?;
+                writeln!(lock, "{}", std::process::id()).at(&path)?;
+                Ok(Self(lock))
+            }
+            Err((_, Errno::EWOULDBLOCK)) => {
+                Err(StoreError::Locked { path: dir.to_owned(), holder: holder(&path) })
+            }
+            Err((_, errno)) => Err(StoreError::io(&path, errno.into())),
+        }
+    }
+}
+
+/// Describes the process that wrote its number into the lock file.
+fn holder(path: &Path) -> String {
+    let pid = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let Some(pid) = pid else { return "another process".to_owned() };
+    match std::fs::read(format!("/proc/{pid}/cmdline")) {
+        Ok(line) if !line.is_empty() => format!("process {pid} ({})", command(&line)),
+        _ => format!("process {pid}"),
+    }
+}
+
+/// Returns a command line for people: the program without its folder, spaces, no control
+/// characters.
+fn command(line: &[u8]) -> String {
+    let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let program = words.next().unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default().to_owned();
+    let text = words.fold(program, |text, word| text + " " + &word);
+    let text = text.trim_end().chars().filter(|char| !char.is_control());
+    text.take(COMMAND_LEN_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_names_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RepositoryLock::take(dir.path()).unwrap();
+        let refused = RepositoryLock::take(dir.path()).unwrap_err().to_string();
+        let pid = format!("process {} (", std::process::id());
+        assert!(refused.contains(&pid), "{refused}");
+        drop(lock);
+        RepositoryLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn commands_are_shown_as_typed() {
+        assert_eq!(command(b"/usr/bin/cidfs\0daemon\0"), "cidfs daemon");
+        assert_eq!(command(b"x\0\x1b[2J\0"), "x [2J");
+    }
+}

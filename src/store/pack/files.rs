@@ -1,0 +1,134 @@
+//! The directory of packs: file names, a bounded set of open descriptors, reading an extent.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lru::LruCache;
+use nix::fcntl::{FallocateFlags, fallocate};
+use parking_lot::Mutex;
+
+use crate::store::StoreError;
+use crate::store::error::AtPath as _;
+use crate::store::extent::{Extent, FileId, PackId};
+
+/// Most pack descriptors kept open: a quarter of the usual limit of 1,024 for a process.
+const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// Smallest unit that a hole is punched in, in bytes: the page size of the common file systems.
+const HOLE_ALIGN: u64 = 4096;
+
+/// The `packs` directory.
+#[derive(Debug)]
+pub(in crate::store) struct PackFiles {
+    dir: PathBuf,
+    open: Mutex<LruCache<PackId, Arc<File>>>,
+}
+
+impl PackFiles {
+    pub(in crate::store) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), open: Mutex::new(LruCache::new(OPEN_FILES_MAX)) }
+    }
+
+    pub(in crate::store) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the path of a pack itself.
+    pub(in crate::store) fn pack(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{id}.car"))
+    }
+
+    /// Returns the path of a pack's index file.
+    pub(in crate::store) fn index(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{id}.idx"))
+    }
+
+    /// Returns the path of a pack's tombstones.
+    pub(in crate::store) fn tombs(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{id}.dead"))
+    }
+
+    /// Returns the numbers of all files `NNNNNNNNNN.<extension>`, ascending.
+    pub(in crate::store) fn ids(&self, extension: &str) -> Result<Vec<PackId>, StoreError> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.dir).at(&self.dir)? {
+            let path = PathBuf::from(entry.at(&self.dir)?.file_name());
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            if let (Some(number), Some(found)) = (number, path.extension())
+                && found == extension
+            {
+                ids.push(PackId(number));
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Creates the file of a new pack.
+    pub(in crate::store) fn create(&self, id: PackId) -> Result<Arc<File>, StoreError> {
+        let path = self.pack(id);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .at(&path)?;
+        let file = Arc::new(file);
+        self.open.lock().put(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Returns the open file of a pack.
+    pub(in crate::store) fn file(&self, id: PackId) -> Result<Arc<File>, StoreError> {
+        if let Some(file) = self.open.lock().get(&id) {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.pack(id);
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(&path).at(&path)?);
+        self.open.lock().put(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Reads `len` bytes of an extent from `skip` on with one `pread`; `None` when the file ends
+    /// too early or the disk cannot read them.
+    pub(in crate::store) fn read(
+        &self,
+        extent: &Extent,
+        skip: u64,
+        len: u64,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let FileId::Pack(id) = extent.file;
+        let file = self.file(id)?;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        match file.read_exact_at(&mut bytes, extent.offset + skip) {
+            Ok(()) => Ok(Some(bytes.into())),
+            Err(error) if is_damage(&error) => {
+                tracing::error!(%extent, %error, "stored bytes cannot be read");
+                Ok(None)
+            }
+            Err(error) => Err(StoreError::io(&self.pack(id), error)),
+        }
+    }
+
+    /// Gives the whole pages of an extent back to the disk; they read as zeros from now on.
+    pub(in crate::store) fn punch(&self, extent: &Extent) -> Result<(), StoreError> {
+        let FileId::Pack(id) = extent.file;
+        let from = extent.offset.next_multiple_of(HOLE_ALIGN);
+        let end = (extent.offset + u64::from(extent.len)) / HOLE_ALIGN * HOLE_ALIGN;
+        let len = end.saturating_sub(from);
+        let (Ok(offset), Ok(len @ 1..)) = (i64::try_from(from), i64::try_from(len)) else {
+            return Ok(());
+        };
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(&self.file(id)?, flags, offset, len).at(&self.pack(id))
+    }
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(nix::libc::EIO)
+}

@@ -1,0 +1,144 @@
+//! Packs: append-only CARv1 files of blocks, and what is known about each block in them.
+//!
+//! A [`Pack`] is the in-memory side of one file: open (being written, or refused by the disk; a
+//! hash table) or sealed (a mapped index file and a small filter). Both answer the same three
+//! questions: where is this key, is its copy still good, what is in here. No I/O on packs happens
+//! in this file: `files` opens and reads, `scan` finds sections, `index` and `tombs` are the two
+//! sidecars.
+
+pub(super) mod files;
+pub(super) mod index;
+pub(super) mod open;
+pub(super) mod scan;
+pub(super) mod section;
+pub(super) mod tombs;
+mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use self::index::SealedPack;
+use self::open::OpenPack;
+use super::extent::{Extent, FileId, PackId};
+use super::key::BlockKey;
+
+/// One section of a pack: a block and where its parts lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) key: BlockKey,
+    /// First byte of the section (its length varint).
+    pub(super) start: u64,
+    /// Bytes of length varint and CID in front of the block.
+    pub(super) head_len: u16,
+    /// Length of the block in bytes.
+    pub(super) len: u32,
+}
+
+impl Entry {
+    /// Returns the first byte after the section.
+    pub(super) fn end(&self) -> u64 {
+        self.start + u64::from(self.head_len) + u64::from(self.len)
+    }
+
+    /// Returns where the block itself lies.
+    pub(super) fn extent(&self, pack: PackId) -> Extent {
+        let offset = self.start + u64::from(self.head_len);
+        Extent { file: FileId::Pack(pack), offset, len: self.len }
+    }
+}
+
+/// What is known about a stored copy since this start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CopyState {
+    /// Nothing yet: hash it before serving a part of it.
+    Unproved = 0,
+    /// It was hashed whole since this start.
+    Proved = 1,
+    /// It does not match its CID; a put stores a new copy.
+    Damaged = 2,
+    /// Its tombstone is on the disk; its bytes may be gone.
+    Removed = 3,
+}
+
+/// A [`CopyState`] that threads share.
+#[derive(Debug, Default)]
+pub(super) struct StateCell(AtomicU8);
+
+impl StateCell {
+    pub(super) fn new(state: CopyState) -> Self {
+        Self(AtomicU8::new(state as u8))
+    }
+
+    pub(super) fn get(&self) -> CopyState {
+        match self.0.load(Ordering::Acquire) {
+            0 => CopyState::Unproved,
+            1 => CopyState::Proved,
+            2 => CopyState::Damaged,
+            _ => CopyState::Removed,
+        }
+    }
+
+    /// Changes the state; a removed copy stays removed.
+    pub(super) fn set(&self, state: CopyState) {
+        self.0.fetch_max(state as u8, Ordering::AcqRel);
+    }
+}
+
+/// Blocks and their bytes, removed copies not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) blocks: u64,
+    pub(super) bytes: u64,
+}
+
+/// The in-memory side of one pack file.
+#[derive(Debug)]
+pub(super) enum Pack {
+    /// Its index is a hash table: it is being written, or no index file could be written for it.
+    Open(Arc<OpenPack>),
+    /// Its index is a file beside it.
+    Sealed(SealedPack),
+}
+
+impl Pack {
+    pub(super) fn id(&self) -> PackId {
+        match self {
+            Self::Open(pack) => pack.id,
+            Self::Sealed(pack) => pack.id,
+        }
+    }
+
+    /// Returns the last copy of a block in this pack, removed ones included.
+    pub(super) fn find(&self, key: &BlockKey) -> Option<(Entry, CopyState)> {
+        match self {
+            Self::Open(pack) => pack.find(key),
+            Self::Sealed(pack) => pack.find(key),
+        }
+    }
+
+    /// Notes what was learnt about a copy.
+    pub(super) fn mark(&self, entry: &Entry, state: CopyState) {
+        match self {
+            Self::Open(pack) => pack.mark(entry, state),
+            Self::Sealed(pack) => pack.mark(entry, state),
+        }
+    }
+
+    /// Returns all copies that are not removed, in file order.
+    pub(super) fn entries(&self) -> Vec<(Entry, CopyState)> {
+        let mut entries = match self {
+            Self::Open(pack) => pack.entries(),
+            Self::Sealed(pack) => pack.entries(),
+        };
+        entries.retain(|(_, state)| *state != CopyState::Removed);
+        entries.sort_unstable_by_key(|(entry, _)| entry.start);
+        entries
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        match self {
+            Self::Open(pack) => pack.totals(),
+            Self::Sealed(pack) => pack.totals(),
+        }
+    }
+}

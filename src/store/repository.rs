@@ -1,0 +1,313 @@
+//! The repository: one directory with blocks, pins and keys, opened by one process at a time.
+//!
+//! This file is the order of things: what is checked before anything is opened, and what a clean
+//! stop writes. A `dirty` file names the boot and the generation while it is open; if it is still
+//! there at the next open, the stop was not clean. Blocks and pins need no such mark (an index
+//! covers only what was durable, and the rest is hashed at open); metadata does.
+
+use std::fs::DirBuilder;
+use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
+
+use super::disk::rebuild::rebuild;
+use super::diskio::{RealDisk, replace, sync_parent};
+use super::error::AtPath as _;
+use super::lock::RepositoryLock;
+use super::{
+    DiskOptions, DiskStore, Meta, Pins, Progress, RebuildReport, StoreError, VerifyReport,
+};
+
+/// Version of the directory's layout, in the file `version`.
+const VERSION: u32 = 1;
+/// Permission bits that let others write.
+const OTHERS_WRITE: u32 = 0o022;
+/// How deep the files of a repository lie, for counting the disk they use.
+const DEPTH_MAX: u32 = 4;
+
+/// What to do when there is no repository yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Fail with [`StoreError::Missing`].
+    Existing,
+    /// Make one.
+    CreateIfMissing,
+}
+
+/// An open repository.
+///
+/// Dropping it without [`Repository::close`] is like a crash: nothing acknowledged is lost, and the
+/// next open takes longer.
+#[derive(Debug)]
+pub struct Repository {
+    /// The blocks.
+    pub blocks: Arc<DiskStore>,
+    /// The pins.
+    pub pins: Pins,
+    meta: Meta,
+    path: PathBuf,
+    _lock: RepositoryLock,
+}
+
+/// What a repository holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoStat {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Version of its layout.
+    pub version: u32,
+    /// Stored copies of blocks.
+    pub blocks: u64,
+    /// Bytes of these blocks.
+    pub block_bytes: u64,
+    /// Number of packs.
+    pub packs: u64,
+    /// Bytes of disk that the whole directory takes.
+    pub disk_bytes: u64,
+    /// Number of pins.
+    pub pins: u64,
+    /// When the pack that was not verified for longest was verified last; `None` when some pack
+    /// never was.
+    pub verified: Option<SystemTime>,
+}
+
+impl Repository {
+    /// Makes an empty repository at `path`, mode 0700.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`], [`StoreError::Unsafe`], [`StoreError::Io`].
+    pub fn init(path: &Path) -> Result<(), StoreError> {
+        make_dir(path)?;
+        check_home(path)?;
+        let _lock = RepositoryLock::take(path)?;
+        let version = path.join("version");
+        if version.try_exists().at(&version)? {
+            return Err(StoreError::Exists { path: path.to_owned() });
+        }
+        for dir in ["packs", "keys"] {
+            make_dir(&path.join(dir))?;
+        }
+        let journal = path.join("journal");
+        if !journal.try_exists().at(&journal)? {
+            Pins::init(&journal, Arc::new(RealDisk))?;
+        }
+        // Last, because its presence is what makes this a repository.
+        replace(&RealDisk, &version, &mut [IoSlice::new(format!("{VERSION}\n").as_bytes())])?;
+        sync_parent(path)
+    }
+
+    /// Opens the repository at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Locked`], [`StoreError::Version`],
+    /// [`StoreError::Unsafe`], [`StoreError::NoJournal`], [`StoreError::Io`].
+    pub fn open(path: &Path, mode: OpenMode) -> Result<Self, StoreError> {
+        Self::open_with(path, mode, DiskOptions::default())
+    }
+
+    /// Opens the repository at `path` with other sizes or another disk.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open_with(
+        path: &Path,
+        mode: OpenMode,
+        options: DiskOptions,
+    ) -> Result<Self, StoreError> {
+        if mode == OpenMode::CreateIfMissing {
+            match Self::init(path) {
+                Ok(()) | Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let lock = take_existing(path)?;
+        let disk = Arc::clone(&options.disk);
+        let pins = Pins::open(&path.join("journal"), Arc::clone(&disk))?;
+        let generation = pins.generation();
+        let keep_meta = was_clean(path, generation)?;
+        let mark = format!("{} {generation}\n", boot_id()?);
+        replace(&*disk, &path.join("dirty"), &mut [IoSlice::new(mark.as_bytes())])?;
+        let meta = Meta::open(&path.join("meta"), keep_meta, generation)?;
+        let blocks = Arc::new(DiskStore::open(&path.join("packs"), options)?);
+        Ok(Self { blocks, pins, meta, path: path.to_owned(), _lock: lock })
+    }
+
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Stops cleanly: everything is durable, and nothing can be changed from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] the second time, [`StoreError::NotDurable`], and what the disk says;
+    /// after an error the stop counts as unclean.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.blocks.close()?;
+        let generation = self.pins.generation() + 1;
+        self.meta.close(generation)?;
+        self.pins.close(generation)?;
+        let dirty = self.path.join("dirty");
+        std::fs::remove_file(&dirty).at(&dirty)?;
+        sync_parent(&dirty)
+    }
+
+    /// Returns what the repository holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Meta`].
+    pub fn stat(&self) -> Result<RepoStat, StoreError> {
+        let stats = self.blocks.stats()?;
+        let mut verified = Vec::new();
+        for id in self.blocks.pack_ids() {
+            verified.push(self.meta.verified_hour(id)?);
+        }
+        let oldest = verified.into_iter().min().flatten();
+        Ok(RepoStat {
+            path: self.path.clone(),
+            version: VERSION,
+            blocks: stats.blocks,
+            block_bytes: stats.bytes,
+            packs: stats.packs,
+            disk_bytes: disk_usage(&self.path, DEPTH_MAX)?,
+            pins: self.pins.list().len() as u64,
+            verified: oldest.map(|hour| {
+                SystemTime::UNIX_EPOCH + Duration::from_secs(hour.saturating_mul(3600))
+            }),
+        })
+    }
+
+    /// Reads and hashes every block, packs that were not verified for longest first, so that a
+    /// verification that is broken off again and again still gets through.
+    ///
+    /// `progress` is called after each block and may break off. Reading and writing go on.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Meta`]; damage is no error but in the report.
+    pub fn verify(
+        &self,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<VerifyReport, StoreError> {
+        let mut order = Vec::new();
+        for id in self.blocks.pack_ids() {
+            order.push((self.meta.verified_hour(id)?, id));
+        }
+        order.sort_unstable();
+        let mut report = VerifyReport::default();
+        report.done.packs = order.len() as u64;
+        for (_, id) in order {
+            if self.blocks.verify_pack(id, &mut report, progress)?.is_break() {
+                break;
+            }
+            self.meta.set_verified_hour(id, hour_now())?;
+        }
+        Ok(report)
+    }
+
+    /// Makes all index files and metadata of the repository at `path` anew from its packs; nobody
+    /// may have it open.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] and others as [`Repository::open`]; damage is no error but in the
+    /// report.
+    pub fn rebuild(
+        path: &Path,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<RebuildReport, StoreError> {
+        let _lock = take_existing(path)?;
+        Meta::throw_away(&path.join("meta"))?;
+        rebuild(&path.join("packs"), &RealDisk, progress)
+    }
+}
+
+impl Drop for Repository {
+    /// The lock goes with this, so nobody who still has a part of it may write.
+    fn drop(&mut self) {
+        self.blocks.stop();
+        self.pins.stop();
+    }
+}
+
+/// Checks that there is a repository of a known version in a safe place, and locks it.
+fn take_existing(path: &Path) -> Result<RepositoryLock, StoreError> {
+    let version = path.join("version");
+    let found = match std::fs::read_to_string(&version) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Err(StoreError::Missing { path: path.to_owned() });
+        }
+        text => text.at(&version)?,
+    };
+    check_home(path)?;
+    if found.trim() != VERSION.to_string() {
+        let found = found.trim().chars().take(20).collect();
+        return Err(StoreError::Version { path: version, found, known: VERSION });
+    }
+    RepositoryLock::take(path)
+}
+
+/// Refuses a directory that others can write to, and file systems whose locks and syncs are not
+/// this machine's.
+fn check_home(path: &Path) -> Result<(), StoreError> {
+    let refuse = |reason: String| Err(StoreError::Unsafe { path: path.to_owned(), reason });
+    let mode = std::fs::metadata(path).at(path)?.mode();
+    if mode & OTHERS_WRITE != 0 {
+        let octal = mode & 0o7777;
+        return refuse(format!("others may write to it (mode {octal:03o}); `chmod 700` it"));
+    }
+    if statfs(path).at(path)?.filesystem_type() == NFS_SUPER_MAGIC {
+        return refuse("it is on NFS; choose a directory on a local disk".to_owned());
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).at(path)
+}
+
+/// Tells whether the metadata of the last run can be trusted: it stopped cleanly, or died while the
+/// kernel, which still has what sled wrote, lived on.
+fn was_clean(path: &Path, generation: u64) -> Result<bool, StoreError> {
+    let dirty = path.join("dirty");
+    match std::fs::read_to_string(&dirty) {
+        Ok(mark) => {
+            let same_boot = mark.trim_end() == format!("{} {generation}", boot_id()?);
+            tracing::warn!(same_boot, "the repository was not closed cleanly");
+            Ok(same_boot)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(StoreError::io(&dirty, error)),
+    }
+}
+
+/// Returns the kernel's name for the time since it was started.
+fn boot_id() -> Result<String, StoreError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    Ok(std::fs::read_to_string(path).at(path)?.trim().to_owned())
+}
+
+fn hour_now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs() / 3600)
+}
+
+/// Returns the bytes of disk below `dir`, as `du` counts them.
+fn disk_usage(dir: &Path, depth: u32) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir).at(dir)? {
+        let entry = entry.at(dir)?;
+        // sled removes files of its own while this counts.
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += metadata.blocks() * 512;
+        if metadata.is_dir() && depth > 1 {
+            bytes += disk_usage(&entry.path(), depth - 1)?;
+        }
+    }
+    Ok(bytes)
+}
