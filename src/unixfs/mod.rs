@@ -10,6 +10,7 @@
 mod dir;
 mod error;
 mod hamt;
+pub mod import;
 pub mod path;
 mod reader;
 mod resolve;
