@@ -278,7 +278,7 @@ fn parse_form(form: &[u8]) -> Result<Vec<(String, Vec<u8>)>, ApiError> {
         .collect()
 }
 
-fn unescape(text: &[u8]) -> Result<Vec<u8>, ApiError> {
+pub(super) fn unescape(text: &[u8]) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {

@@ -10,7 +10,7 @@ mod hash;
 use bytes::Bytes;
 
 pub use self::cid::{
-    Cid, CidError, cid_from_bytes, cid_from_text, cid_prefix, codec_name, codecs, encode_base,
+    Cid, CidError, cid_from_bytes, cid_from_text, cid_prefix, codec_by_name, codec_name, codecs, encode_base,
     parse_base,
 };
 pub use self::hash::{
