@@ -3,7 +3,10 @@
 //! Paths are read by the node itself and are for the owner's own programs: the control socket
 //! lets nobody else in.
 
+use std::ffi::OsStr;
+use std::io::Read as _;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -68,7 +71,7 @@ pub(super) async fn add(State(node): State<Node>, request: Request) -> Result<Re
 
 /// Returns a path of this machine.
 pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
-    PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+    PathBuf::from(OsStr::from_bytes(bytes))
 }
 
 enum Source {
@@ -191,7 +194,8 @@ fn parts(
             PartKind::Symlink => {
                 let mut target = Vec::new();
                 let limit = SYMLINK_LEN_MAX as u64 + 1;
-                std::io::Read::take(&mut part, limit)
+                part.by_ref()
+                    .take(limit)
                     .read_to_end(&mut target)
                     .map_err(|error| ApiError::client(format!("the body: {error}")))?;
                 tree.symlink(&path, &target, metadata)?;

@@ -60,11 +60,11 @@ pub trait Control: Debug + Send + Sync + 'static {
     /// Returns the live mounts.
     fn mounts(&self) -> Vec<MountInfo>;
 
+    /// Returns the memory in bytes that decoded nodes may take.
+    fn node_cache_bytes_max(&self) -> usize;
+
     /// Tells the process to stop; returns at once.
-    ///
-    /// # Errors
-    /// When this process is no daemon.
-    fn shutdown(&self) -> Result<(), ApiError>;
+    fn shutdown(&self);
 }
 
 /// How files are imported unless a request says otherwise.

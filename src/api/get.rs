@@ -1,7 +1,10 @@
 //! `get`: a file or tree as a tar archive, written while it is read.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
@@ -159,8 +162,8 @@ impl Archive {
     }
 }
 
-fn as_path(bytes: &[u8]) -> &std::path::Path {
-    std::path::Path::new(std::os::unix::ffi::OsStrExt::from_bytes(bytes))
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 /// The content of a file, exactly as long as its header says.

@@ -309,7 +309,7 @@ impl Listing {
     ) -> impl Stream<Item = Result<PinEntry, ApiError>> + '_ {
         let is_all = wanted.is_empty();
         let found = stream::iter(wanted).then(|(arg, cid)| self.find(arg, cid));
-        let own = stream::iter(is_all).flat_map(|()| self.all());
+        let own = stream::iter(is_all.then_some(())).flat_map(|()| self.all());
         found.chain(own)
     }
 

@@ -29,10 +29,6 @@ pub const SOCKET_NAME: &str = "api.sock";
 /// Longest path in bytes that fits into `sockaddr_un` with its final NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
-/// Connections served at once; the next waits to be accepted. Scripts run tens of commands in
-/// parallel, and each connection may hold a few MiB.
-const CONNECTIONS_MAX: usize = 128;
-
 /// Time that requests under way get when the daemon stops: enough to finish what is being
 /// written, short enough for a service manager, whose patience is 90 seconds.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -78,11 +74,12 @@ pub struct Server {
 
 impl Server {
     /// Listens in the repository at `repo`, whose lock the caller holds: a socket that is there
-    /// already is the rest of a crash.
+    /// already is the rest of a crash. At most `connections` are served at once; the next waits to
+    /// be accepted.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn bind(repo: &Path) -> io::Result<Self> {
+    pub fn bind(repo: &Path, connections: usize) -> io::Result<Self> {
         let path = repo.join(SOCKET_NAME);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -90,7 +87,7 @@ impl Server {
         }
         let inner = UnixListener::bind(&SocketPath::of(repo)?.path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         Ok(Self { listener: OwnListener { inner, places }, path })
     }
 

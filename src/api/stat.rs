@@ -55,11 +55,14 @@ pub struct FileStat {
 impl FileStat {
     /// Returns the twelve permission bits, if they are stored.
     pub fn mode_bits(&self) -> Option<u32> {
-        let mode = u32::from_str_radix(self.mode.as_ref()?, 8).ok()?;
-        let specials: u32 =
-            GO_SPECIAL_BITS.iter().map(|(bit, go)| special(mode, *go, *bit)).sum();
-        Some(mode & 0o777 | specials)
+        u32::from_str_radix(self.mode.as_ref()?, 8).ok().map(posix_mode)
     }
+}
+
+/// Returns the permission bits of Go's `os.FileMode`.
+pub fn posix_mode(go_mode: u32) -> u32 {
+    let specials: u32 = GO_SPECIAL_BITS.iter().map(|(bit, go)| special(go_mode, *go, *bit)).sum();
+    go_mode & 0o777 | specials
 }
 
 /// Set-user-id, set-group-id and sticky as POSIX and Go's `os.FileMode` number them.

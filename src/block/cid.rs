@@ -10,6 +10,10 @@ use super::hash::DIGEST_LEN_MAX;
 /// A content identifier: version, codec, multihash of at most 128 digest bytes.
 pub type Cid = cid::CidGeneric<DIGEST_LEN_MAX>;
 
+/// Longest unsigned varint in bytes (spec 01 §1: 63 bits). The `unsigned_varint` crate reads a tenth
+/// byte and drops the bits of it that do not fit, so two spellings would mean one number.
+pub const VARINT_LEN_MAX: usize = 9;
+
 /// Longest text in bytes that is tried as a CID: 168 bytes in base 2 would be 1,345 characters;
 /// every base in use is base 16 or denser.
 const CID_TEXT_LEN_MAX: usize = 400;
@@ -134,9 +138,10 @@ pub fn cid_prefix(bytes: &[u8]) -> Result<(Cid, usize), CidError> {
 }
 
 fn uvarint(rest: &mut &[u8]) -> Result<u64, CidError> {
+    let front = &rest[..rest.len().min(VARINT_LEN_MAX)];
     let (value, after) =
-        unsigned_varint::decode::u64(rest).map_err(|_| CidError::Bytes("bad varint"))?;
-    *rest = after;
+        unsigned_varint::decode::u64(front).map_err(|_| CidError::Bytes("bad varint"))?;
+    *rest = &rest[front.len() - after.len()..];
     Ok(value)
 }
 
@@ -217,5 +222,8 @@ mod tests {
         let mut over = vec![1, 0x55, 0, 0x81, 1];
         over.extend([b'A'; 129]);
         assert!(cid_from_bytes(&over).is_err(), "identity over 128 bytes");
+        let tenth_byte =
+            [1, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x86, 0x74, 0x12, 0x00];
+        assert!(cid_prefix(&tenth_byte).is_err(), "a codec of more than 63 bits");
     }
 }

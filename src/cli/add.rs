@@ -4,13 +4,9 @@
 //! nothing is copied through a socket. Standard input is sent the way kubo's clients send files.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use axum::body::Body;
-use bytes::Bytes;
 use clap::Args;
-use futures::{StreamExt as _, stream};
-use tokio_util::io::ReaderStream;
 
 use crate::api::add::AddEvent;
 use crate::cli::call::Call;
@@ -18,12 +14,8 @@ use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
+use crate::cli::upload::standard_input;
 use crate::cli::{Global, print_json};
-
-const BOUNDARY: &str = "cidfs-standard-input-is-the-only-part-of-this-body";
-
-/// Bytes of standard input sent at a time.
-const STDIN_PIECE_LEN: usize = 256 * 1024;
 
 const EXAMPLES: &str = "Examples:
   cidfs add photo.jpg
@@ -205,13 +197,13 @@ impl Add {
             .maybe("mode", metadata.mode.as_ref())
             .maybe("mtime", metadata.mtime.as_ref())
             .maybe("mtime-nsecs", metadata.mtime_nsecs.as_ref());
-        which.ignore.iter().fold(call, |call, rule| call.option("ignore", rule))
+        which.ignore.iter().fold(call, |call, rule| call.path("ignore", Path::new(rule)))
     }
 
     /// Adds what is to be read: paths, absolute because the node has another working directory.
     fn source(&self, mut call: Call) -> Result<Call, Failure> {
         if self.reads_stdin() {
-            return Ok(self.stdin(call));
+            return Ok(standard_input(call, self.stdin_name.as_deref().unwrap_or_default()));
         }
         if self.paths.iter().any(|path| path.as_os_str() == "-") {
             return Err(Failure::usage("standard input (-) cannot be mixed with files"));
@@ -231,22 +223,6 @@ impl Add {
             [only] => only.as_os_str() == "-",
             _ => false,
         }
-    }
-
-    fn stdin(&self, call: Call) -> Call {
-        let mut name = String::new();
-        let given = self.stdin_name.clone().unwrap_or_default();
-        crate::api::request::escape(given.as_bytes(), &mut name);
-        let head = format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
-             Content-Type: application/octet-stream\r\n\r\n"
-        );
-        let tail = format!("\r\n--{BOUNDARY}--\r\n");
-        let content = ReaderStream::with_capacity(tokio::io::stdin(), STDIN_PIECE_LEN);
-        let body = stream::iter([Ok(Bytes::from(head))])
-            .chain(content)
-            .chain(stream::iter([Ok(Bytes::from(tail))]));
-        call.body(format!("multipart/form-data; boundary={BOUNDARY}"), Body::from_stream(body))
     }
 
     /// Returns the number of bytes to be read if that is cheap to know: not for directories.

@@ -145,21 +145,32 @@ impl Answer {
 
     /// Reads JSON values as they come.
     pub(crate) async fn lines<T: DeserializeOwned>(
-        mut self,
+        self,
         mut each: impl FnMut(T) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        self.raw_lines(|line| each(parse(line)?)).await
+    }
+
+    /// Reads lines as they come, without their ends.
+    pub(crate) async fn raw_lines(
+        mut self,
+        mut each: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut buffer = BytesMut::new();
+        let mut searched = 0;
         while let Some(piece) = self.piece().await? {
             buffer.extend_from_slice(&piece);
-            while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
-                each(parse(&buffer[..end])?)?;
-                buffer.advance(end + 1);
+            while let Some(end) = buffer[searched..].iter().position(|&byte| byte == b'\n') {
+                each(&buffer[..searched + end])?;
+                buffer.advance(searched + end + 1);
+                searched = 0;
             }
+            searched = buffer.len();
             if buffer.len() > LINE_LEN_MAX {
                 return Err(Failure::new("the daemon sent a line of more than 16 MiB"));
             }
         }
-        if buffer.is_empty() { Ok(()) } else { each(parse(&buffer)?) }
+        if buffer.is_empty() { Ok(()) } else { each(&buffer) }
     }
 
     /// Copies the bytes as they come; `seen` hears of each piece.
@@ -203,7 +214,8 @@ async fn whole(body: Body) -> Result<Bytes, Failure> {
         .map_err(|error| Failure::new(format!("the daemon broke off: {error}")))
 }
 
-fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Failure> {
+/// Parses a value that the daemon sent.
+pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(text)
         .map_err(|error| Failure::new(format!("the daemon's answer is not understood: {error}")))
 }

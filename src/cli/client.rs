@@ -4,7 +4,7 @@
 //! repository decides: whoever holds it answers.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use axum::http::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -60,7 +61,7 @@ impl Client {
             if let Some(socket) = daemon(&repo).await? {
                 break Transport::Socket(socket);
             }
-            match open_here(&repo).await {
+            match open_here(&repo).await? {
                 Ok(node) => {
                     let router = api::router(node.clone());
                     break Transport::InProcess { node, router };
@@ -140,10 +141,10 @@ fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-async fn open_here(repo: &Path) -> Result<Arc<Node>, NodeError> {
-    let repo: PathBuf = repo.to_owned();
-    let handle = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || Node::open(&repo, handle)).await.map_err(NodeError::broken)?
+async fn open_here(repo: &Path) -> Result<Result<Arc<Node>, NodeError>, Failure> {
+    let (repo, runtime) = (repo.to_owned(), Handle::current());
+    let open = tokio::task::spawn_blocking(move || Node::open(&repo, runtime));
+    open.await.map_err(Failure::new)
 }
 
 async fn connect(socket: &SocketPath) -> Result<UnixStream, Failure> {

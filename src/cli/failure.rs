@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::api::error::{ApiError, ErrorBody};
+use crate::node::NodeError;
 
 /// The command failed.
 const FAILED: u8 = 1;
@@ -81,6 +82,17 @@ impl From<io::Error> for Failure {
 impl From<ErrorBody> for Failure {
     fn from(body: ErrorBody) -> Self {
         Self { message: body.message, hint: body.hint, code: FAILED }
+    }
+}
+
+/// A wrong value on the command line, in the words of the control API.
+pub(crate) fn told(error: ApiError) -> Failure {
+    Failure { code: USAGE, ..Failure::from(error) }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        ApiError::from(error).into()
     }
 }
 

@@ -23,15 +23,15 @@ mod progress;
 mod read;
 mod repo;
 mod status;
+mod upload;
 
-use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::Value as Json;
 
-use crate::cli::call::{Answer, Call};
+use crate::cli::call::{Answer, Call, parse};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -123,6 +123,7 @@ impl Command {
             Self::Daemon(command) => command.run(&global).await,
             Self::Mount(command) => command.run(&global).await,
             Self::Version(command) => command.run(&global),
+            Self::Repo(repo::Repo::Rebuild(command)) => command.run(&global).await,
             other => {
                 let client = Client::open(&global).await?;
                 let result = other.ask(&global, &client).await;
@@ -180,27 +181,22 @@ async fn print_json(client: &Client, call: Call) -> Result<(), Failure> {
     client.send(call).await?.copy_to(&mut Output::new(), |_| ()).await
 }
 
-/// Prints each JSON value of a stream, or lets `each` print it for people.
+/// Prints each JSON value of a stream for people, as `each` does, or as it is for scripts.
 async fn print_lines<T: serde::de::DeserializeOwned>(
     answer: Answer,
     global: &Global,
     mut each: impl FnMut(&mut Output, T) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut out = Output::new();
-    if global.json {
-        return answer.copy_to(&mut out, |_| ()).await;
-    }
-    let result = answer.lines(|value| each(&mut out, value)).await;
-    let flushed = std::io::Write::flush(&mut out);
-    result.and(flushed.map_err(Failure::from))
+    // What `each` learns about success counts for scripts too.
+    let mut muted = Output::muted();
+    let printed = answer.raw_lines(|line| {
+        if global.json {
+            out.line(line)?;
+            return each(&mut muted, parse(line)?);
+        }
+        each(&mut out, parse(line)?)
+    });
+    let result = printed.await;
+    result.and(out.flush().map_err(Failure::from))
 }
-
-/// Prints a value for scripts.
-fn print_value(value: &Json) -> Result<(), Failure> {
-    let mut out = Output::new();
-    out.line(value.to_string())?;
-    Ok(std::io::Write::flush(&mut out)?)
-}
-
-/// Arguments that may hold any bytes.
-type Words = Vec<OsString>;

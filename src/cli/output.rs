@@ -11,7 +11,8 @@ const ROWS_ALIGNED_MAX: usize = 1000;
 /// a name goes through a pipe as it is.
 #[derive(Debug)]
 pub(crate) struct Output {
-    inner: BufWriter<io::Stdout>,
+    /// `None` writes nothing.
+    inner: Option<BufWriter<io::Stdout>>,
     escapes: bool,
 }
 
@@ -20,13 +21,22 @@ impl Output {
     pub(crate) fn new() -> Self {
         let stdout = io::stdout();
         let escapes = stdout.is_terminal();
-        Self { inner: BufWriter::new(stdout), escapes }
+        Self { inner: Some(BufWriter::new(stdout)), escapes }
+    }
+
+    /// Returns an output that writes nothing.
+    pub(crate) fn muted() -> Self {
+        Self { inner: None, escapes: false }
     }
 
     /// Writes a line of bytes.
     pub(crate) fn line(&mut self, line: impl AsRef<[u8]>) -> io::Result<()> {
-        self.inner.write_all(&self.shown(line.as_ref()))?;
-        self.inner.write_all(b"\n")
+        let shown = self.shown(line.as_ref());
+        let Some(inner) = &mut self.inner else {
+            return Ok(());
+        };
+        inner.write_all(&shown)?;
+        inner.write_all(b"\n")
     }
 
     fn shown<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
@@ -43,11 +53,11 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.inner.write(bytes)
+        self.inner.as_mut().map_or(Ok(bytes.len()), |inner| inner.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.inner.as_mut().map_or(Ok(()), Write::flush)
     }
 }
 

@@ -24,6 +24,18 @@ impl Progress {
         Self(bar)
     }
 
+    /// Starts a counter of things called `what`.
+    pub(crate) fn count(wanted: Option<bool>, what: &str) -> Self {
+        if !Self::is_wanted(wanted) {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(&format!(" {{spinner}} {{pos}} {what}")) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
     /// Tells whether a bar is shown.
     pub(crate) fn is_wanted(wanted: Option<bool>) -> bool {
         wanted.unwrap_or_else(|| std::io::stderr().is_terminal())

@@ -1,5 +1,7 @@
 //! `cidfs cat`, `stat` and `resolve`: one object at a time.
 
+use std::ffi::OsString;
+
 use clap::Args;
 
 use crate::api::resolve::Resolved;
@@ -10,7 +12,7 @@ use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, human_size};
 use crate::cli::progress::Progress;
-use crate::cli::{Global, Words, print_json, print_lines};
+use crate::cli::{Global, print_json, print_lines};
 
 /// Write the content of files to standard output
 #[derive(Debug, Args)]
@@ -20,7 +22,7 @@ use crate::cli::{Global, Words, print_json, print_lines};
 pub(crate) struct Cat {
     /// What to read: a CID, or a path below one
     #[arg(required = true)]
-    paths: Words,
+    paths: Vec<OsString>,
     /// Skip this many bytes
     #[arg(short, long, value_name = "BYTES")]
     offset: Option<u64>,
@@ -53,7 +55,7 @@ impl Cat {
   cidfs stat --with-local --json bafybeig…")]
 pub(crate) struct Stat {
     /// A CID, or a path below one
-    path: std::ffi::OsString,
+    path: OsString,
     /// Print these fields: <hash> <size> <cumulsize> <type> <childs> <mode> <mode-octal>
     /// <mtime> <mtime-secs> <mtime-nsecs>
     #[arg(long, conflicts_with_all = ["hash", "size"])]
@@ -153,7 +155,7 @@ fn local_line(local: u64, total: u64) -> String {
   cidfs resolve /ipfs/bafybeig…/docs/readme.md")]
 pub(crate) struct Resolve {
     /// A path
-    path: std::ffi::OsString,
+    path: OsString,
     /// Resolve until the result is an /ipfs path (always so; kept for scripts)
     #[arg(short, long)]
     recursive: bool,

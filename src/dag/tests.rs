@@ -1,1 +1,184 @@
+//! What dag promises its callers, against the exchange and store of the testkit.
 
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::join_all;
+
+use super::*;
+use crate::block::{HashFn, cid_from_text, codecs};
+use crate::exchange::Offline;
+use crate::testkit::dag_builder::DagBuilder;
+use crate::testkit::exchange::TestExchange;
+use crate::testkit::store::TestStore;
+
+fn raw(text: &'static str) -> Block {
+    Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from_static(text.as_bytes())).unwrap()
+}
+
+struct Bench {
+    dag: Dag,
+    store: Arc<TestStore>,
+    exchange: TestExchange,
+}
+
+fn bench(here: Vec<Block>, elsewhere: Vec<Block>) -> Bench {
+    let store = Arc::new(TestStore::new(here));
+    let exchange = TestExchange::new(elsewhere);
+    let dag = Dag::new(store.clone(), Arc::new(exchange.clone()), DagLimits::default());
+    Bench { dag, store, exchange }
+}
+
+#[test]
+fn what_is_here_is_ready_at_the_first_poll() {
+    let block = raw("here");
+    let bench = bench(vec![block.clone()], vec![]);
+    assert_eq!(bench.dag.block(block.cid()).now_or_never().unwrap().unwrap(), block);
+    assert_eq!(bench.dag.block_len(block.cid()).now_or_never().unwrap().unwrap(), 4);
+    assert_eq!(bench.dag.read(block.cid(), 1..9).now_or_never().unwrap().unwrap(), "ere");
+    assert_eq!(bench.exchange.counts().started, 0);
+}
+
+#[test]
+fn identity_cids_need_no_store_and_no_exchange() {
+    let bench = bench(vec![], vec![]);
+    let cid = cid_from_text("bafkqaddimvwgy3zao5xxe3debi").unwrap();
+    let read = bench.dag.read(&cid, 6..99).now_or_never().unwrap().unwrap();
+    assert_eq!(read, "world\n");
+    assert_eq!(bench.dag.read(&cid, 99..100).now_or_never().unwrap().unwrap(), "");
+    assert!(bench.store.take_asked().is_empty());
+}
+
+#[test]
+fn hashes_outside_the_allow_list_are_refused_before_anyone_is_asked() {
+    let bench = bench(vec![], vec![]);
+    let short = multihash::Multihash::wrap(0x12, &[0; 8]).unwrap();
+    let cid = Cid::new_v1(codecs::RAW, short);
+    let refused = bench.dag.block(&cid).now_or_never().unwrap();
+    assert!(matches!(refused, Err(DagError::Refused { .. })), "{refused:?}");
+    assert!(bench.store.take_asked().is_empty());
+    assert_eq!(bench.exchange.counts().started, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_waiters_share_one_fetch_which_is_stored() {
+    let block = raw("there");
+    let bench = bench(vec![], vec![block.clone()]);
+    bench.exchange.set_delay(Duration::from_millis(50));
+    let dag_pb = Cid::new_v1(codecs::DAG_PB, *block.cid().hash());
+    let cids = [*block.cid(), dag_pb, *block.cid()];
+    let got = join_all(cids.iter().map(|cid| bench.dag.block(cid))).await;
+    for (block, cid) in got.into_iter().zip(cids) {
+        assert_eq!(block.unwrap().cid(), &cid, "each gets the CID it asked for");
+    }
+    assert_eq!(bench.exchange.counts().started, 1);
+    assert_eq!(bench.store.block_count(), 1);
+    assert!(bench.dag.shared.fetches.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_waiter_that_goes_cancels_the_fetch() {
+    let block = raw("there");
+    let bench = bench(vec![], vec![block.clone()]);
+    bench.exchange.set_delay(Duration::from_secs(5));
+    let mut first = bench.dag.block(block.cid()).boxed();
+    let mut second = bench.dag.block(block.cid()).boxed();
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    drop(first);
+    assert_eq!(bench.exchange.counts().cancelled, 0);
+    drop(second);
+    let counts = bench.exchange.counts();
+    assert_eq!((counts.started, counts.cancelled), (1, 1));
+    assert!(bench.dag.shared.fetches.is_idle());
+    assert_eq!(bench.dag.block(block.cid()).await.unwrap(), block, "asking again starts afresh");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetches_beyond_the_bound_wait_for_their_turn() {
+    let blocks = [raw("a"), raw("b"), raw("c"), raw("d")];
+    let exchange = TestExchange::new(blocks.clone());
+    exchange.set_delay(Duration::from_millis(10));
+    let limits = DagLimits { fetches_max: 2, ..DagLimits::default() };
+    let store = Arc::new(TestStore::default());
+    let dag = Dag::new(store, Arc::new(exchange.clone()), limits);
+    let got = join_all(blocks.iter().map(|block| dag.block(block.cid()))).await;
+    assert!(got.iter().all(Result::is_ok));
+    let counts = exchange.counts();
+    assert_eq!((counts.started, counts.concurrent_max), (4, 2));
+}
+
+#[tokio::test]
+async fn lies_are_passed_over_while_someone_tells_the_truth() {
+    let block = raw("truth");
+    let bench = bench(vec![], vec![]);
+    bench.exchange.answer(block.cid(), Bytes::from_static(b"lie"));
+    let lied = bench.dag.block(block.cid()).await;
+    assert!(matches!(lied, Err(DagError::Lied { .. })), "{lied:?}");
+    assert_eq!(bench.store.block_count(), 0);
+    bench.exchange.add([block.clone()]);
+    assert_eq!(bench.dag.block(block.cid()).await.unwrap(), block);
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_keeping_and_not_reading() {
+    let block = raw("there");
+    let bench = bench(vec![], vec![block.clone()]);
+    bench.store.set_full(true);
+    assert_eq!(bench.dag.block(block.cid()).await.unwrap(), block);
+    assert_eq!(bench.dag.read(block.cid(), 0..2).await.unwrap(), "th");
+    let counts = bench.exchange.counts();
+    assert_eq!((counts.started, bench.store.block_count()), (1, 0), "kept in memory");
+}
+
+#[tokio::test]
+async fn a_damaged_block_is_fetched_again_or_an_error_of_the_store() {
+    let block = raw("twice");
+    let bench = bench(vec![block.clone()], vec![block.clone()]);
+    bench.store.damage(block.cid());
+    assert_eq!(bench.dag.block(block.cid()).await.unwrap(), block);
+    let offline = Dag::new(bench.store.clone(), Arc::new(Offline), DagLimits::default());
+    let error = offline.block(block.cid()).await;
+    assert!(matches!(error, Err(DagError::Store(_))), "{error:?}");
+}
+
+#[test]
+fn an_offline_handle_shares_what_is_here_and_asks_nobody() {
+    let (here, there) = (raw("here"), raw("there"));
+    let bench = bench(vec![here.clone()], vec![there.clone()]);
+    let offline = bench.dag.offline();
+    assert!(offline.is_offline() && !bench.dag.is_offline());
+    assert!(offline.block(here.cid()).now_or_never().unwrap().is_ok());
+    let error = offline.block(there.cid()).now_or_never().unwrap();
+    assert!(matches!(error, Err(DagError::Offline { .. })), "{error:?}");
+    assert_eq!(bench.exchange.counts().started, 0);
+}
+
+#[test]
+fn nodes_are_decoded_once_and_come_in_order() {
+    let mut builder = DagBuilder::new();
+    let dirs: Vec<Cid> = (0..50)
+        .map(|number| {
+            let leaf = builder.raw(format!("{number}"));
+            builder.directory(&[(format!("{number}"), leaf)])
+        })
+        .collect();
+    let bench = bench(builder.blocks, vec![]);
+    let all = bench.dag.nodes(dirs.clone()).collect::<Vec<_>>().now_or_never().unwrap();
+    let order: Vec<Cid> = all.iter().map(|(cid, _)| *cid).collect();
+    assert_eq!(order, dirs);
+    assert!(all.iter().all(|(_, node)| matches!(node.as_deref(), Ok(Node::Directory(_)))));
+    bench.store.take_asked();
+    let again = bench.dag.node(&dirs[7]).now_or_never().unwrap().unwrap();
+    assert!(Arc::ptr_eq(&again, all[7].1.as_ref().unwrap()));
+    assert!(bench.store.take_asked().is_empty());
+}
+
+#[test]
+fn a_node_that_breaks_the_format_is_an_error_of_its_own() {
+    let mut builder = DagBuilder::new();
+    let cid = builder.block(codecs::DAG_PB, Bytes::from_static(&[0x0a, 0]));
+    let bench = bench(builder.blocks, vec![]);
+    let error = bench.dag.node(&cid).now_or_never().unwrap();
+    assert!(matches!(error, Err(DagError::Node { .. })), "{error:?}");
+}

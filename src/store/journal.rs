@@ -92,7 +92,9 @@ impl Journal {
         payloads: &[Vec<u8>],
     ) -> Result<Self, StoreError> {
         let mut bytes = header().to_vec();
-        payloads.iter().for_each(|payload| push_record(payload, &mut bytes));
+        for payload in payloads {
+            push_record(payload, &mut bytes);
+        }
         let file = replace(&*disk, path, &mut [IoSlice::new(&bytes)])?;
         let (len, records) = (bytes.len() as u64, payloads.len());
         Ok(Self { path: path.to_owned(), disk, file, len, records, in_doubt: false })

@@ -358,12 +358,12 @@ mod tests {
     fn the_journal_does_not_grow_with_changes() {
         let fixture = Fixture::new();
         let pins = fixture.open();
-        for n in 0..3000 {
+        for n in 0..1500 {
             pins.add(&cid(7), PinMode::Recursive, Some(&n.to_string())).unwrap();
         }
         let len = std::fs::metadata(fixture.path()).unwrap().len();
-        assert!(len < 100_000, "{len} bytes");
-        assert_eq!(fixture.open().get(&cid(7)).unwrap().name.as_deref(), Some("2999"));
+        assert!(len < 80_000, "{len} bytes");
+        assert_eq!(fixture.open().get(&cid(7)).unwrap().name.as_deref(), Some("1499"));
     }
 
     #[test]

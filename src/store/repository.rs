@@ -311,3 +311,158 @@ fn disk_usage(dir: &Path, depth: u32) -> Result<u64, StoreError> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::block::{Block, HashFn, codecs};
+    use crate::store::{BlockStore as _, PinMode};
+
+    fn made() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/repository");
+        Repository::init(&path).unwrap();
+        (dir, path)
+    }
+
+    fn open(path: &Path) -> Repository {
+        Repository::open(path, OpenMode::Existing).unwrap()
+    }
+
+    fn open_error(path: &Path) -> StoreError {
+        Repository::open(path, OpenMode::Existing).map(drop).unwrap_err()
+    }
+
+    fn block(n: u8) -> Block {
+        Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from(vec![n; 5000])).unwrap()
+    }
+
+    #[test]
+    fn init_makes_a_private_directory_once() {
+        let (_dir, path) = made();
+        for dir in [&path, &path.join("keys"), &path.join("packs")] {
+            assert_eq!(std::fs::metadata(dir).unwrap().mode() & 0o777, 0o700);
+        }
+        let again = Repository::init(&path).unwrap_err();
+        assert!(matches!(again, StoreError::Exists { .. }), "{again}");
+        open(&path).close().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_repository_is_missing_or_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        assert!(matches!(open_error(&path), StoreError::Missing { .. }));
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        assert!(matches!(open_error(&dir.path().join("file")), StoreError::Missing { .. }));
+        for _ in 0..2 {
+            drop(Repository::open(&path, OpenMode::CreateIfMissing).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_second_open_names_the_first() {
+        let (_dir, path) = made();
+        let first = open(&path);
+        let locked = open_error(&path);
+        assert!(matches!(locked, StoreError::Locked { .. }));
+        assert!(locked.to_string().contains(&std::process::id().to_string()), "{locked}");
+        let rebuilt = Repository::rebuild(&path, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(rebuilt, Err(StoreError::Locked { .. })));
+        let blocks = Arc::clone(&first.blocks);
+        drop(first);
+        let _second = open(&path);
+        assert!(matches!(blocks.put(&[block(1)]), Err(StoreError::Closed)));
+    }
+
+    #[test]
+    fn unsafe_homes_and_other_versions_are_refused() {
+        let (_dir, path) = made();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o770)).unwrap();
+        let refused = open_error(&path);
+        assert!(matches!(refused, StoreError::Unsafe { .. }), "{refused}");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o750)).unwrap();
+        std::fs::write(path.join("version"), "2\n").unwrap();
+        let refused = open_error(&path).to_string();
+        assert!(refused.contains("format version 2"), "{refused}");
+    }
+
+    #[test]
+    fn all_of_it_outlives_a_stop_clean_or_not() {
+        for clean in [true, false] {
+            let (_dir, path) = made();
+            let repository = open(&path);
+            repository.blocks.put(&[block(1)]).unwrap();
+            repository.blocks.commit().unwrap();
+            repository.pins.add(block(1).cid(), PinMode::Recursive, Some("one")).unwrap();
+            repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
+            if clean {
+                repository.close().unwrap();
+                assert!(matches!(repository.close(), Err(StoreError::Closed)));
+            }
+            drop(repository);
+            assert_eq!(path.join("dirty").try_exists().unwrap(), !clean);
+            let repository = open(&path);
+            assert_eq!(repository.blocks.get(block(1).cid()).unwrap(), Some(block(1)));
+            assert_eq!(repository.pins.list().len(), 1);
+            let stat = repository.stat().unwrap();
+            assert_eq!((stat.blocks, stat.block_bytes, stat.packs, stat.pins), (1, 5000, 1, 1));
+            assert!(stat.disk_bytes > 5000);
+            assert!(stat.verified.is_some(), "the same boot: metadata is kept");
+        }
+    }
+
+    #[test]
+    fn metadata_of_another_boot_or_generation_is_thrown_away() {
+        for mark in ["another-boot 0\n", "", "torn"] {
+            let (_dir, path) = made();
+            let repository = open(&path);
+            repository.blocks.put(&[block(1)]).unwrap();
+            repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
+            drop(repository);
+            std::fs::write(path.join("dirty"), mark).unwrap();
+            assert_eq!(open(&path).stat().unwrap().verified, None, "{mark:?}");
+        }
+    }
+
+    #[test]
+    fn verify_goes_on_where_it_was_broken_off() {
+        let (_dir, path) = made();
+        let options = DiskOptions { pack_blocks_max: 1, ..DiskOptions::default() };
+        let repository = Repository::open_with(&path, OpenMode::Existing, options).unwrap();
+        repository.blocks.put(&[block(1), block(2), block(3)]).unwrap();
+        let mut seen = 0;
+        let report = repository
+            .verify(&mut |_| {
+                seen += 1;
+                if seen < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+            .unwrap();
+        assert!(report.stopped);
+        assert_eq!(repository.stat().unwrap().verified, None, "one pack never was");
+        let report = repository.verify(&mut |_| ControlFlow::Break(())).unwrap();
+        assert!(report.stopped);
+        assert_eq!(report.done.packs_done, 0);
+        repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
+        assert!(repository.stat().unwrap().verified.is_some());
+    }
+
+    #[test]
+    fn a_rebuild_keeps_pins_and_blocks() {
+        let (_dir, path) = made();
+        let repository = open(&path);
+        repository.blocks.put(&[block(1)]).unwrap();
+        repository.pins.add(block(1).cid(), PinMode::Direct, None).unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        let report = Repository::rebuild(&path, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(report.blocks, 1);
+        let repository = open(&path);
+        assert_eq!(repository.blocks.get(block(1).cid()).unwrap(), Some(block(1)));
+        assert_eq!(repository.pins.list().len(), 1);
+    }
+}

@@ -7,6 +7,7 @@
 //! and when all blocks are here the first poll is ready (a long answer gives way between blocks).
 //! This layer knows no inodes, no mounts and no mutable names, and it sets no deadlines.
 
+mod ahead;
 mod dir;
 mod error;
 mod hamt;

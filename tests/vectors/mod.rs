@@ -1,4 +1,6 @@
 //! Known answers: fixtures of other implementations and the vectors of the specifications.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod codec;
 mod codec_car;

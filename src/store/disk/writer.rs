@@ -227,7 +227,9 @@ impl DiskStore {
             .and_then(|()| SealedPack::open(&path, id).map_err(|error| error.at_path(&path)));
         match sealed.map(Pack::Sealed) {
             Ok(sealed) => {
-                copies.iter().for_each(|(entry, state)| sealed.mark(entry, *state));
+                for (entry, state) in &copies {
+                    sealed.mark(entry, *state);
+                }
                 self.edit_packs(|packs| {
                     if let Some(pack) = packs.iter_mut().find(|pack| pack.id() == id) {
                         *pack = Arc::new(sealed);

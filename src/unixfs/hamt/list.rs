@@ -8,24 +8,27 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt as _;
-use futures::stream::BoxStream;
+use futures::FutureExt as _;
+use futures::future::Either;
 
+use super::super::ahead::Ahead;
 use super::super::{Cookie, DirEntry, UnixfsError};
 use super::Shard;
 use crate::block::Cid;
 use crate::codec::node::{Node, ShardSlot, name_is_legal};
-use crate::dag::{Dag, DagError};
+use crate::dag::Dag;
 
-/// Shards of one listing that are loaded together below the root; each level below halves it, so
-/// that a listing never holds more than twice as many, and one for each level.
-const SHARDS_AHEAD: usize = 16;
+/// Shards that are fetched ahead of a listing, some thousand names in a directory of usual width.
+const SHARDS_AHEAD: usize = 32;
+/// Shards below each of them that are fetched with it. Where most have some below, the listing
+/// itself is there soon; where few have, waiting for each would cost more than all others.
+const SHARDS_BELOW: usize = 4;
 /// Links after which a listing that never had to wait gives way to other tasks.
 const LINKS_BEFORE_YIELD: usize = 4096;
 
 /// Returns the place of a hash in the listing: the order of hashes, without the values that mean
 /// the start.
-fn place(hash: u64) -> Cookie {
+pub(in crate::unixfs) fn place(hash: u64) -> Cookie {
     Cookie::from((hash >> 1).clamp(Cookie::START.to_u64() + 1, (1 << 63) - 1))
 }
 
@@ -57,23 +60,24 @@ struct Listing<'a> {
     /// The place of the entry before, listed by this call or the one before it.
     last: Option<Cookie>,
     /// The path to the current shard; its length is bounded by the bits of a hash.
-    levels: Vec<Level<'a>>,
+    levels: Vec<Level>,
+    ahead: Ahead,
     links_seen: usize,
 }
 
-struct Level<'a> {
+struct Level {
     shard: Shard,
     next_link: usize,
-    /// The shards below from `next_link` on, in order.
-    below: BoxStream<'a, Result<Arc<Node>, DagError>>,
-    ahead: usize,
+    /// The links before this one are fetched already, or on their way.
+    next_ahead: usize,
 }
 
 impl<'a> Listing<'a> {
     fn new(dag: &'a Dag, root: Shard, from: Cookie) -> Self {
         let dir = root.cid;
-        let levels = vec![Level::new(dag, root, from, SHARDS_AHEAD)];
-        Self { dag, dir, from, last: None, levels, links_seen: 0 }
+        let levels = vec![Level::new(root, from)];
+        let ahead = Ahead::new(SHARDS_AHEAD);
+        Self { dag, dir, from, last: None, levels, ahead, links_seen: 0 }
     }
 
     async fn next(&mut self) -> Result<Option<(Cookie, DirEntry)>, UnixfsError> {
@@ -95,11 +99,9 @@ impl<'a> Listing<'a> {
                     }
                 }
                 ShardSlot::Shard(link) => {
-                    let cid = link.cid;
-                    let node = level.below.next().await.expect("one node for each shard link")?;
-                    let shard = level.shard.below(cid, bucket, node)?;
-                    let ahead = (level.ahead / 2).max(1);
-                    self.levels.push(Level::new(self.dag, shard, self.from, ahead));
+                    let (above, cid) = (level.shard.clone(), link.cid);
+                    let shard = above.below(cid, bucket, self.load(cid).await?)?;
+                    self.levels.push(Level::new(shard, self.from));
                 }
             }
             self.links_seen += 1;
@@ -109,26 +111,60 @@ impl<'a> Listing<'a> {
         }
         Ok(None)
     }
+
+    /// Loads a shard while those that come next are fetched.
+    async fn load(&mut self, cid: Cid) -> Result<Arc<Node>, UnixfsError> {
+        let dag = self.dag.clone();
+        let mut node = async move { dag.node(&cid).await }.boxed();
+        if let Some(here) = (&mut node).now_or_never() {
+            return Ok(here?);
+        }
+        loop {
+            self.fetch_ahead();
+            match self.ahead.wait(node).await {
+                Either::Left(node) => return Ok(node?),
+                Either::Right(still_waiting) => node = still_waiting,
+            }
+        }
+    }
+
+    /// Starts to fetch the next shards in the order of the listing.
+    fn fetch_ahead(&mut self) {
+        for level in self.levels.iter_mut().rev() {
+            let links = level.shard.node().link_count();
+            level.next_ahead = level.next_ahead.max(level.next_link);
+            while level.next_ahead < links && self.ahead.free() > 0 {
+                if let (_, ShardSlot::Shard(link)) = level.shard.node().slot(level.next_ahead) {
+                    self.ahead.start(fetch_with_below(self.dag.clone(), link.cid));
+                }
+                level.next_ahead += 1;
+            }
+        }
+    }
 }
 
-impl<'a> Level<'a> {
+/// Fetches a shard, then the first shards below it.
+async fn fetch_with_below(dag: Dag, cid: Cid) {
+    let Ok(node) = dag.node(&cid).await else { return };
+    let Node::Shard(shard) = &*node else { return };
+    let below = (0..shard.link_count()).filter_map(|at| match shard.slot(at).1 {
+        ShardSlot::Shard(link) => Some(link.cid),
+        ShardSlot::Entry(_) => None,
+    });
+    for cid in below.take(SHARDS_BELOW) {
+        if dag.node(&cid).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Level {
     /// Starts at the first link that may lead to names at or after `from`: the entry at `from`
     /// itself is met again, so that another one in its place is noticed.
-    fn new(dag: &'a Dag, shard: Shard, from: Cookie, ahead: usize) -> Self {
+    fn new(shard: Shard, from: Cookie) -> Self {
         let links = shard.node().link_count();
-        let first = (0..links)
-            .find(|&at| {
-                let (_, last_hash) = shard.hashes(shard.node().slot(at).0);
-                place(last_hash) >= from
-            })
-            .unwrap_or(links);
-        let node = shard.clone();
-        let shards_below = (first..links).filter_map(move |at| match node.node().slot(at).1 {
-            ShardSlot::Shard(link) => Some(link.cid),
-            ShardSlot::Entry(_) => None,
-        });
-        let load = move |cid| async move { dag.node(&cid).await };
-        let below = futures::stream::iter(shards_below).map(load).buffered(ahead).boxed();
-        Self { shard, next_link: first, below, ahead }
+        let may_hold = |at: &usize| place(shard.hashes(shard.node().slot(*at).0).1) >= from;
+        let first = (0..links).find(may_hold).unwrap_or(links);
+        Self { shard, next_link: first, next_ahead: first }
     }
 }

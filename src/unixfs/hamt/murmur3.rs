@@ -1,4 +1,4 @@
-//! murmur3-x64-64: the first half of MurmurHash3 x64-128 with seed 0, the hash of HAMT names.
+//! murmur3-x64-64: the first half of `MurmurHash3` x64-128 with seed 0, the hash of HAMT names.
 //!
 //! Written out because it is forty lines that never change, and the formats here want the first
 //! half as a number read from its most significant bit (spec 03 §5). Not for content: it is no

@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 
-use futures::future::{BoxFuture, Either, select};
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures::future::Either;
+use futures::{FutureExt as _, Stream, stream};
 
 use super::UnixfsError;
+use super::ahead::Ahead;
 use super::resolve::decode_ipld;
 use crate::block::{Block, Cid, codecs};
 use crate::codec::dag_pb::PbNode;
@@ -51,8 +51,7 @@ struct Walk {
     /// What is still to be visited, the next one last.
     pending: Vec<Pending>,
     seen: HashSet<[u8; 16]>,
-    /// Fetches of pending blocks, whose results the store keeps.
-    ahead: FuturesUnordered<BoxFuture<'static, ()>>,
+    ahead: Ahead,
 }
 
 struct Pending {
@@ -63,7 +62,7 @@ struct Pending {
 impl Walk {
     fn new(dag: Dag, root: Cid) -> Self {
         let pending = vec![Pending { cid: root, is_ahead: false }];
-        Self { dag, root, pending, seen: HashSet::new(), ahead: FuturesUnordered::new() }
+        Self { dag, root, pending, seen: HashSet::new(), ahead: Ahead::new(NODES_AHEAD) }
     }
 
     async fn next(&mut self) -> Result<Option<Visit>, UnixfsError> {
@@ -93,26 +92,22 @@ impl Walk {
         if let Some(here) = (&mut block).now_or_never() {
             return Ok(here?);
         }
-        self.fetch_ahead();
         loop {
-            if self.ahead.is_empty() {
-                return Ok(block.await?);
-            }
-            match select(block, self.ahead.next()).await {
-                Either::Left((block, _)) => return Ok(block?),
-                Either::Right((_, still_waiting)) => block = still_waiting,
+            self.fetch_ahead();
+            match self.ahead.wait(block).await {
+                Either::Left(block) => return Ok(block?),
+                Either::Right(still_waiting) => block = still_waiting,
             }
         }
     }
 
     fn fetch_ahead(&mut self) {
-        let free = NODES_AHEAD.saturating_sub(self.ahead.len());
+        let free = self.ahead.free();
         let next = self.pending.iter_mut().rev().take(NODES_AHEAD).filter(|next| !next.is_ahead);
         for next in next.filter(|next| has_links(&next.cid).unwrap_or(false)).take(free) {
             next.is_ahead = true;
             let (dag, cid) = (self.dag.clone(), next.cid);
-            // An error is met again when the walk comes to this block.
-            self.ahead.push(async move { dag.block(&cid).await.map_or((), drop) }.boxed());
+            self.ahead.start(async move { dag.block(&cid).await.map_or((), drop) });
         }
     }
 

@@ -1,0 +1,100 @@
+//! A store in memory that counts what is asked of it, and that a test can fill up or damage.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::block::{Block, Cid};
+use crate::store::{BlockStore, StoreError};
+
+/// A test's store.
+#[derive(Debug, Default)]
+pub struct TestStore {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    blocks: HashMap<Vec<u8>, Block>,
+    asked: Vec<Cid>,
+    is_full: bool,
+    damaged: Vec<Vec<u8>>,
+}
+
+impl TestStore {
+    /// Returns a store that holds `blocks`.
+    pub fn new(blocks: impl IntoIterator<Item = Block>) -> Self {
+        let store = Self::default();
+        let blocks: Vec<_> = blocks.into_iter().collect();
+        store.put(&blocks).expect("a new test store takes everything");
+        store
+    }
+
+    /// From now on refuses new blocks as a full disk does, or takes them again.
+    pub fn set_full(&self, is_full: bool) {
+        self.state.lock().is_full = is_full;
+    }
+
+    /// From now on finds this block damaged.
+    pub fn damage(&self, cid: &Cid) {
+        self.state.lock().damaged.push(cid.hash().to_bytes());
+    }
+
+    /// Returns the CIDs whose bytes were asked for, here or not, since the last call.
+    pub fn take_asked(&self) -> Vec<Cid> {
+        std::mem::take(&mut self.state.lock().asked)
+    }
+
+    /// Returns the number of blocks.
+    pub fn block_count(&self) -> usize {
+        self.state.lock().blocks.len()
+    }
+}
+
+impl BlockStore for TestStore {
+    fn block_len(&self, cid: &Cid) -> Result<Option<u64>, StoreError> {
+        let state = self.state.lock();
+        Ok(state.blocks.get(&cid.hash().to_bytes()).map(|block| block.data().len() as u64))
+    }
+
+    fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        let mut state = self.state.lock();
+        state.asked.push(*cid);
+        let hash = cid.hash().to_bytes();
+        if state.damaged.contains(&hash) {
+            return Err(StoreError::Corrupt { cid: Box::new(*cid), place: "a test".to_owned() });
+        }
+        Ok(state.blocks.get(&hash).and_then(|block| block.with_cid(*cid)))
+    }
+
+    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+        let cut = |block: Block| {
+            let place = |at: u64| usize::try_from(at).map_or(usize::MAX, |at| at);
+            let len = block.data().len();
+            let end = place(range.end).min(len);
+            block.data().slice(place(range.start).min(end)..end)
+        };
+        Ok(self.get(cid)?.map(cut))
+    }
+
+    fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        if state.is_full {
+            return Err(StoreError::Full { path: "test".into() });
+        }
+        for block in blocks {
+            state.blocks.insert(block.cid().hash().to_bytes(), block.clone());
+        }
+        Ok(())
+    }
+
+    fn commit(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
+        Ok(self.state.lock().blocks.remove(&cid.hash().to_bytes()).is_some())
+    }
+}
