@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request, TimeOrNow,
 };
 
+use super::late::LateNames;
 use super::requests::{Patience, Requests};
 use crate::unixfs;
 use crate::vfs::{Attr, BLOCK_BYTES, Entry, Error, FOREVER, Found, Room, Vfs};
@@ -50,12 +52,13 @@ const GENERATION: Generation = Generation(0);
 pub(super) struct Adapter {
     vfs: Vfs,
     requests: Requests,
+    late: Arc<LateNames>,
     has_no_opendir: bool,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Vfs, requests: Requests) -> Self {
-        Self { vfs, requests, has_no_opendir: false }
+        Self { vfs, requests, late: Arc::default(), has_no_opendir: false }
     }
 
     fn answer<T: Send + 'static>(
@@ -99,14 +102,31 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (vfs, name) = (self.vfs.clone(), Bytes::copy_from_slice(name.as_bytes()));
-        let work = async move { vfs.lookup(parent.0, &name).await };
-        self.answer(request, "lookup", parent, Patience::Deadline, work, |found| match found {
-            Ok(Some(Found { attr, ttl })) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
-            // Inode 0 is how absence is kept by the kernel (ENOENT would be asked again).
-            Ok(None) => reply.entry(&FOREVER, &absent(), GENERATION),
-            Err(errno) => reply.error(errno),
-        });
+        let (vfs, late) = (self.vfs.clone(), Arc::clone(&self.late));
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        let asked = name.clone();
+        let was_late = self.late.contains(parent.0, &name);
+        let work = async move {
+            if was_late { Err(Error::TimedOut) } else { vfs.lookup(parent.0, &asked).await }
+        };
+        self.answer(
+            request,
+            "lookup",
+            parent,
+            Patience::Deadline,
+            work,
+            move |found| match found {
+                Ok(Some(Found { attr, ttl })) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
+                // Inode 0 is how absence is kept by the kernel (ENOENT would be asked again).
+                Ok(None) => reply.entry(&FOREVER, &absent(), GENERATION),
+                Err(errno) => {
+                    if errno == Errno::ETIMEDOUT && !was_late {
+                        late.note(parent.0, name);
+                    }
+                    reply.error(errno);
+                }
+            },
+        );
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {

@@ -6,6 +6,7 @@
 //! whatever does not need one.
 
 mod adapter;
+mod late;
 mod options;
 mod requests;
 
@@ -156,6 +157,10 @@ impl Mount {
     /// [`MountError::StillOpen`] when the directory is unmounted but files stay usable, because
     /// this process may not cut them off; others when it stays mounted.
     pub fn unmount(&self) -> Result<(), MountError> {
+        if !self.is_alive() {
+            // Device numbers are used again, so what is there now need not be ours.
+            return mount::clear_dead(self.mounted.point());
+        }
         let patience = Instant::now() + UNMOUNT_GRACE;
         while !self.mounted.unmount()? {
             if Instant::now() > patience {

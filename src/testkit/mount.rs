@@ -15,8 +15,8 @@ use crate::block::Cid;
 use crate::dag::{Dag, DagLimits};
 use crate::exchange::Exchange;
 use crate::fuse::{self, Mount, MountOptions};
-use crate::store::BlockStore;
-use crate::vfs::{FixedRoot, Root, Vfs};
+use crate::store::{BlockStore, OpenMode, Pins, Repository};
+use crate::vfs::{FixedRoot, Namespace, Root, Vfs};
 
 /// Key of the inode numbers in tests.
 pub const INODE_KEY: [u8; 32] = [42; 32];
@@ -74,6 +74,21 @@ impl TempMount {
         Self::directory(store, Arc::new(TestExchange::default()), &root, options)
     }
 
+    /// Mounts the namespace of all CIDs; the pins are those of a new repository, which lives as
+    /// long as the test holds it.
+    ///
+    /// # Panics
+    /// As [`TempMount::new`].
+    pub fn namespace(
+        store: Arc<dyn BlockStore>,
+        exchange: Arc<dyn Exchange>,
+        options: &str,
+    ) -> (Self, TempPins) {
+        let pins = TempPins::new();
+        let dag = Dag::new(store, exchange, DagLimits::default());
+        (Self::new(dag, Arc::new(Namespace::new(pins.pins().clone())), options), pins)
+    }
+
     /// Returns the path of a name below the mount.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.mount.point().join(name)
@@ -96,6 +111,38 @@ impl TempMount {
     /// Runs a future on the runtime of the mount.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
+    }
+}
+
+/// The pins of a repository that has nothing else.
+#[derive(Debug)]
+pub struct TempPins {
+    repository: Repository,
+    _dir: TempDir,
+}
+
+impl TempPins {
+    /// Returns no pins yet.
+    ///
+    /// # Panics
+    /// When the temporary directory cannot be written.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("repository");
+        let repository =
+            Repository::open(&path, OpenMode::CreateIfMissing).expect("a new repository");
+        Self { repository, _dir: dir }
+    }
+
+    /// Returns the pins.
+    pub fn pins(&self) -> &Pins {
+        &self.repository.pins
+    }
+}
+
+impl Default for TempPins {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -79,4 +79,3 @@ impl Root for Namespace {
         Some(self.0.subscribe())
     }
 }
-

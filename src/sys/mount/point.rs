@@ -75,24 +75,41 @@ fn lookup_error(path: &Path, error: io::Error) -> MountError {
     }
 }
 
+/// Fails unless nothing is mounted on `point` once dead mounts of ours are gone.
 fn clear(point: &Path) -> Result<(), MountError> {
+    let Some((entry, probe)) = clear_to_live(point)? else { return Ok(()) };
+    match probe {
+        Probe::Silent => Err(MountError::Unresponsive(point.to_owned())),
+        Probe::Alive | Probe::Dead => Err(MountError::Occupied {
+            point: entry.point,
+            fs_type: entry.fs_type,
+            source_name: entry.source,
+        }),
+    }
+}
+
+/// Unmounts dead cidfs mounts from `point`, whoever left them there, and leaves others alone.
+///
+/// # Errors
+/// Those of unmounting.
+pub fn clear_dead(point: &Path) -> Result<(), MountError> {
+    clear_to_live(point).map(drop)
+}
+
+/// Unmounts what is dead and returns what is on top then, if anything is mounted.
+fn clear_to_live(point: &Path) -> Result<Option<(MountEntry, Probe)>, MountError> {
     for _ in 0..DEAD_MOUNTS_MAX {
         let read = |error| MountError::io("cannot read the mounts for", point, error);
-        let Some(entry) = mount_at(point).map_err(read)? else { return Ok(()) };
+        let Some(entry) = mount_at(point).map_err(read)? else { return Ok(None) };
         if entry.fs_type != FS_TYPE {
-            return Err(occupied(entry));
+            return Ok(Some((entry, Probe::Alive)));
         }
         match probe(point) {
             Probe::Dead => unmount_lazily(point)?,
-            Probe::Alive => return Err(occupied(entry)),
-            Probe::Silent => return Err(MountError::Unresponsive(point.to_owned())),
+            probe => return Ok(Some((entry, probe))),
         }
     }
     Err(MountError::Unresponsive(point.to_owned()))
-}
-
-fn occupied(entry: MountEntry) -> MountError {
-    MountError::Occupied { point: entry.point, fs_type: entry.fs_type, source_name: entry.source }
 }
 
 enum Probe {
