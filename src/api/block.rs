@@ -124,19 +124,17 @@ impl Address {
     }
 
     fn block(&self, data: Bytes) -> Result<Block, ApiError> {
-        let block = match self.is_v0 {
-            true => Block::hash_v0(data),
-            false => Block::hash(self.codec, self.hash, data),
+        let block = if self.is_v0 {
+            Block::hash_v0(data)
+        } else {
+            Block::hash(self.codec, self.hash, data)
         };
         block.map_err(ApiError::client)
     }
 }
 
 /// `block/rm?arg=…&force=&quiet=`
-pub(super) async fn rm(
-    State(node): State<Node>,
-    Form(params): Form,
-) -> Result<Response, ApiError> {
+pub(super) async fn rm(State(node): State<Node>, Form(params): Form) -> Result<Response, ApiError> {
     let encoder = params.encoder()?;
     let (force, quiet) = (params.is_on("force")?, params.is_on("quiet")?);
     let args = params.args_some("cid")?.into_iter();

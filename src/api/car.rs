@@ -216,9 +216,9 @@ impl Importer {
         }
         match self.refused {
             None => Ok(()),
-            Some((count, first)) => {
-                Err(ApiError::failed(format!("{count} blocks were refused, the others stored; {first}")))
-            }
+            Some((count, first)) => Err(ApiError::failed(format!(
+                "{count} blocks were refused, the others stored; {first}"
+            ))),
         }
     }
 }

@@ -33,11 +33,12 @@ pub(super) async fn get(
     let resolved = resolve_arg(&dag, params.arg("ref")?).await?;
     let block = dag.block(&resolved.cid).await?;
     let name = params.text("output-codec")?.unwrap_or("dag-json");
-    let codec = codec_by_name(name)
-        .ok_or_else(|| ApiError::client(format!("unknown codec \"{name}\"")))?;
-    let bytes = match resolved.remainder.is_empty() && codec == block.cid().codec() {
-        true => block.into_data(),
-        false => encode(&value_at(&block, &resolved.remainder)?, codec)?,
+    let codec =
+        codec_by_name(name).ok_or_else(|| ApiError::client(format!("unknown codec \"{name}\"")))?;
+    let bytes = if resolved.remainder.is_empty() && codec == block.cid().codec() {
+        block.into_data()
+    } else {
+        encode(&value_at(&block, &resolved.remainder)?, codec)?
     };
     let kind = Kind::Bytes("text/plain", Some(bytes.len() as u64));
     reply::stream(&params, kind, |sink| async move { Ok(sink.bytes(bytes).await?) }).await
@@ -259,9 +260,8 @@ impl Refs {
         let block = self.dag.block(cid).await?;
         let node = PbNode::decode(block.into_data())
             .map_err(|source| UnixfsError::Pb { cid: Box::new(*cid), source })?;
-        let named = node.links().map(|link| {
-            (String::from_utf8_lossy(link.name()).into_owned(), link.cid)
-        });
+        let named =
+            node.links().map(|link| (String::from_utf8_lossy(link.name()).into_owned(), link.cid));
         Ok(named.collect())
     }
 

@@ -212,6 +212,8 @@ impl Write for SinkWriter {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.sink.bytes_blocking(bytes).map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))
+        self.sink
+            .bytes_blocking(bytes)
+            .map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))
     }
 }

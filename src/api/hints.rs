@@ -9,8 +9,7 @@ use crate::sys::mount::MountError;
 use crate::unixfs::UnixfsError;
 use crate::unixfs::import::ImportError;
 
-const NOT_HERE: &str =
-    "blocks that are not here come with `cidfs add` or `cidfs dag import`; this node asks no others";
+const NOT_HERE: &str = "blocks that are not here come with `cidfs add` or `cidfs dag import`; this node asks no others";
 const FULL: &str = "free some space and try again; what was acknowledged before is safe";
 
 impl From<StoreError> for ApiError {
@@ -26,7 +25,7 @@ impl From<StoreError> for ApiError {
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Full { .. } => Some(FULL),
-        StoreError::Missing { .. } => Some("run `cidfs init` to make one, or name one with --repo"),
+        StoreError::Missing { .. } => Some("another one is named with --repo or $CIDFS_PATH"),
         StoreError::Locked { .. } => Some("stop that process, or wait until it has ended"),
         _ => None,
     }

@@ -88,10 +88,7 @@ pub struct LsLink {
 }
 
 /// `ls?arg=…&stream=&resolve-type=&size=`
-pub(super) async fn ls(
-    State(node): State<Node>,
-    Form(params): Form,
-) -> Result<Response, ApiError> {
+pub(super) async fn ls(State(node): State<Node>, Form(params): Form) -> Result<Response, ApiError> {
     let dag = dag_of(&node, &params)?;
     let mut roots = Vec::new();
     for arg in params.args_some("ipfs-path")? {

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::api::add::path_of;
 use crate::api::control::{MountInfo, MountRequest, Node};
 use crate::api::error::ApiError;
-use crate::api::repo::{RepoStat, repo_stat};
 use crate::api::reply::{self, blocking};
+use crate::api::repo::{RepoStat, repo_stat};
 use crate::api::request::{Form, Params};
 
 /// The node at a glance (ours).

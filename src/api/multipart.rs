@@ -58,7 +58,8 @@ impl<'a> Part<'a> {
     fn new(field: Field<'a>, handle: Handle) -> Result<Self, ApiError> {
         let disposition = field.headers().get(CONTENT_DISPOSITION);
         let disposition = disposition.map(|value| value.as_bytes().to_vec()).unwrap_or_default();
-        let kind = match field.content_type().map(|value| value.split(';').next().unwrap_or(value)) {
+        let kind = match field.content_type().map(|value| value.split(';').next().unwrap_or(value))
+        {
             Some("application/x-directory") => PartKind::Directory,
             Some("application/symlink") => PartKind::Symlink,
             _ => PartKind::File,
@@ -89,7 +90,9 @@ impl Read for Part<'_> {
 }
 
 fn metadata_of(disposition: &[u8]) -> Result<Metadata, ApiError> {
-    let text = |name| parameter(disposition, name).map(|value| String::from_utf8_lossy(&value).into_owned());
+    let text = |name| {
+        parameter(disposition, name).map(|value| String::from_utf8_lossy(&value).into_owned())
+    };
     let bad = |name: &str| ApiError::client(format!("a part with a malformed {name}"));
     let mode = text("mode")
         .map(|mode| u32::from_str_radix(&mode, 8).map_err(|_| bad("mode")))

@@ -173,10 +173,7 @@ fn only(cid: Cid) -> impl Stream<Item = Result<Cid, ApiError>> {
 }
 
 /// `pin/rm?arg=…&recursive=`
-pub(super) async fn rm(
-    State(node): State<Node>,
-    Form(params): Form,
-) -> Result<Response, ApiError> {
+pub(super) async fn rm(State(node): State<Node>, Form(params): Form) -> Result<Response, ApiError> {
     let dag = dag_of(&node, &params)?.offline();
     let encoder = params.encoder()?;
     let recursive = params.flag("recursive")?.unwrap_or(true);
@@ -257,10 +254,7 @@ impl Which {
 }
 
 /// `pin/ls?arg=…&type=&name=&names=&stream=`
-pub(super) async fn ls(
-    State(node): State<Node>,
-    Form(params): Form,
-) -> Result<Response, ApiError> {
+pub(super) async fn ls(State(node): State<Node>, Form(params): Form) -> Result<Response, ApiError> {
     let which = Which::parse(params.text("type")?.unwrap_or("all"))?;
     let dag = dag_of(&node, &params)?.offline();
     let listing = Listing {

@@ -279,10 +279,12 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::api::request::Deadline;
 
     async fn params(query: &str, te: &str) -> Params {
         let request = Request::builder().uri(format!("/x?{query}")).header("te", te).body(());
         let mut parts = request.unwrap().into_parts().0;
+        parts.extensions.insert(Deadline::start(query).unwrap());
         Params::from_request_parts(&mut parts, &()).await.unwrap()
     }
 
@@ -316,8 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_time_of_the_client_ends_a_stream() {
-        let mut params = params("", "trailers").await;
-        params.set_deadline(tokio::time::Instant::now() + std::time::Duration::from_millis(20));
+        let params = params("timeout=20ms", "trailers").await;
         let wait = |sink: Sink| async move {
             sink.bytes(Bytes::from_static(b"part")).await?;
             std::future::pending().await

@@ -25,6 +25,9 @@ pub const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 /// kernel lets a shell pass to one command (`ARG_MAX` of 2 MiB) with every byte escaped.
 pub const FORM_LEN_MAX: usize = 8 * 1024 * 1024;
 
+/// Longest time that a client may ask to wait: a deadline further away could overflow the clock.
+const DURATION_MAX: Duration = Duration::from_hours(24 * 365);
+
 /// The parameters of one request.
 #[derive(Debug, Clone)]
 pub struct Params {
@@ -213,10 +216,8 @@ pub struct CidEncoder {
 impl CidEncoder {
     /// Writes a CID.
     pub fn encode(&self, cid: &Cid) -> String {
-        let cid = match self.upgrade && cid.version() == cid::Version::V0 {
-            true => Cid::new_v1(cid.codec(), *cid.hash()),
-            false => *cid,
-        };
+        let is_upgraded = self.upgrade && cid.version() == cid::Version::V0;
+        let cid = if is_upgraded { Cid::new_v1(cid.codec(), *cid.hash()) } else { *cid };
         self.base.map_or_else(|| cid.to_string(), |base| encode_base(&cid, base))
     }
 }
@@ -261,8 +262,6 @@ fn duration_of(text: &str) -> Option<Duration> {
         total = total.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
         rest = after;
     }
-    // A deadline years away would overflow the clock; it means "wait" anyway.
-    const DURATION_MAX: Duration = Duration::from_hours(24 * 365);
     (!text.is_empty()).then_some(total.min(DURATION_MAX))
 }
 

@@ -26,6 +26,7 @@ const EXAMPLES: &str = "Examples:
 
 /// Import files and directories; print their CIDs
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Add {
     /// Files or directories; standard input if there are none, or for `-`
@@ -159,7 +160,8 @@ impl Add {
         if global.json {
             return print_json(client, call).await;
         }
-        let shows_progress = !(self.quiet || self.quieter || self.silent) || self.progress.is_some();
+        let shows_progress =
+            !(self.quiet || self.quieter || self.silent) || self.progress.is_some();
         let wanted = if shows_progress { self.progress } else { Some(false) };
         let call = call.switch("progress", Progress::is_wanted(wanted));
         let progress = Progress::start(wanted, self.total());

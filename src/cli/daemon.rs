@@ -15,21 +15,20 @@ use clap::Args;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
-use tracing_subscriber::EnvFilter;
 
 use crate::api;
 use crate::api::control::{Control as _, MountRequest};
 use crate::api::server::Server;
-use crate::cli::Global;
 use crate::cli::call::Call;
 use crate::cli::client::{Client, daemon};
 use crate::cli::failure::{Failure, tell};
+use crate::cli::{Global, log};
 use crate::node::Node;
-use crate::node::config::LogConfig;
+use crate::node::config::Config;
 
 /// How long a daemon in the background may take to answer: opening a repository after a crash
 /// hashes one pack, which takes seconds on a slow disk.
-const START_WAIT_MAX: Duration = Duration::from_secs(60);
+const START_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// How often it is asked.
 const START_POLL: Duration = Duration::from_millis(50);
@@ -73,6 +72,9 @@ impl Daemon {
             nix::unistd::setsid().map_err(|errno| Failure::new(errno.desc()))?;
         }
         let repo = global.repository()?;
+        // A configuration that cannot be used is reported when the node opens.
+        let config = Config::load(&repo).ok();
+        log::start(config.as_ref().map(|config| &config.log), self.json_logs)?;
         if daemon(&repo).await?.is_some() {
             return Err(already_running(&repo));
         }
@@ -89,7 +91,6 @@ impl Daemon {
 
     async fn serve(&self, node: &Arc<Node>, repo: &Path) -> Result<(), Failure> {
         let config = node.config_in_use().clone();
-        start_log(&config.log, self.json_logs)?;
         let server = Server::bind(repo, config.api.connections)?;
         let stop = stop_of(node.clone())?;
         if self.mount {
@@ -108,33 +109,21 @@ impl Daemon {
             })?;
             tell(format_args!("{} mounted at: {}", mount.source, mount.dir.display()));
         }
-        tell(format_args!("Daemon is ready (repository {}, process {})", repo.display(), std::process::id()));
+        tell(format_args!(
+            "Daemon is ready (repository {}, process {})",
+            repo.display(),
+            std::process::id()
+        ));
         Ok(server.serve(api::router(node.clone()), stop).await?)
     }
 }
 
 fn already_running(repo: &Path) -> Failure {
     let holder = std::fs::read_to_string(repo.join("lock")).unwrap_or_default();
-    let process = holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
+    let process =
+        holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
     Failure::new(format!("a daemon is already running for {}{process}", repo.display()))
         .hint("`cidfs mount /ipfs DIR` asks it for a mount, `cidfs shutdown` stops it")
-}
-
-fn start_log(config: &LogConfig, json: bool) -> Result<(), Failure> {
-    let environment = std::env::var("CIDFS_LOG").ok().filter(|filter| !filter.is_empty());
-    let (filter, origin) = match environment {
-        Some(filter) => (filter, "CIDFS_LOG"),
-        None => (config.level.clone(), "log.level"),
-    };
-    let filter = EnvFilter::try_new(&filter)
-        .map_err(|error| Failure::new(format!("{origin}: \"{filter}\": {error}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    if json || config.json {
-        log.json().init();
-    } else {
-        log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
-    }
-    Ok(())
 }
 
 /// Returns what completes when the daemon is to stop.

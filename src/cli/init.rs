@@ -23,7 +23,7 @@ pub(crate) struct Init {
 
 impl Init {
     /// Makes it.
-    pub(crate) async fn run(&self, global: &Global) -> Result<(), Failure> {
+    pub(crate) fn run(&self, global: &Global) -> Result<(), Failure> {
         let repo = global.repository()?;
         if let Some(profile) = &self.profile {
             let known = crate::unixfs::import::Profile::by_name(profile);

@@ -132,7 +132,7 @@ impl<'a> Printer<'a> {
         }
         let mut cells = Vec::new();
         if self.ls.long {
-            cells.push(self.mode(link).into_bytes());
+            cells.push(mode(link).into_bytes());
         }
         cells.push(link.hash.clone().into_bytes());
         if self.shows_size() {
@@ -150,17 +150,17 @@ impl<'a> Printer<'a> {
         self.ls.resolve_type.unwrap_or(true) || self.shows_size()
     }
 
-    fn mode(&self, link: &LsLink) -> String {
-        let kind = match link.r#type {
-            types::DIRECTORY | types::SHARDED => "directory",
-            types::SYMLINK => "symlink",
-            _ => "file",
-        };
-        link.mode.map_or_else(|| "-".to_owned(), |mode| mode_text(kind, posix_mode(mode)))
-    }
-
     fn finish(mut self) -> Result<(), Failure> {
         self.columns.finish(&mut self.out)?;
         Ok(self.out.flush()?)
     }
+}
+
+fn mode(link: &LsLink) -> String {
+    let kind = match link.r#type {
+        types::DIRECTORY | types::SHARDED => "directory",
+        types::SYMLINK => "symlink",
+        _ => "file",
+    };
+    link.mode.map_or_else(|| "-".to_owned(), |mode| mode_text(kind, posix_mode(mode)))
 }

@@ -15,6 +15,7 @@ mod failure;
 mod get;
 mod helper;
 mod init;
+mod log;
 mod ls;
 mod mount;
 mod output;
@@ -56,7 +57,7 @@ const EXAMPLES: &str = "Examples:
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
 struct Global {
-    /// The repository [default: $CIDFS_PATH, $XDG_DATA_HOME/cidfs or ~/.local/share/cidfs]
+    /// The repository [default: `$CIDFS_PATH`, `$XDG_DATA_HOME/cidfs` or ~/.local/share/cidfs]
     #[arg(long, global = true, value_name = "DIR")]
     repo: Option<PathBuf>,
     /// Use only what is on this machine
@@ -119,12 +120,13 @@ pub fn run() -> ExitCode {
 impl Command {
     async fn run(self, global: Global) -> Result<(), Failure> {
         match self {
-            Self::Init(command) => command.run(&global).await,
+            Self::Init(command) => command.run(&global),
             Self::Daemon(command) => command.run(&global).await,
             Self::Mount(command) => command.run(&global).await,
             Self::Version(command) => command.run(&global),
             Self::Repo(repo::Repo::Rebuild(command)) => command.run(&global).await,
             other => {
+                log::start(None, false)?;
                 let client = Client::open(&global).await?;
                 let result = other.ask(&global, &client).await;
                 // The command's own failure is the one to tell, but the repository is closed.

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::api::control::MountInfo;
+use crate::cli::Global;
 use crate::cli::call::Call;
 use crate::cli::client::{Client, daemon};
 use crate::cli::daemon::{Daemon, start_in_background};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::Global;
 
 /// Show /ipfs, or what is below a path, as a directory
 #[derive(Debug, Args)]

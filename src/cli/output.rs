@@ -43,11 +43,15 @@ impl Output {
         if !self.escapes || !text.iter().any(u8::is_ascii_control) {
             return Cow::Borrowed(text);
         }
-        let escape = |&byte: &u8| match byte.is_ascii_control() {
-            true => byte.escape_ascii().collect::<Vec<u8>>(),
-            false => vec![byte],
-        };
-        Cow::Owned(text.iter().flat_map(escape).collect())
+        let mut shown = Vec::with_capacity(text.len());
+        for &byte in text {
+            if byte.is_ascii_control() {
+                shown.extend(byte.escape_ascii());
+            } else {
+                shown.push(byte);
+            }
+        }
+        Cow::Owned(shown)
     }
 }
 

@@ -131,7 +131,9 @@ impl Rebuild {
         let repo = global.repository()?;
         if daemon(&repo).await?.is_some() {
             let error = format!("a daemon is using the repository {}", repo.display());
-            return Err(Failure::new(error).hint("stop it first, for instance with `cidfs shutdown`"));
+            return Err(
+                Failure::new(error).hint("stop it first, for instance with `cidfs shutdown`")
+            );
         }
         let bar = crate::cli::progress::Progress::count(None, "blocks read");
         let rebuild = tokio::task::spawn_blocking(move || {

@@ -26,9 +26,10 @@ impl Status {
         let answer = client.send(Call::new("status")).await?;
         let is_daemon = client.is_daemon();
         print_lines(answer, global, |out, status: NodeStatus| {
-            let daemon = match is_daemon {
-                true => format!("running (process {}, cidfs {})", status.pid, status.version),
-                false => "not running".to_owned(),
+            let daemon = if is_daemon {
+                format!("running (process {}, cidfs {})", status.pid, status.version)
+            } else {
+                "not running".to_owned()
             };
             out.line(format!("Daemon:     {daemon}"))?;
             out.line(format!("Repository: {}", status.repo.repo_path))?;
@@ -42,11 +43,11 @@ impl Status {
             }
             out.line(format!("Mounts:     {}", status.mounts.len()))?;
             for mount in status.mounts {
-                let options = match mount.options.is_empty() {
-                    true => String::new(),
-                    false => format!(" ({})", mount.options),
-                };
-                out.line(format!("  {} on {}{options}", mount.source, mount.dir.display()))?;
+                let mut line = format!("  {} on {}", mount.source, mount.dir.display());
+                if !mount.options.is_empty() {
+                    line = format!("{line} ({})", mount.options);
+                }
+                out.line(line)?;
             }
             Ok(())
         })

@@ -188,8 +188,10 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let bad =
-            |key: &str, reason: &str| ConfigError::BadValue { key: key.into(), reason: reason.into() };
+        let bad = |key: &str, reason: &str| ConfigError::BadValue {
+            key: key.into(),
+            reason: reason.into(),
+        };
         if !self.mount.ipfs.is_absolute() {
             return Err(bad("mount.ipfs", "a mount point is an absolute path"));
         }
@@ -286,7 +288,8 @@ fn merge(defaults: &mut Table, own: Table, prefix: &str) -> Result<(), ConfigErr
 }
 
 fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
-    let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    let (first, rest) =
+        key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
     let found = table.get(first)?;
     rest.map_or(Some(found), |rest| lookup(found.as_table()?, rest))
 }

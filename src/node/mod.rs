@@ -174,7 +174,8 @@ impl Control for Node {
             Profile::by_name(&import.profile).ok_or_else(|| unknown_profile(&import.profile))?;
         if !import.hash.is_empty() {
             let hash = HashFn::by_name(&import.hash).map_err(ApiError::client)?;
-            profile = profile.with_flags(AddressFlags { hash: Some(hash), ..Default::default() })?;
+            profile =
+                profile.with_flags(AddressFlags { hash: Some(hash), ..Default::default() })?;
         }
         if !import.chunker.is_empty() {
             profile.chunker = import.chunker.parse().map_err(ApiError::client)?;
@@ -233,7 +234,9 @@ fn inode_key(repo: &Path) -> Result<[u8; 32], NodeError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io(error)),
     }
-    std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut key)).map_err(io)?;
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut key))
+        .map_err(io)?;
     let mut options = OpenOptions::new();
     let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path);
     file.and_then(|mut file| file.write_all(&key)).map_err(io)?;

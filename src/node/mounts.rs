@@ -63,7 +63,8 @@ impl Mounts {
         let real = dir.parent().and_then(|parent| parent.canonicalize().ok());
         let real = real.zip(dir.file_name()).map(|(parent, name)| parent.join(name));
         let mut table = self.table.lock();
-        let place = table.iter().position(|(info, _)| info.dir == dir || Some(&info.dir) == real.as_ref());
+        let place =
+            table.iter().position(|(info, _)| info.dir == dir || Some(&info.dir) == real.as_ref());
         let Some(place) = place else {
             let error = format!("{} is not a mount of this node", dir.display());
             return Err(ApiError::failed(error).hint("`cidfs status` lists the mounts"));
