@@ -1,13 +1,15 @@
 //! `cidfs get`: a file or tree written to this machine's disk.
 //!
-//! The node sends an archive; it is unpacked here by a library that writes below the directory of
-//! the target and nowhere else, whatever names and links the archive holds.
+//! The node sends an archive; it is unpacked below the directory of the target and nowhere else,
+//! whatever names the archive holds.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Buf as _, Bytes};
 use clap::Args;
@@ -133,7 +135,48 @@ fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path) -> io::Res
     let mut archive = tar::Archive::new(Pieces { receiver, piece: Bytes::new() });
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
-    archive.unpack(folder)
+    let mut directories = Vec::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if entry.header().entry_type().is_dir() {
+            directories.push(Directory::make(folder, &entry.path()?, entry.header())?);
+        } else if !entry.unpack_in(folder)? {
+            return Err(outside(&entry.path()?));
+        }
+    }
+    directories.iter().rev().try_for_each(Directory::finish)
+}
+
+/// A directory gets its permissions and time when everything is in it: they may forbid writing,
+/// and writing changes the time.
+struct Directory {
+    path: PathBuf,
+    mode: u32,
+    mtime: u64,
+}
+
+impl Directory {
+    fn make(folder: &Path, name: &Path, header: &tar::Header) -> io::Result<Self> {
+        if !name.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(outside(name));
+        }
+        let path = folder.join(name);
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            made => made?,
+        }
+        Ok(Self { path, mode: header.mode()?, mtime: header.mtime()? })
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        let directory = File::open(&self.path)?;
+        directory.set_permissions(Permissions::from_mode(self.mode & 0o7777))?;
+        directory.set_modified(UNIX_EPOCH + Duration::from_secs(self.mtime))
+    }
+}
+
+fn outside(name: &Path) -> io::Error {
+    io::Error::other(format!("the archive holds {}, which leads out of it", name.display()))
 }
 
 /// The archive as it comes, for a thread that may block.

@@ -64,7 +64,7 @@ fn what_is_no_archive_is_refused() {
         other.fails(&["dag", "import", name], 1, &[&[name], words].concat());
     };
     check("empty.car", b"", &["cut short"]);
-    check("text.car", b"hello world, this is no archive", &["not a CAR archive"]);
+    check("text.car", b"\x05hello world, this is no archive", &["not a CAR archive"]);
     check("short.car", &car[..car.len() - 3], &["cut short"]);
     other.fails(&["dag", "import", "nowhere.car"], 1, &["nowhere.car", "No such file"]);
     assert_eq!(other.ok(&["cat", HELLO]), "hello world", "what came before the cut is stored");

@@ -75,7 +75,7 @@ fn what_cannot_be_mounted_is_told() {
     check(&[&format!("/ipfs/{TREE}/hello.txt"), "m"], &["is not a directory"]);
     check(&[&format!("/ipfs/{TREE}/nope"), "m"], &["no entry \"nope\""]);
     check(&["nonsense", "m"], &["nonsense"]);
-    check(&["/ipfs", "."], &["not empty"]);
+    check(&["/ipfs", "."], &["the repository", "lies under the mount point"]);
     sandbox.ok(&["mount", "/ipfs", "m"]);
     check(&["/ipfs", "m"], &["already mounted"]);
     sandbox.ok(&["umount", "m"]);
