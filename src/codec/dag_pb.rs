@@ -72,19 +72,35 @@ impl PbNode {
     /// # Errors
     /// [`PbError`] names the rule that is broken.
     pub fn decode(bytes: Bytes) -> Result<Self, PbError> {
+        let (node, refused) = Self::decode_refusing(bytes)?;
+        if refused.is_empty() { Ok(node) } else { Err(CidError::DigestTooLong.into()) }
+    }
+
+    /// Decodes like [`PbNode::decode`], but leaves out links to addresses with a digest that is too
+    /// long, and returns their names: one such entry must not cost its whole directory.
+    ///
+    /// # Errors
+    /// [`PbError`] names the rule that is broken.
+    pub fn decode_refusing(bytes: Bytes) -> Result<(Self, Vec<Bytes>), PbError> {
         if bytes.len() > BLOCK_LEN_MAX {
             return Err(PbError::TooBig(bytes.len()));
         }
         let mut node = Self { bytes: bytes.clone(), links: Vec::new(), data: None };
+        let mut refused = Vec::new();
         let mut last = 0;
         for field in Fields::new(&bytes, 0..bytes.len()) {
             match field? {
                 (2, Value::Bytes(range)) => {
                     // Links, then data, or data, then links; never links on both sides.
-                    if last == 1 && !node.links.is_empty() {
+                    if last == 1 && !(node.links.is_empty() && refused.is_empty()) {
                         return Err(PbError::Order(2));
                     }
-                    node.links.push(decode_link(&bytes, range)?);
+                    match decode_link(&bytes, range)? {
+                        (link, true) => node.links.push(link),
+                        (link, false) => refused.push(link.name.map_or(Bytes::new(), |name| {
+                            bytes.slice(name.0 as usize..name.1 as usize)
+                        })),
+                    }
                     last = 2;
                 }
                 (1, Value::Bytes(range)) => {
@@ -98,7 +114,7 @@ impl PbNode {
             }
         }
         node.links.shrink_to_fit();
-        Ok(node)
+        Ok((node, refused))
     }
 
     /// Returns the number of links.
@@ -149,8 +165,10 @@ fn span(range: &std::ops::Range<usize>) -> (u32, u32) {
     (offset(range.start), offset(range.end))
 }
 
-fn decode_link(bytes: &[u8], range: std::ops::Range<usize>) -> Result<LinkSpan, PbError> {
+/// Decodes a link and tells whether its address may be followed.
+fn decode_link(bytes: &[u8], range: std::ops::Range<usize>) -> Result<(LinkSpan, bool), PbError> {
     let mut cid = None;
+    let mut is_acceptable = true;
     let mut name = None;
     let mut tsize = None;
     let mut last = 0;
@@ -162,7 +180,11 @@ fn decode_link(bytes: &[u8], range: std::ops::Range<usize>) -> Result<LinkSpan, 
         last = number;
         match (number, value) {
             (1, Value::Bytes(range)) => {
-                cid_from_bytes(&bytes[range.clone()])?;
+                match cid_from_bytes(&bytes[range.clone()]) {
+                    Ok(_) => {}
+                    Err(CidError::DigestTooLong) => is_acceptable = false,
+                    Err(error) => return Err(error.into()),
+                }
                 cid = Some(span(&range));
             }
             (2, Value::Bytes(range)) => name = Some(span(&range)),
@@ -170,7 +192,7 @@ fn decode_link(bytes: &[u8], range: std::ops::Range<usize>) -> Result<LinkSpan, 
             (field, _) => return Err(PbError::Field(field)),
         }
     }
-    Ok(LinkSpan { cid: cid.ok_or(PbError::NoHash)?, name, tsize })
+    Ok((LinkSpan { cid: cid.ok_or(PbError::NoHash)?, name, tsize }, is_acceptable))
 }
 
 /// Encodes a node canonically: links in the order given, then data (spec 02 §2).

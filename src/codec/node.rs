@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::dag_pb::{PbError, PbLink, PbNode};
 use super::unixfs::{Kind, MODE_MASK, Mtime, UnixFs, UnixFsError};
-use crate::block::{Block, codecs};
+use crate::block::{Block, CidError, codecs};
 
 /// Longest name in bytes that Linux shows (`NAME_MAX`); longer ones are left out of listings.
 pub const NAME_LEN_MAX: usize = 255;
@@ -85,6 +85,8 @@ pub struct DirNode {
     pb: PbNode,
     /// Link numbers by name, the first of equal names first; absent when the block is sorted.
     order: Option<Vec<usize>>,
+    /// Names of entries whose address cannot be accepted, sorted.
+    refused: Vec<Bytes>,
     /// Mode and time.
     pub metadata: Metadata,
 }
@@ -116,12 +118,15 @@ impl Node {
         if block.cid().codec() != codecs::DAG_PB {
             return Ok(Self::Bytes(block.data().clone()));
         }
-        let pb = PbNode::decode(block.data().clone())?;
+        let (pb, refused) = PbNode::decode_refusing(block.data().clone())?;
         let message = UnixFs::decode(&pb.data().ok_or(NodeError::NotUnixFs)?)?;
+        if message.kind != Kind::Directory && !refused.is_empty() {
+            return Err(PbError::Cid(CidError::DigestTooLong).into());
+        }
         Ok(match message.kind {
             Kind::Raw | Kind::File => Self::File(FileNode::new(pb, message)?),
             Kind::Metadata => Self::File(FileNode::of_metadata(pb)?),
-            Kind::Directory => Self::Directory(DirNode::new(pb, &message)),
+            Kind::Directory => Self::Directory(DirNode::new(pb, refused, &message)),
             Kind::HamtShard => Self::Shard(ShardNode::new(pb, &message)?),
             Kind::Symlink => Self::Symlink(SymlinkNode::new(&pb, message)?),
         })
@@ -133,7 +138,9 @@ impl Node {
             Self::Bytes(bytes) => bytes.len(),
             Self::File(file) => file.pb.memory_bytes() + file.starts.len() * 8,
             Self::Directory(dir) => {
-                dir.pb.memory_bytes() + dir.order.as_ref().map_or(0, |order| order.len() * 8)
+                dir.pb.memory_bytes()
+                    + dir.order.as_ref().map_or(0, |order| order.len() * 8)
+                    + dir.refused.len() * size_of::<Bytes>()
             }
             Self::Shard(shard) => shard.pb.memory_bytes(),
             Self::Symlink(link) => link.target.len(),
@@ -236,14 +243,21 @@ pub fn name_is_legal(name: &[u8]) -> bool {
 }
 
 impl DirNode {
-    fn new(pb: PbNode, message: &UnixFs) -> Self {
+    fn new(pb: PbNode, mut refused: Vec<Bytes>, message: &UnixFs) -> Self {
+        refused.sort_unstable();
         let sorted = (1..pb.link_count()).all(|at| pb.link_name(at - 1) <= pb.link_name(at));
         let order = (!sorted).then(|| {
             let mut order: Vec<usize> = (0..pb.link_count()).collect();
             order.sort_by_key(|&at| pb.link_name(at));
             order
         });
-        Self { pb, order, metadata: Metadata::of(message) }
+        Self { pb, order, refused, metadata: Metadata::of(message) }
+    }
+
+    /// Tells whether an entry of that name is there, but with an address that is not accepted: a
+    /// listing leaves it out, and it must not be said to be absent.
+    pub fn is_refused(&self, name: &[u8]) -> bool {
+        self.refused.binary_search_by(|refused| refused.as_ref().cmp(name)).is_ok()
     }
 
     /// Returns the entries that may be shown, in the order of the block, from link number `from`
@@ -252,7 +266,7 @@ impl DirNode {
         (from..self.pb.link_count())
             .filter(|&at| {
                 let name = self.pb.link_name(at);
-                name_is_legal(name) && self.first(name) == Some(at)
+                name_is_legal(name) && self.first(name) == Some(at) && !self.is_refused(name)
             })
             .map(|at| (at, self.pb.link(at)))
     }
@@ -489,6 +503,30 @@ mod tests {
         let Ok(Node::Directory(dir)) = decode(&["b", "a", "..", "c"], &dir) else { panic!() };
         assert_eq!(dir.get(b"a").unwrap().name(), b"a");
         assert_eq!((dir.get(b"d"), dir.get(b"..")), (None, None));
+    }
+
+    #[test]
+    fn an_address_that_is_too_long_costs_its_entry_and_not_the_directory() {
+        let node = |message: &UnixFs, name: &str| {
+            let digest = [b'i'; 129];
+            let cid = [&[1, 0x55, 0, 0x81, 1][..], &digest].concat();
+            let mut link = vec![0x0a, 0x86, 1];
+            link.extend(&cid);
+            link.extend([0x12, u8::try_from(name.len()).unwrap()]);
+            link.extend(name.as_bytes());
+            let len = link.len();
+            let mut bytes = vec![0x12, u8::try_from(len & 127 | 128).unwrap(), 1];
+            bytes.extend(link);
+            let good = PbLink { cid: leaf(), name: Some(b"ok"), tsize: Some(1) };
+            bytes.extend(encode(&[good], Some(&message.encode())));
+            Node::decode(&Block::hash(codecs::DAG_PB, HashFn::SHA2_256, bytes.into()).unwrap())
+        };
+        let Ok(Node::Directory(dir)) = node(&UnixFs::new(Kind::Directory), "big") else { panic!() };
+        assert_eq!(dir.entries(0).count(), 1);
+        assert!(dir.is_refused(b"big") && !dir.is_refused(b"ok"));
+        assert!(dir.get(b"ok").is_some());
+        let too_long = NodeError::Pb(PbError::Cid(CidError::DigestTooLong));
+        assert_eq!(node(&file(&[1, 1], "", None), "").unwrap_err(), too_long);
     }
 
     fn shard(bits: &'static [u8], fanout: u64) -> UnixFs {

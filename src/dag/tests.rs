@@ -182,3 +182,38 @@ fn a_node_that_breaks_the_format_is_an_error_of_its_own() {
     let error = bench.dag.node(&cid).now_or_never().unwrap();
     assert!(matches!(error, Err(DagError::Node { .. })), "{error:?}");
 }
+
+/// Waiters that come and go on several threads: nobody is left behind, nothing is left over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn waiters_on_many_threads_all_get_their_block_or_go() {
+    let blocks: Vec<Block> = (0..20_u8)
+        .map(|number| Block::hash(codecs::RAW, HashFn::SHA2_256, vec![number].into()).unwrap())
+        .collect();
+    let bench = bench(vec![], blocks.clone());
+    bench.store.set_full(true);
+    bench.exchange.set_delay(Duration::from_millis(1));
+    let limits = DagLimits { unstored_bytes: 0, ..DagLimits::default() };
+    let dag = Dag::new(bench.store.clone(), Arc::new(bench.exchange.clone()), limits);
+    let tasks: Vec<_> = (0..64_u64)
+        .map(|task| {
+            let (dag, blocks) = (dag.clone(), blocks.clone());
+            tokio::spawn(async move {
+                for (at, block) in blocks.iter().cycle().take(100).enumerate() {
+                    let patience = Duration::from_micros((task * 37 + at as u64 * 61) % 3000);
+                    match tokio::time::timeout(patience, dag.block(block.cid())).await {
+                        Ok(got) => assert_eq!(&got.unwrap(), block),
+                        Err(_) => tokio::task::yield_now().await,
+                    }
+                }
+                dag.block(blocks[0].cid()).await.unwrap()
+            })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), blocks[0]);
+    }
+    assert!(dag.shared.fetches.is_idle());
+    let counts = bench.exchange.counts();
+    assert_eq!(counts.started, counts.ended + counts.cancelled);
+    assert!(counts.concurrent_max <= 20, "at most one fetch of each block: {counts:?}");
+}

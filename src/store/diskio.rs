@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::uio::pwritev;
@@ -17,9 +17,12 @@ use super::error::AtPath as _;
 /// Most slices in one `pwritev` call (`IOV_MAX` on Linux).
 pub(super) const SLICES_MAX: usize = 1024;
 
+/// How deep the files of a repository lie at most, for counting the disk they use.
+const DEPTH_MAX: u32 = 4;
+
 /// Writes and syncs files.
 pub trait DiskIo: Debug + Send + Sync + 'static {
-    /// Writes at most [`SLICES_MAX`] slices at `offset`; may write less and says how much.
+    /// Writes at most 1,024 slices at `offset`; may write less and says how much.
     fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
 
     /// Makes the content and length of a file durable (`fdatasync`).
@@ -115,6 +118,28 @@ pub(super) fn broken_name(path: &Path) -> Result<PathBuf, StoreError> {
     unreachable!("no directory holds 2^64 names")
 }
 
+/// Returns the bytes of disk that the files below `dir` take, as `du` counts them.
+pub(super) fn disk_usage(dir: &Path) -> Result<u64, StoreError> {
+    usage(dir, DEPTH_MAX)
+}
+
+fn usage(dir: &Path, depth: u32) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir).at(dir)? {
+        let entry = entry.at(dir)?;
+        let metadata = match entry.metadata() {
+            // Files come and go while this counts.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata.at(&entry.path())?,
+        };
+        bytes += metadata.blocks() * 512;
+        if metadata.is_dir() && depth > 1 {
+            bytes += usage(&entry.path(), depth - 1)?;
+        }
+    }
+    Ok(bytes)
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -129,7 +154,8 @@ mod tests {
     #[test]
     fn many_slices_are_written_whole() {
         let file = tempfile::tempfile().unwrap();
-        let bytes: Vec<[u8; 3]> = (0..3000_u32).map(|n| [n as u8, (n >> 8) as u8, 9]).collect();
+        let bytes: Vec<[u8; 3]> =
+            (0..3000_u16).map(|n| [n.to_le_bytes()[0], n.to_le_bytes()[1], 9]).collect();
         let mut slices: Vec<_> = bytes.iter().map(|bytes| IoSlice::new(bytes)).collect();
         slices.insert(0, IoSlice::new(&[]));
         write_all(&RealDisk, &file, &mut slices, 5).unwrap();

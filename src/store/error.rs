@@ -105,14 +105,6 @@ pub enum StoreError {
         /// The limit in bytes.
         max: usize,
     },
-    /// The table of throwaway metadata failed.
-    #[error("{path}: {source}")]
-    Meta {
-        /// The directory of the table.
-        path: PathBuf,
-        /// What sled said.
-        source: Box<sled::Error>,
-    },
 }
 
 impl StoreError {

@@ -35,6 +35,11 @@ impl FaultyDisk {
         *self.planned.lock() = Some(Fault { call, after, errno });
     }
 
+    /// Forgets the failure that was planned.
+    pub fn heal(&self) {
+        *self.planned.lock() = None;
+    }
+
     fn due(&self, call: Call) -> Option<io::Error> {
         let mut planned = self.planned.lock();
         let fault = planned.as_mut().filter(|fault| fault.call == call)?;

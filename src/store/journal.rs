@@ -15,7 +15,7 @@ use super::diskio::{DiskIo, broken_name, replace, write_all};
 use super::error::AtPath as _;
 
 /// Format version in the header.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"cidfsjnl";
 /// Bytes of the header: magic, version, checksum of both.
 const HEADER_LEN: usize = 8 + 4 + 4;
@@ -201,7 +201,9 @@ mod tests {
 
     fn bytes(count: u8) -> Vec<u8> {
         let mut bytes = header().to_vec();
-        payloads(count).iter().for_each(|payload| push_record(payload, &mut bytes));
+        for payload in payloads(count) {
+            push_record(&payload, &mut bytes);
+        }
         bytes
     }
 

@@ -1,11 +1,10 @@
 //! The lock on a repository: one process at a time, and a message that names it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::StoreError;
@@ -16,9 +15,9 @@ const COMMAND_LEN_MAX: usize = 200;
 
 /// Held as long as it lives; the kernel lets go when the process dies.
 #[derive(Debug)]
-pub(super) struct RepositoryLock(
-    #[expect(dead_code, reason = "the lock is held by being here")] Flock<File>,
-);
+pub(super) struct RepositoryLock {
+    _file: Flock<File>,
+}
 
 impl RepositoryLock {
     /// Takes the lock of the repository at `dir` without waiting.
@@ -32,12 +31,14 @@ impl RepositoryLock {
                 lock.set_len(0).at(&path)?;
                 lock.rewind().at(&path)?;
                 writeln!(lock, "{}", std::process::id()).at(&path)?;
-                Ok(Self(lock))
+                Ok(Self { _file: lock })
             }
-            Err((_, Errno::EWOULDBLOCK)) => {
-                Err(StoreError::Locked { path: dir.to_owned(), holder: holder(&path) })
-            }
-            Err((_, errno)) => Err(StoreError::io(&path, errno.into())),
+            Err((_, errno)) => match io::Error::from(errno) {
+                error if error.kind() == io::ErrorKind::WouldBlock => {
+                    Err(StoreError::Locked { path: dir.to_owned(), holder: holder(&path) })
+                }
+                error => Err(StoreError::io(&path, error)),
+            },
         }
     }
 }

@@ -5,7 +5,7 @@
 //! stale and is thrown away. Hours are all the precision there is.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::StoreError;
 use super::diskio::set_aside;
@@ -20,10 +20,12 @@ const GENERATION_KEY: &[u8] = b"generation";
 const VERIFIED_PREFIX: &[u8] = b"verified/";
 
 /// A table of small things that can be learnt again.
+///
+/// Nothing here fails: what cannot be read or written is logged, and is as if it was never known.
 #[derive(Debug)]
-pub struct Meta {
-    path: PathBuf,
-    table: sled::Db,
+pub(super) struct Meta {
+    /// `None` when the disk has no room for a table.
+    table: Option<sled::Db>,
 }
 
 impl Meta {
@@ -31,18 +33,26 @@ impl Meta {
     /// that sled cannot open is set aside.
     pub(super) fn open(path: &Path, keep: bool, generation: u64) -> Result<Self, StoreError> {
         if keep {
-            match Self::open_table(path) {
-                Ok(meta) if meta.generation()? == generation => return Ok(meta),
-                Ok(stale) => drop(stale),
+            match open_table(path) {
+                Ok(table) => {
+                    let meta = Self { table: Some(table) };
+                    if meta.get(GENERATION_KEY) == Some(generation) {
+                        return Ok(meta);
+                    }
+                }
                 Err(error) => {
                     let aside = set_aside(path)?;
-                    tracing::warn!(%error, aside = %aside.display(), "metadata cannot be opened: it starts empty");
+                    tracing::warn!(%error, aside = %aside.display(),
+                        "metadata cannot be opened: it starts empty");
                 }
             }
         }
         Self::throw_away(path)?;
-        let meta = Self::open_table(path)?;
-        meta.set(GENERATION_KEY, generation)?;
+        let table = open_table(path).inspect_err(|error| {
+            tracing::warn!(%error, "metadata is not kept in this run");
+        });
+        let meta = Self { table: table.ok() };
+        meta.set(GENERATION_KEY, generation);
         Ok(meta)
     }
 
@@ -57,55 +67,54 @@ impl Meta {
     }
 
     /// Notes the clean stop that the journal is about to stamp.
-    pub(super) fn close(&self, generation: u64) -> Result<(), StoreError> {
-        self.set(GENERATION_KEY, generation)?;
-        self.table.flush().map(drop).map_err(|error| sled_error(&self.path, error))
+    pub(super) fn close(&self, generation: u64) {
+        self.set(GENERATION_KEY, generation);
+        if let Some(Err(error)) = self.table.as_ref().map(|table| table.flush()) {
+            log(&error);
+        }
     }
 
     /// Returns when a pack was last verified whole, in hours since 1970; `None` if never.
-    pub(super) fn verified_hour(&self, pack: PackId) -> Result<Option<u64>, StoreError> {
+    pub(super) fn verified_hour(&self, pack: PackId) -> Option<u64> {
         self.get(&verified_key(pack))
     }
 
     /// Notes that a pack was verified whole.
-    pub(super) fn set_verified_hour(&self, pack: PackId, hour: u64) -> Result<(), StoreError> {
-        self.set(&verified_key(pack), hour)
+    pub(super) fn set_verified_hour(&self, pack: PackId, hour: u64) {
+        self.set(&verified_key(pack), hour);
     }
 
-    fn generation(&self) -> Result<u64, StoreError> {
-        Ok(self.get(GENERATION_KEY)?.unwrap_or(u64::MAX))
+    fn get(&self, key: &[u8]) -> Option<u64> {
+        let value = self.table.as_ref()?.get(key).inspect_err(log).ok()??;
+        Some(u64::from_le_bytes(*value.first_chunk()?))
     }
 
-    /// sled 0.34 panics on some damage, so opening is fenced.
-    fn open_table(path: &Path) -> Result<Self, StoreError> {
-        let config = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_LEN)
-            .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(Some(FLUSH_EVERY_MS));
-        let table = catch_unwind(AssertUnwindSafe(|| config.open()))
-            .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked at opening".into())))
-            .map_err(|error| sled_error(path, error))?;
-        Ok(Self { path: path.to_owned(), table })
+    fn set(&self, key: &[u8], value: u64) {
+        if let Some(Err(error)) =
+            self.table.as_ref().map(|table| table.insert(key, &value.to_le_bytes()))
+        {
+            log(&error);
+        }
     }
+}
 
-    fn get(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {
-        let value = self.table.get(key).map_err(|error| sled_error(&self.path, error))?;
-        Ok(value.and_then(|value| Some(u64::from_le_bytes(*value.first_chunk()?))))
-    }
+/// sled 0.34 panics on some damage, so opening is fenced.
+fn open_table(path: &Path) -> sled::Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_LEN)
+        .mode(sled::Mode::HighThroughput)
+        .flush_every_ms(Some(FLUSH_EVERY_MS));
+    catch_unwind(AssertUnwindSafe(|| config.open()))
+        .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked at opening".into())))
+}
 
-    fn set(&self, key: &[u8], value: u64) -> Result<(), StoreError> {
-        let old = self.table.insert(key, &value.to_le_bytes());
-        old.map(drop).map_err(|error| sled_error(&self.path, error))
-    }
+fn log(error: &sled::Error) {
+    tracing::warn!(%error, "metadata is not kept");
 }
 
 fn verified_key(pack: PackId) -> Vec<u8> {
     [VERIFIED_PREFIX, &pack.0.to_be_bytes()[..]].concat()
-}
-
-fn sled_error(path: &Path, error: sled::Error) -> StoreError {
-    StoreError::Meta { path: path.to_owned(), source: Box::new(error) }
 }
 
 #[cfg(test)]
@@ -116,8 +125,8 @@ mod tests {
 
     fn marked(path: &Path) {
         let meta = Meta::open(path, false, 4).unwrap();
-        meta.set_verified_hour(PACK, 77).unwrap();
-        meta.close(5).unwrap();
+        meta.set_verified_hour(PACK, 77);
+        meta.close(5);
     }
 
     #[test]
@@ -127,7 +136,7 @@ mod tests {
             let path = dir.path().join("meta");
             marked(&path);
             let meta = Meta::open(&path, keep, generation).unwrap();
-            assert_eq!(meta.verified_hour(PACK).unwrap(), kept, "{keep} {generation}");
+            assert_eq!(meta.verified_hour(PACK), kept, "{keep} {generation}");
         }
     }
 
@@ -139,7 +148,17 @@ mod tests {
         std::fs::remove_file(path.join("db")).unwrap();
         std::fs::create_dir(path.join("db")).unwrap();
         let meta = Meta::open(&path, true, 5).unwrap();
-        assert_eq!(meta.verified_hour(PACK).unwrap(), None);
+        assert_eq!(meta.verified_hour(PACK), None);
         assert!(dir.path().join("meta.broken-1").is_dir());
+    }
+
+    #[test]
+    fn without_a_table_nothing_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), b"").unwrap();
+        let meta = Meta { table: open_table(&dir.path().join("file/meta")).ok() };
+        assert!(meta.table.is_none());
+        meta.set_verified_hour(PACK, 1);
+        assert_eq!(meta.verified_hour(PACK), None);
     }
 }

@@ -33,7 +33,6 @@ pub use self::disk::{
 pub use self::diskio::{DiskIo, RealDisk};
 pub use self::error::StoreError;
 pub use self::memory::MemoryStore;
-pub use self::meta::Meta;
 pub use self::pins::{PIN_NAME_LEN_MAX, Pin, PinMode, Pins};
 pub use self::repository::{OpenMode, RepoStat, Repository};
 

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use super::diskio::DiskIo;
-use super::journal::Journal;
+use super::journal::{self, Journal};
 use crate::block::{Cid, cid_from_bytes};
 
 /// Longest name of a pin in bytes (kubo's and the pinning service API's limit).
@@ -90,7 +90,7 @@ impl Pins {
             let record = Record::decode(&payload).ok_or_else(|| StoreError::Version {
                 path: path.to_owned(),
                 found: format!("with a record of type {}", payload.first().unwrap_or(&0)),
-                known: 1,
+                known: journal::VERSION,
             })?;
             state.apply(record);
         }

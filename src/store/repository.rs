@@ -16,19 +16,16 @@ use std::time::{Duration, SystemTime};
 use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
 
 use super::disk::rebuild::rebuild;
-use super::diskio::{RealDisk, replace, sync_parent};
+use super::diskio::{DiskIo, RealDisk, disk_usage, replace, sync_parent};
 use super::error::AtPath as _;
 use super::lock::RepositoryLock;
-use super::{
-    DiskOptions, DiskStore, Meta, Pins, Progress, RebuildReport, StoreError, VerifyReport,
-};
+use super::meta::Meta;
+use super::{DiskOptions, DiskStore, Pins, Progress, RebuildReport, StoreError, VerifyReport};
 
 /// Version of the directory's layout, in the file `version`.
 const VERSION: u32 = 1;
 /// Permission bits that let others write.
 const OTHERS_WRITE: u32 = 0o022;
-/// How deep the files of a repository lie, for counting the disk they use.
-const DEPTH_MAX: u32 = 4;
 
 /// What to do when there is no repository yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,8 +127,7 @@ impl Repository {
         let pins = Pins::open(&path.join("journal"), Arc::clone(&disk))?;
         let generation = pins.generation();
         let keep_meta = was_clean(path, generation)?;
-        let mark = format!("{} {generation}\n", boot_id()?);
-        replace(&*disk, &path.join("dirty"), &mut [IoSlice::new(mark.as_bytes())])?;
+        mark_dirty(path, &*disk, generation)?;
         let meta = Meta::open(&path.join("meta"), keep_meta, generation)?;
         let blocks = Arc::new(DiskStore::open(&path.join("packs"), options)?);
         Ok(Self { blocks, pins, meta, path: path.to_owned(), _lock: lock })
@@ -150,31 +146,32 @@ impl Repository {
     pub fn close(&self) -> Result<(), StoreError> {
         self.blocks.close()?;
         let generation = self.pins.generation() + 1;
-        self.meta.close(generation)?;
+        self.meta.close(generation);
         self.pins.close(generation)?;
         let dirty = self.path.join("dirty");
-        std::fs::remove_file(&dirty).at(&dirty)?;
-        sync_parent(&dirty)
+        match std::fs::remove_file(&dirty) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io(&dirty, error))
+            }
+            _ => sync_parent(&dirty),
+        }
     }
 
     /// Returns what the repository holds.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Meta`].
+    /// [`StoreError::Io`].
     pub fn stat(&self) -> Result<RepoStat, StoreError> {
         let stats = self.blocks.stats()?;
-        let mut verified = Vec::new();
-        for id in self.blocks.pack_ids() {
-            verified.push(self.meta.verified_hour(id)?);
-        }
-        let oldest = verified.into_iter().min().flatten();
+        let ids = self.blocks.pack_ids();
+        let oldest = ids.into_iter().map(|id| self.meta.verified_hour(id)).min().flatten();
         Ok(RepoStat {
             path: self.path.clone(),
             version: VERSION,
             blocks: stats.blocks,
             block_bytes: stats.bytes,
             packs: stats.packs,
-            disk_bytes: disk_usage(&self.path, DEPTH_MAX)?,
+            disk_bytes: disk_usage(&self.path)?,
             pins: self.pins.list().len() as u64,
             verified: oldest.map(|hour| {
                 SystemTime::UNIX_EPOCH + Duration::from_secs(hour.saturating_mul(3600))
@@ -188,15 +185,13 @@ impl Repository {
     /// `progress` is called after each block and may break off. Reading and writing go on.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Meta`]; damage is no error but in the report.
+    /// [`StoreError::Io`]; damage is no error but in the report.
     pub fn verify(
         &self,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<VerifyReport, StoreError> {
-        let mut order = Vec::new();
-        for id in self.blocks.pack_ids() {
-            order.push((self.meta.verified_hour(id)?, id));
-        }
+        let ids = self.blocks.pack_ids().into_iter();
+        let mut order: Vec<_> = ids.map(|id| (self.meta.verified_hour(id), id)).collect();
         order.sort_unstable();
         let mut report = VerifyReport::default();
         report.done.packs = order.len() as u64;
@@ -204,7 +199,7 @@ impl Repository {
             if self.blocks.verify_pack(id, &mut report, progress)?.is_break() {
                 break;
             }
-            self.meta.set_verified_hour(id, hour_now())?;
+            self.meta.set_verified_hour(id, hour_now());
         }
         Ok(report)
     }
@@ -286,6 +281,19 @@ fn was_clean(path: &Path, generation: u64) -> Result<bool, StoreError> {
     }
 }
 
+/// Notes that the repository is open. A disk too full for it may still be read: without the mark
+/// only metadata may be staler than it seems.
+fn mark_dirty(path: &Path, disk: &dyn DiskIo, generation: u64) -> Result<(), StoreError> {
+    let mark = format!("{} {generation}\n", boot_id()?);
+    match replace(disk, &path.join("dirty"), &mut [IoSlice::new(mark.as_bytes())]) {
+        Err(error @ StoreError::Full { .. }) => {
+            tracing::warn!(%error, "the repository is open for reading at least");
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
+
 /// Returns the kernel's name for the time since it was started.
 fn boot_id() -> Result<String, StoreError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
@@ -297,21 +305,6 @@ fn hour_now() -> u64 {
     now.map_or(0, |since| since.as_secs() / 3600)
 }
 
-/// Returns the bytes of disk below `dir`, as `du` counts them.
-fn disk_usage(dir: &Path, depth: u32) -> Result<u64, StoreError> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(dir).at(dir)? {
-        let entry = entry.at(dir)?;
-        // sled removes files of its own while this counts.
-        let Ok(metadata) = entry.metadata() else { continue };
-        bytes += metadata.blocks() * 512;
-        if metadata.is_dir() && depth > 1 {
-            bytes += disk_usage(&entry.path(), depth - 1)?;
-        }
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -320,6 +313,7 @@ mod tests {
 
     use super::*;
     use crate::block::{Block, HashFn, codecs};
+    use crate::store::faults::{Call, FaultyDisk};
     use crate::store::{BlockStore as _, PinMode};
 
     fn made() -> (tempfile::TempDir, PathBuf) {
@@ -412,7 +406,7 @@ mod tests {
             let stat = repository.stat().unwrap();
             assert_eq!((stat.blocks, stat.block_bytes, stat.packs, stat.pins), (1, 5000, 1, 1));
             assert!(stat.disk_bytes > 5000);
-            assert!(stat.verified.is_some(), "the same boot: metadata is kept");
+            assert!(stat.verified.is_some(), "the same boot: metadata is kept (clean: {clean})");
         }
     }
 
@@ -449,6 +443,21 @@ mod tests {
         assert_eq!(report.done.packs_done, 0);
         repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
         assert!(repository.stat().unwrap().verified.is_some());
+    }
+
+    #[test]
+    fn a_full_disk_can_be_opened_and_read() {
+        let (_dir, path) = made();
+        let repository = open(&path);
+        repository.blocks.put(&[block(1)]).unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        let disk = Arc::new(FaultyDisk::default());
+        disk.fail(Call::Write, 0, nix::libc::ENOSPC);
+        let options = DiskOptions { disk, ..DiskOptions::default() };
+        let repository = Repository::open_with(&path, OpenMode::Existing, options).unwrap();
+        assert_eq!(repository.blocks.get(block(1).cid()).unwrap(), Some(block(1)));
+        repository.close().unwrap();
     }
 
     #[test]

@@ -39,6 +39,14 @@ pub enum UnixfsError {
         /// The directory.
         cid: Box<Cid>,
     },
+    /// The entry is there, but its address has a longer digest than any that is accepted.
+    #[error("{cid}: the address of \"{}\" is refused: its digest is too long", name.escape_ascii())]
+    RefusedLink {
+        /// The directory.
+        cid: Box<Cid>,
+        /// The name.
+        name: Bytes,
+    },
     /// The path is below a mutable name, which has to be resolved first.
     #[error(
         "/ipns/{name} is a name that has to be resolved first; give the /ipfs path it stands for"

@@ -6,16 +6,14 @@ use super::PROMISES;
 
 #[test]
 fn memory() {
-    for (name, promise) in PROMISES {
-        println!("{name}");
+    for promise in PROMISES {
         promise(&MemoryStore::default());
     }
 }
 
 /// Runs the contract on a disk store, and again on what a new store finds in its directory.
 fn check_disk(options: &DiskOptions) {
-    for (name, promise) in PROMISES {
-        println!("{name}");
+    for promise in PROMISES {
         let dir = tempfile::tempdir().unwrap();
         let store = DiskStore::open(dir.path(), options.clone()).unwrap();
         promise(&store);
@@ -32,7 +30,7 @@ fn check_disk(options: &DiskOptions) {
                     .to_string_lossy()
                     .contains(&format!("{extension}.broken"))
             });
-            assert!(!broken, "{name}: a clean store needs no repair");
+            assert!(!broken, "a clean store needs no repair");
         }
         for entry in std::fs::read_dir(dir.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -41,7 +39,7 @@ fn check_disk(options: &DiskOptions) {
             }
         }
         let store = DiskStore::open(dir.path(), options.clone()).unwrap();
-        assert_eq!(store.stats().unwrap().blocks, before, "{name}: the packs tell it all");
+        assert_eq!(store.stats().unwrap().blocks, before, "the packs tell it all");
     }
 }
 

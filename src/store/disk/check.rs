@@ -1,12 +1,12 @@
 //! What is in the store, and whether it is still what it was.
 
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 
 use super::DiskStore;
 use crate::block::{Block, Cid};
 use crate::store::StoreError;
-use crate::store::error::AtPath as _;
+use crate::store::diskio::disk_usage;
 use crate::store::extent::{Extent, FileId, PackId};
 use crate::store::key::BlockKey;
 use crate::store::pack::section::parse_head;
@@ -69,22 +69,20 @@ impl DiskStore {
     /// # Errors
     /// [`StoreError::Io`] when the directory cannot be read.
     pub fn stats(&self) -> Result<DiskStats, StoreError> {
-        let packs = std::sync::Arc::clone(&self.packs.read());
+        let list = Arc::clone(&self.packs.read());
+        let packs = &list.packs;
         let mut stats = DiskStats { packs: packs.len() as u64, ..DiskStats::default() };
         for totals in packs.iter().map(|pack| pack.totals()) {
             stats.blocks += totals.blocks;
             stats.bytes += totals.bytes;
         }
-        let dir = self.files.dir();
-        for entry in std::fs::read_dir(dir).at(dir)? {
-            stats.disk_bytes += entry.and_then(|entry| entry.metadata()).at(dir)?.blocks() * 512;
-        }
+        stats.disk_bytes = disk_usage(self.files.dir())?;
         Ok(stats)
     }
 
     /// Returns the numbers of the packs, oldest first.
     pub(in crate::store) fn pack_ids(&self) -> Vec<PackId> {
-        self.packs.read().iter().map(|pack| pack.id()).collect()
+        self.packs.read().packs.iter().map(|pack| pack.id()).collect()
     }
 
     /// Reads and hashes every block of one pack, adding to `report`; a damaged copy is not served

@@ -1,10 +1,10 @@
 //! The store on a disk: packs, one writer at a time, readers that never wait for it.
 //!
-//! A look-up walks an immutable list of packs from the newest to the oldest; each answers from
-//! memory whether it has the key. The list is replaced as a whole when a pack is added or sealed,
-//! so readers hold a lock only long enough to clone an `Arc`. Nothing guards a reader against the
-//! removal of the block it is reading: instead it looks again after the read, and what it read
-//! counts only if the copy is still there.
+//! A look-up walks an immutable list of packs from the newest to the oldest; nearly all say from
+//! memory that they do not have the key. The list is replaced as a whole when a pack is added or
+//! sealed, so readers hold a lock only long enough to clone an `Arc`. Nothing guards a reader
+//! against the removal of the block it is reading: instead it looks again after the read, and what
+//! it read counts only if the copy is still there.
 
 mod check;
 mod commit;
@@ -32,6 +32,7 @@ use super::extent::PackId;
 use super::key::BlockKey;
 use super::memory::slice;
 use super::pack::files::PackFiles;
+use super::pack::filter::{Filter, Probe};
 use super::pack::{CopyState, Entry, Pack};
 use super::{BlockStore, StoreError};
 use crate::block::{Block, Cid};
@@ -63,8 +64,26 @@ impl Default for DiskOptions {
     }
 }
 
-/// Packs of pack files, oldest first.
-type PackList = Arc<Vec<Arc<Pack>>>;
+/// All packs, oldest first, and their filters side by side.
+#[derive(Debug, Default)]
+struct PackList {
+    packs: Vec<Arc<Pack>>,
+    filters: Vec<Filter>,
+}
+
+impl PackList {
+    fn new(packs: Vec<Arc<Pack>>) -> Arc<Self> {
+        let filters = packs.iter().map(|pack| pack.filter()).collect();
+        Arc::new(Self { packs, filters })
+    }
+
+    /// Returns the packs that may have a key, newest first.
+    fn candidates(&self, key: &BlockKey) -> impl Iterator<Item = &Arc<Pack>> {
+        let probe = Probe::of(&key.digest);
+        let all = self.packs.iter().zip(&self.filters).rev();
+        all.filter(move |(_, filter)| probe.passes(filter)).map(|(pack, _)| pack)
+    }
+}
 
 /// Blocks in pack files of one directory.
 ///
@@ -74,7 +93,7 @@ type PackList = Arc<Vec<Arc<Pack>>>;
 pub struct DiskStore {
     files: PackFiles,
     options: DiskOptions,
-    packs: RwLock<PackList>,
+    packs: RwLock<Arc<PackList>>,
     writer: Mutex<Writer>,
     /// One `fdatasync` at a time: an error is reported to one caller only, so a second call on the
     /// same file must not run before the first has said what it learnt.
@@ -118,9 +137,9 @@ impl DiskStore {
 
     /// Returns the newest good copy of a block, or a damaged one if there is nothing else.
     fn find(&self, key: &BlockKey) -> Option<Hit> {
-        let packs = Arc::clone(&self.packs.read());
+        let list = Arc::clone(&self.packs.read());
         let mut damaged = None;
-        for pack in packs.iter().rev() {
+        for pack in list.candidates(key) {
             match pack.find(key) {
                 None | Some((_, CopyState::Removed)) => {}
                 Some((entry, state)) => {
@@ -145,9 +164,9 @@ impl DiskStore {
 
     /// Returns the pack as it is now: it may have been sealed since `hit` was found.
     fn pack_now(&self, id: PackId) -> Option<Arc<Pack>> {
-        let packs = self.packs.read();
-        let at = packs.binary_search_by_key(&id, |pack| pack.id()).ok()?;
-        Some(Arc::clone(&packs[at]))
+        let list = self.packs.read();
+        let at = list.packs.binary_search_by_key(&id, |pack| pack.id()).ok()?;
+        Some(Arc::clone(&list.packs[at]))
     }
 
     fn is_still_here(&self, hit: &Hit) -> bool {

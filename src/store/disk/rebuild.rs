@@ -44,7 +44,7 @@ pub(in crate::store) fn rebuild(
 ) -> Result<RebuildReport, StoreError> {
     let files = PackFiles::new(dir);
     let ids = files.ids("car")?;
-    let mut next_id = ids.last().map_or(1, |id| id.0 + 1);
+    let mut next_id = files.unused_id()?;
     let mut report = RebuildReport::default();
     for &id in &ids {
         let found = rebuild_pack(&files, disk, id, &mut next_id, &mut report)?;

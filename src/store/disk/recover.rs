@@ -38,8 +38,7 @@ pub(super) fn open_packs(
 
 fn open_pack(files: &PackFiles, disk: &dyn DiskIo, id: PackId) -> Result<Pack, StoreError> {
     let path = files.pack(id);
-    let file = files.file(id)?;
-    let len = file.metadata().at(&path)?.len();
+    let len = std::fs::metadata(&path).at(&path)?.len();
     let tombs = tombs::load(&files.tombs(id))?;
     let sealed = open_index(&files.index(id), id, len)?;
     if let Some(sealed) = sealed.as_ref().filter(|sealed| sealed.pack_len < len) {
@@ -47,7 +46,7 @@ fn open_pack(files: &PackFiles, disk: &dyn DiskIo, id: PackId) -> Result<Pack, S
     }
     let pack = match sealed {
         Some(sealed) if sealed.pack_len == len => Pack::Sealed(sealed),
-        older => repair(files, disk, id, &file, older, &tombs)?,
+        older => repair(files, disk, id, older, &tombs)?,
     };
     apply(&pack, &tombs);
     Ok(pack)
@@ -72,20 +71,19 @@ fn repair(
     files: &PackFiles,
     disk: &dyn DiskIo,
     id: PackId,
-    file: &File,
     older: Option<SealedPack>,
     tombs: &HashSet<Tomb>,
 ) -> Result<Pack, StoreError> {
-    let path = files.pack(id);
+    let (path, file) = (files.pack(id), files.file(id)?);
     let len = file.metadata().at(&path)?.len();
     let (from, mut entries) = older.map_or((0, Vec::new()), |sealed| {
         let entries = sealed.entries().into_iter().map(|(entry, _)| entry).collect();
         (sealed.pack_len, entries)
     });
-    let found = scan(file, from, len, tombs).at(&path)?;
+    let found = scan(&file, from, len, tombs).at(&path)?;
     log_gaps(&path, &found);
     entries.extend_from_slice(&found.entries);
-    cut_and_index(files, disk, id, file, found.end, &entries)
+    cut_and_index(files, disk, id, &file, found.end, &entries)
 }
 
 /// Cuts a pack at `end`, makes it durable and gives it an index file.

@@ -311,6 +311,24 @@ fn a_full_disk_at_open_still_reads() {
 }
 
 #[test]
+fn restarts_on_a_full_disk_leave_no_trail_of_packs() {
+    let fixture = Fixture::new();
+    for _ in 0..3 {
+        let store = fixture.open();
+        fixture.disk.fail(Call::Write, 0, ENOSPC);
+        assert!(matches!(store.put(&blocks(0..1)), Err(StoreError::Full { .. })));
+        drop(store);
+        fixture.disk.fail(Call::Write, 0, ENOSPC);
+        assert_eq!(fixture.open().stats().unwrap().packs, 1);
+        fixture.disk.heal();
+    }
+    let store = fixture.open();
+    store.put(&blocks(0..4)).unwrap();
+    store.close().unwrap();
+    check_here(&fixture.open(), 0..4);
+}
+
+#[test]
 fn what_was_removed_stays_removed() {
     let fixture = Fixture::filled();
     let store = fixture.open();
@@ -335,6 +353,22 @@ fn what_was_removed_stays_removed() {
     drop(store);
     rebuild(fixture.dir.path());
     check_here(&fixture.open(), 0..7);
+}
+
+#[test]
+fn a_tombstone_beyond_the_end_buries_nothing_that_comes_later() {
+    let fixture = Fixture::filled();
+    let pack = fixture.path("0000000003.car");
+    let before = std::fs::read(&pack).unwrap();
+    let store = fixture.open();
+    store.put(&blocks(8..9)).unwrap();
+    store.remove(block(8).cid()).unwrap();
+    drop(store);
+    std::fs::write(&pack, before).unwrap();
+    let store = fixture.open();
+    store.put(&blocks(8..9)).unwrap();
+    store.close().unwrap();
+    check_here(&fixture.open(), 0..9);
 }
 
 #[test]

@@ -54,21 +54,29 @@ impl DiskStore {
     /// Takes over the packs found at start; the last goes on being written unless it is full.
     pub(super) fn resume(&self, mut packs: Vec<Arc<Pack>>) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
-        writer.next_id = packs.last().map_or(1, |pack| pack.id().0 + 1);
-        if let Some(Pack::Sealed(last)) = packs.last().map(Arc::as_ref)
-            && last.pack_len < self.options.pack_len_max
-            && last.entries().len() < self.options.pack_blocks_max
-        {
-            let (id, len, entries) = (last.id, last.pack_len, last.entries());
+        writer.next_id = self.files.unused_id()?;
+        if let Some(last) = packs.pop_if(|last| self.has_room(last)) {
+            let (id, len, entries) = (last.id(), last.covered_len(), last.entries());
             let blocks = entries.len();
             let pack = Arc::new(OpenPack::new(id, len, entries));
             let file = self.files.file(id)?;
-            packs.pop();
             packs.push(Arc::new(Pack::Open(Arc::clone(&pack))));
             writer.active = Some(Active { pack, file, len, blocks, written_back: len });
         }
-        *self.packs.write() = Arc::new(packs);
+        *self.packs.write() = PackList::new(packs);
         Ok(())
+    }
+
+    /// Tells whether a pack found at start can go on being written.
+    ///
+    /// Not if a tombstone waits beyond its end, where it would bury what comes to lie there: no
+    /// crash leaves that, but a copy of files that were in use may.
+    fn has_room(&self, pack: &Pack) -> bool {
+        let (id, len) = (pack.id(), pack.covered_len());
+        let tombs = tombs::load(&self.files.tombs(id));
+        len < self.options.pack_len_max
+            && pack.entries().len() < self.options.pack_blocks_max
+            && tombs.is_ok_and(|tombs| tombs.iter().all(|tomb| tomb.start < len))
     }
 
     /// Appends the blocks that are not here yet.
@@ -241,10 +249,10 @@ impl DiskStore {
     }
 
     fn edit_packs(&self, edit: impl FnOnce(&mut Vec<Arc<Pack>>)) {
-        let mut packs = self.packs.write();
-        let mut list = Vec::clone(&packs);
-        edit(&mut list);
-        *packs = PackList::new(list);
+        let mut list = self.packs.write();
+        let mut packs = list.packs.clone();
+        edit(&mut packs);
+        *list = PackList::new(packs);
     }
 
     /// Returns the number of puts so far and the pack that holds the last of them.
@@ -270,8 +278,8 @@ impl DiskStore {
                 return Err(StoreError::Closed);
             }
             self.settle(&mut writer)?;
-            let packs = Arc::clone(&self.packs.read());
-            for pack in packs.iter() {
+            let list = Arc::clone(&self.packs.read());
+            for pack in list.candidates(key) {
                 let Some((entry, state)) = pack.find(key) else { continue };
                 if state != CopyState::Removed {
                     let tomb = Tomb { key: *key, start: entry.start };
@@ -292,8 +300,12 @@ impl DiskStore {
     /// Stops writing for good: commits, and leaves an index that covers all of the active pack.
     ///
     /// # Errors
-    /// As [`crate::store::BlockStore::commit`]; the store is closed in any case.
+    /// As [`crate::store::BlockStore::commit`]; the store is closed in any case, and says so the
+    /// second time.
     pub fn close(&self) -> Result<(), StoreError> {
+        if self.writer.lock().stopped {
+            return Err(StoreError::Closed);
+        }
         let committed = self.group_commit();
         let mut writer = self.writer.lock();
         writer.stopped = true;

@@ -2,14 +2,16 @@
 //!
 //! The file is a header and sorted entries of fixed length, checksummed as a whole, written once
 //! and mapped. It covers the first `pack_len` bytes of its pack, all of which were durable before
-//! it was written. In memory a sealed pack keeps 2.5 bytes per block: a table from the digest's top
-//! bits to a position, and 16 more bits of each digest. A look-up of a block that is not in the
-//! pack touches two cache lines and no page of the file, except once in about 8,000 times.
+//! it was written. In memory a sealed pack keeps about 5 bytes per block: a filter, a table from the
+//! digest's top bits to a position, 16 more bits of each digest, and what is known of each copy. A
+//! look-up of a block that is not in the pack touches no page of the file, except once in about
+//! 250,000 times.
 
 use std::fs::File;
 use std::io::IoSlice;
 use std::path::Path;
 
+use super::filter::{self, Filter};
 use super::{CopyState, Entry, StateCell, Totals};
 use crate::store::StoreError;
 use crate::store::diskio::{DiskIo, replace};
@@ -43,6 +45,7 @@ pub(in crate::store) struct SealedPack {
     /// Bits 32..48 of each digest, in the order of the entries.
     prints: Box<[u16]>,
     states: Box<[StateCell]>,
+    pub(super) filter: Filter,
 }
 
 /// Why an index file is of no use.
@@ -147,8 +150,9 @@ impl SealedPack {
             starts: Box::default(),
             prints: Box::default(),
             states: Box::default(),
+            filter: Filter::default(),
         };
-        sealed.fill_filter();
+        sealed.fill_tables();
         Ok(sealed)
     }
 
@@ -200,7 +204,7 @@ impl SealedPack {
         (self.starts.len() - 1).ilog2()
     }
 
-    fn fill_filter(&mut self) {
+    fn fill_tables(&mut self) {
         let count = self.raw().len();
         let bits = (count >> BUCKET_BITS).checked_ilog2().unwrap_or(0);
         let mut starts = vec![0_u32; (1 << bits) + 1];
@@ -215,6 +219,7 @@ impl SealedPack {
         }
         self.starts = starts.into();
         self.prints = prints.into();
+        self.filter = filter::build(self.raw().iter().map(|raw| decode(raw).key), count);
         self.states = std::iter::repeat_with(StateCell::default).take(count).collect();
     }
 }
@@ -278,7 +283,7 @@ mod tests {
 
     fn entry(n: u32) -> Entry {
         let digest = sha2::Sha256::digest(n.to_be_bytes()).into();
-        let key = BlockKey { digest, derived: n % 5 == 0 };
+        let key = BlockKey { digest, derived: n.is_multiple_of(5) };
         Entry { key, start: 100 * u64::from(n), head_len: 38, len: n % 60 }
     }
 

@@ -4,9 +4,10 @@
 //! hash table) or sealed (a mapped index file and a small filter). Both answer the same three
 //! questions: where is this key, is its copy still good, what is in here. No I/O on packs happens
 //! in this file: `files` opens and reads, `scan` finds sections, `index` and `tombs` are the two
-//! sidecars.
+//! sidecars, `filter` sorts packs out before they are asked.
 
 pub(super) mod files;
+pub(super) mod filter;
 pub(super) mod index;
 pub(super) mod open;
 pub(super) mod scan;
@@ -17,6 +18,7 @@ mod window;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use self::filter::Filter;
 use self::index::SealedPack;
 use self::open::OpenPack;
 use super::extent::{Extent, FileId, PackId};
@@ -105,6 +107,22 @@ impl Pack {
         match self {
             Self::Open(pack) => pack.id,
             Self::Sealed(pack) => pack.id,
+        }
+    }
+
+    /// Returns how many bytes of the file are durable and in the index.
+    pub(super) fn covered_len(&self) -> u64 {
+        match self {
+            Self::Open(pack) => pack.durable_len(),
+            Self::Sealed(pack) => pack.pack_len,
+        }
+    }
+
+    /// Returns what sorts out most keys that are not in this pack.
+    pub(super) fn filter(&self) -> Filter {
+        match self {
+            Self::Open(_) => Filter::default(),
+            Self::Sealed(pack) => Filter::clone(&pack.filter),
         }
     }
 

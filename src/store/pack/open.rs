@@ -56,6 +56,10 @@ impl OpenPack {
         self.durable_len.fetch_max(len, Ordering::AcqRel);
     }
 
+    pub(super) fn durable_len(&self) -> u64 {
+        self.durable_len.load(Ordering::Acquire)
+    }
+
     pub(in crate::store) fn refuse(&self) {
         self.refused.store(true, Ordering::Release);
     }
@@ -66,7 +70,7 @@ impl OpenPack {
 
     /// Forgets what lies beyond the durable length and returns its keys.
     pub(in crate::store) fn forget_undurable(&self) -> Vec<BlockKey> {
-        let durable_len = self.durable_len.load(Ordering::Acquire);
+        let durable_len = self.durable_len();
         let lost = self
             .copies
             .write()

@@ -17,9 +17,10 @@ use super::window::Window;
 use crate::block::{Block, Cid};
 use crate::store::key::BlockKey;
 
-/// Most bytes that one scan hashes while searching for a section after a damaged length: about a
-/// second of work. Blocks can be made of false heads, each of which costs a hash.
-const SEARCH_HASHED_MAX: u64 = 1024 * 1024 * 1024;
+/// Most bytes that one scan hashes while searching for a section after a damaged length: as many as
+/// a pack has, so that a search at most doubles the work. Blocks can be made of false heads, each
+/// of which costs a hash.
+const SEARCH_HASHED_MAX: u64 = 256 * 1024 * 1024;
 
 /// Bytes of a pack that are no whole section.
 #[derive(Debug, Clone, PartialEq, Eq)]

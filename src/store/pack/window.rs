@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use crate::sys::disk::is_bad_sector;
+
 /// Bytes read at once: large enough for sequential speed, more than the longest section.
 const WINDOW_LEN: usize = 4 * 1024 * 1024;
 /// What is given up at once around a bad sector, in bytes.
@@ -66,10 +68,6 @@ impl<'a> Window<'a> {
     }
 }
 
-fn is_bad_sector(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(nix::libc::EIO)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,7 +75,7 @@ mod tests {
     #[test]
     fn the_view_moves_both_ways_and_stops_at_the_end() {
         let file = tempfile::tempfile().unwrap();
-        let content: Vec<u8> = (0..WINDOW_LEN + 5000).map(|n| (n % 251) as u8).collect();
+        let content: Vec<u8> = (0..=250).cycle().take(WINDOW_LEN + 5000).collect();
         file.write_all_at(&content, 0).unwrap();
         let mut window = Window::new(&file, content.len() as u64);
         for (offset, len) in

@@ -59,7 +59,7 @@ impl From<PbLink<'_>> for DirEntry {
 /// the directory is here, proved, and lacks the name.
 ///
 /// # Errors
-/// [`UnixfsError::NotADirectory`], [`UnixfsError::Dag`]; for a malformed sharded directory
+/// [`UnixfsError::NotADirectory`], [`UnixfsError::Dag`], [`UnixfsError::RefusedLink`]; for a malformed sharded directory
 /// [`UnixfsError::WrongBucket`], [`UnixfsError::Shard`] and [`UnixfsError::TooDeep`].
 pub async fn lookup(dag: &Dag, dir: &Cid, name: &[u8]) -> Result<Option<DirEntry>, UnixfsError> {
     let not_a_directory = || UnixfsError::NotADirectory { cid: Box::new(*dir) };
@@ -68,6 +68,10 @@ pub async fn lookup(dag: &Dag, dir: &Cid, name: &[u8]) -> Result<Option<DirEntry
     }
     let node = dag.node(dir).await?;
     match &*node {
+        Node::Directory(block) if block.is_refused(name) => Err(UnixfsError::RefusedLink {
+            cid: Box::new(*dir),
+            name: Bytes::copy_from_slice(name),
+        }),
         Node::Directory(block) => Ok(block.get(name).map(DirEntry::from)),
         Node::Shard(_) => hamt::lookup(dag, dir, node, name).await,
         _ => Err(not_a_directory()),

@@ -45,7 +45,7 @@ impl Bench {
             if piece.is_empty() {
                 return Ok(all);
             }
-            assert!(piece.len() <= max);
+            assert!(piece.len() <= max && piece[0].0 > from, "a listing goes on");
             all.extend(piece);
         }
     }
@@ -287,15 +287,59 @@ fn shards_of_one_directory_are_of_one_kind() {
     assert_eq!(bench.list_all(&empty, 1).unwrap(), [], "an empty root is an empty directory");
 }
 
-/// `h63` of two names whose hashes agree in all bits but the last cannot be found in a test, but
-/// the ends of the order can: both lie in places that are shared on purpose.
+/// Returns a legal name with this hash: murmur3 of one block of 16 bytes runs backwards, so a
+/// stranger can make any two names share a place.
+fn name_with_hash(hash: u64) -> Vec<u8> {
+    /// Finds the inverse of an odd number modulo 2⁶⁴ by Newton's method.
+    fn inverse(odd: u64) -> u64 {
+        (0..6).fold(odd, |x, _| x.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(x))))
+    }
+    fn unfinish(mut hash: u64) -> u64 {
+        hash = (hash ^ hash >> 33).wrapping_mul(inverse(0xc4ce_b9fe_1a85_ec53));
+        hash = (hash ^ hash >> 33).wrapping_mul(inverse(0xff51_afd7_ed55_8ccd));
+        hash ^ hash >> 33
+    }
+    let (c1, c2) = (inverse(0x87c3_7b91_1142_53d5), inverse(0x4cf5_ad43_2745_937f));
+    let names = (1_u64..).map(|free| {
+        let (sum, sum2) = (unfinish(hash.wrapping_sub(free)), unfinish(free));
+        let h2 = sum2.wrapping_sub(sum);
+        let h1 = sum.wrapping_sub(h2) ^ 16;
+        let mixed = (h2 ^ 16).wrapping_sub(0x3849_5ab5).wrapping_mul(inverse(5));
+        let k2 = mixed.wrapping_sub(h1).rotate_right(31).wrapping_mul(c1).rotate_right(33);
+        let mixed = h1.wrapping_sub(0x52dc_e729).wrapping_mul(inverse(5)).rotate_right(27);
+        let k1 = mixed.wrapping_mul(c2).rotate_right(31);
+        [k1.wrapping_mul(c1).to_le_bytes(), k2.wrapping_mul(c2).to_le_bytes()].concat()
+    });
+    let name = names.into_iter().find(|name| crate::codec::node::name_is_legal(name)).unwrap();
+    assert_eq!(name_hash(&name), hash);
+    name
+}
+
 #[test]
-fn the_ends_of_the_order_are_places_too() {
-    use crate::unixfs::hamt::place;
-    let check = |hash: u64, number: u64| assert_eq!(place(hash).to_u64(), number, "{hash:x}");
-    check(0, 3);
-    check(7, 3);
-    check(8, 4);
-    check(u64::MAX, (1 << 63) - 1);
-    check(u64::MAX - 2, (1 << 63) - 2);
+fn two_names_in_one_place_are_found_and_never_left_out_in_silence() {
+    for (one, other, is_one_place) in [
+        (0x1234_5678_9abc_def0, 0x1234_5678_9abc_def1, true),
+        (0x1234_5678_9abc_def1, 0x1234_5678_9abc_def2, false),
+        (0, 7, true),
+        (7, 8, false),
+        (u64::MAX - 1, u64::MAX, true),
+        (u64::MAX - 2, u64::MAX, false),
+    ] {
+        let mut builder = DagBuilder::new();
+        let mut entries = numbered(&mut builder, 20);
+        let leaf = builder.raw("x");
+        entries.extend([one, other].map(|hash| (name_with_hash(hash), leaf)));
+        let dir = builder.sharded(&entries, 256);
+        let bench = bench(builder);
+        for name in entries.keys() {
+            assert!(bench.lookup(&dir, name).unwrap().is_some());
+        }
+        for max in [1, 2, 5, 100] {
+            match bench.list_all(&dir, max) {
+                Ok(all) => assert!(!is_one_place && all.len() == 22, "{one:x} in {max}s"),
+                Err(UnixfsError::SamePlace { .. }) => assert!(is_one_place, "{one:x} in {max}s"),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
 }

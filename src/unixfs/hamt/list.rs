@@ -3,7 +3,7 @@
 //! That order is the order of the trie, so a cookie is a place among the hashes: the listing goes
 //! on at any of them by going down one path. Hashes have 64 bits and cookies 63, less a few
 //! values, so two names may share a place; honest directories of a hundred million names have such
-//! a pair once in ten thousand, hostile ones always. Rather than ever leaving a name out, listing
+//! a pair once in two thousand, hostile ones always. Rather than ever leaving a name out, listing
 //! such a directory is an error.
 
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const LINKS_BEFORE_YIELD: usize = 4096;
 
 /// Returns the place of a hash in the listing: the order of hashes, without the values that mean
 /// the start.
-pub(in crate::unixfs) fn place(hash: u64) -> Cookie {
+fn place(hash: u64) -> Cookie {
     Cookie::from((hash >> 1).clamp(Cookie::START.to_u64() + 1, (1 << 63) - 1))
 }
 

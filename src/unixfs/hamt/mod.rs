@@ -14,8 +14,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub(super) use self::list::list;
-#[cfg(test)]
-pub(super) use self::list::place;
 use self::murmur3::name_hash;
 use super::{DirEntry, UnixfsError};
 use crate::block::Cid;

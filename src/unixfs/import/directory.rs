@@ -5,12 +5,12 @@
 use bytes::Bytes;
 
 use super::error::ImportError;
-use super::murmur3::murmur3_x64_64;
 use super::nodes::{BlockSink, Child, Nodes, link};
 use super::profile::{HamtEstimate, Profile};
 use crate::codec::dag_pb::{PbLink, encoded_link_len};
 use crate::codec::node::{HAMT_HASH, Metadata, prefix_len};
 use crate::codec::unixfs::{Kind, UnixFs};
+use crate::unixfs::name_hash;
 
 /// A name and what it stands for.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) fn build(
         UnixFs { mode: metadata.mode, mtime: metadata.mtime, ..UnixFs::new(Kind::Directory) };
     if needs_shards(nodes.profile(), entries, &message) {
         let mut slots: Vec<_> =
-            entries.iter().map(|entry| (murmur3_x64_64(&entry.name), entry)).collect();
+            entries.iter().map(|entry| (name_hash(&entry.name), entry)).collect();
         slots.sort_unstable_by_key(|&(hash, entry)| (hash, &entry.name));
         let mut shards = Shards { nodes, path, out };
         return shards.build(&slots, 0, metadata);

@@ -172,3 +172,78 @@ impl Trickle {
         put(self.nodes.inner(&self.edge[0].children, metadata)?, out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::block::Cid;
+    use crate::unixfs::import::Profile;
+
+    fn nodes(layout: Layout, links_max: usize) -> Nodes {
+        Nodes::new(Arc::new(Profile { layout, links_max, ..Profile::default() }))
+    }
+
+    fn leaves(nodes: &Nodes, count: usize) -> Vec<Child> {
+        let leaf = |n: usize| nodes.leaf(Bytes::from(n.to_string())).unwrap().child;
+        (0..count).map(leaf).collect()
+    }
+
+    fn inner(nodes: &Nodes, children: &[Child]) -> Child {
+        nodes.inner(children, Metadata::default()).unwrap().child
+    }
+
+    fn check(nodes: &Nodes, leaves: &[Child], want: Cid) {
+        let mut dag = FileDag::new(nodes.clone());
+        let mut blocks = Vec::new();
+        for leaf in leaves {
+            dag.push(*leaf, &mut blocks).unwrap();
+        }
+        let root = dag.finish(Metadata::default(), &mut blocks).unwrap();
+        assert_eq!(root.cid, want, "{} leaves", leaves.len());
+    }
+
+    /// The rule by the letter: pack a whole level, then the next, until one node is left.
+    #[test]
+    fn balanced_packs_level_by_level() {
+        for links_max in [2, 3, 10] {
+            let nodes = nodes(Layout::Balanced, links_max);
+            for count in 1..=120 {
+                let leaves = leaves(&nodes, count);
+                let mut level = leaves.clone();
+                while level.len() > 1 {
+                    level = level.chunks(links_max).map(|row| inner(&nodes, row)).collect();
+                }
+                check(&nodes, &leaves, level[0].cid);
+            }
+        }
+    }
+
+    /// The rule by the letter: leaves first, then sub-trees of depth 1, 2, … four times each.
+    fn trickle(nodes: &Nodes, leaves: &mut &[Child], depth_max: usize) -> Child {
+        let direct = leaves.len().min(nodes.profile().links_max);
+        let mut children = leaves.split_off(..direct).unwrap().to_vec();
+        for depth in 1..depth_max {
+            for _ in 0..4 {
+                if !leaves.is_empty() {
+                    children.push(trickle(nodes, leaves, depth));
+                }
+            }
+        }
+        inner(nodes, &children)
+    }
+
+    #[test]
+    fn trickle_nests_deeper_and_deeper() {
+        for links_max in [2, 3, 10] {
+            let nodes = nodes(Layout::Trickle, links_max);
+            for count in (0..=60).chain([500, 1000]) {
+                let leaves = leaves(&nodes, count);
+                check(&nodes, &leaves, trickle(&nodes, &mut &leaves[..], 20).cid);
+            }
+        }
+    }
+}

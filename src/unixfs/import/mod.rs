@@ -7,9 +7,9 @@
 
 mod chunk;
 mod directory;
+mod dirs;
 mod error;
 mod layout;
-mod murmur3;
 mod nodes;
 mod options;
 mod output;
@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::chunk::{CHUNK_LEN_MAX, Chunker, ChunkerError};
+pub use self::dirs::DEPTH_MAX;
 pub use self::error::ImportError;
 pub use self::options::{
     Follow, ImportOptions, ImportedRoot, MetadataRules, Progress, ProgressFn, Selection,
@@ -31,9 +32,9 @@ pub use self::options::{
 pub use self::profile::{
     AddressFlags, HamtEstimate, INLINE_LIMIT_DEFAULT, LINKS_MAX_LIMIT, Layout, Profile,
 };
-pub use self::tree::{DEPTH_MAX, TreeBuilder};
+pub use self::tree::TreeBuilder;
 
-use self::tree::TOP;
+use self::dirs::TOP;
 use self::walk::{Step, Walk, ignore_rules};
 use crate::codec::node::Metadata;
 use crate::store::BlockStore;

@@ -85,7 +85,7 @@ impl Nodes {
                 mtime: metadata.mtime,
                 ..UnixFs::new(kind)
             };
-            self.pb(&[], &message)?
+            self.block(codecs::DAG_PB, message.encode_node().into())?
         };
         Ok(made(block, file_len, 0))
     }

@@ -3,10 +3,14 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use super::error::ImportError;
 use super::profile::Profile;
 use crate::block::Cid;
 use crate::codec::node::Metadata;
 use crate::codec::unixfs::{MODE_MASK, Mtime};
+
+/// Nanoseconds beyond a second (spec 03 §3).
+const NANOS_MAX: u32 = 999_999_999;
 
 /// Which symbolic links are replaced by what they lead to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,12 +58,27 @@ impl MetadataRules {
     }
 
     /// Returns what is stored for a file or directory whose own metadata is `own`. As in kubo a
-    /// mode of 0 is not stored.
+    /// mode of 0 is not stored; nor is a time that a reader would take for malformed.
     pub(super) fn of(&self, own: Metadata) -> Metadata {
         let mode = self.mode.or(own.mode.filter(|_| self.preserve_mode));
         Metadata {
             mode: mode.map(|mode| mode & MODE_MASK).filter(|&mode| mode != 0),
-            mtime: self.mtime.or(own.mtime.filter(|_| self.preserve_mtime)),
+            mtime: self
+                .mtime
+                .or(own.mtime.filter(|time| self.preserve_mtime && time.nanos <= NANOS_MAX)),
+        }
+    }
+
+    /// Checks what the caller gave.
+    ///
+    /// # Errors
+    /// [`ImportError::Setting`] names the range.
+    pub(super) fn check(&self) -> Result<(), ImportError> {
+        match self.mtime {
+            Some(Mtime { nanos, .. }) if nanos > NANOS_MAX => {
+                Err(ImportError::Setting(format!("--mtime-nsecs is at most {NANOS_MAX}")))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -18,7 +18,7 @@ use super::nodes::{Made, Nodes};
 /// Bytes of a file that are read, cut and hashed as one job, unless one chunk is longer.
 pub(super) const PIECE_LEN: usize = 1024 * 1024;
 /// Leaves of a hole that one job stands for: they cost next to nothing, but their list does.
-const HOLE_LEAVES_MAX: u64 = 1024;
+const HOLE_LEAVES_MAX: usize = 1024;
 /// Unit in bytes of `st_blocks`, whatever the filesystem (stat(2)).
 const STAT_BLOCK_LEN: u64 = 512;
 
@@ -180,25 +180,19 @@ impl Ranges {
         if self.at >= end {
             return Ok(None);
         }
-        let chunk_len = self.chunk_len as u64;
         if self.source.sparse {
             let hole = self.source.data_from(self.at).min(end).saturating_sub(self.at);
-            let count = (hole / chunk_len).min(HOLE_LEAVES_MAX);
+            let count = at_most(HOLE_LEAVES_MAX, hole / self.chunk_len as u64);
             if count > 0 {
-                self.at += count * chunk_len;
-                let count = usize::try_from(count).unwrap_or_default();
+                self.at += (count * self.chunk_len) as u64;
                 return Ok(Some(Piece::Repeat { made: Box::new(self.zeros()?), count }));
             }
         }
-        let len = (chunk_len * (PIECE_LEN as u64 / chunk_len).max(1)).min(end - self.at);
+        let chunk_len = self.chunk_len;
+        let len = at_most(chunk_len * (PIECE_LEN / chunk_len).max(1), end - self.at);
         let offset = self.at;
-        self.at += len;
-        Ok(Some(Piece::Range {
-            source: Arc::clone(&self.source),
-            offset,
-            len: usize::try_from(len).unwrap_or_default(),
-            chunk_len: self.chunk_len,
-        }))
+        self.at += len as u64;
+        Ok(Some(Piece::Range { source: Arc::clone(&self.source), offset, len, chunk_len }))
     }
 
     fn zeros(&mut self) -> Result<Made, ImportError> {
@@ -209,4 +203,8 @@ impl Ranges {
         self.zeros = Some(made.clone());
         Ok(made)
     }
+}
+
+fn at_most(max: usize, value: u64) -> usize {
+    usize::try_from(value).map_or(max, |value| value.min(max))
 }

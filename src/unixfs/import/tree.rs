@@ -1,10 +1,9 @@
-//! Entries in any order → directories, bottom-up.
+//! Entries in any order → blocks, bottom-up.
 //!
-//! Files are hashed by threads while the caller goes on; each directory is built as soon as it is
-//! closed and its last entry is known. What is in memory: the entries of directories that are not
-//! built yet, and the jobs in flight.
+//! Small files are hashed whole by threads while the caller goes on; each directory is built as
+//! soon as it is closed and its last entry has a result. What is in memory: the entries of
+//! directories that are not built yet, and the jobs in flight.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Read};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use bytes::Bytes;
 
 use super::chunk::{CHUNK_LEN_MAX, Chunker, Segments};
 use super::directory::{self, Entry};
+use super::dirs::{DirId, Dirs, TOP, text};
 use super::error::ImportError;
 use super::layout::FileDag;
 use super::nodes::{BlockSink, Child, Made, Nodes};
@@ -23,41 +23,11 @@ use super::profile::Layout;
 use super::source::{PIECE_LEN, Piece, Ranges, Source, Stamp};
 use super::workers::{InFlight, Workers};
 use crate::block::Block;
-use crate::codec::node::{Metadata, SYMLINK_LEN_MAX, name_is_legal};
+use crate::codec::node::{Metadata, SYMLINK_LEN_MAX};
 use crate::store::BlockStore;
 
-/// Directories inside each other: what the shortest names allow in a path of `PATH_MAX` (4,096)
-/// bytes, so that no real tree is refused and a hostile stream of entries is.
-pub const DEPTH_MAX: usize = 2048;
-
-/// A directory of the tree that is being built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct DirId(u64);
-
-/// Holds the arguments; the wrapping directory if there is one.
-pub(super) const TOP: DirId = DirId(0);
-
-#[derive(Debug)]
-struct Dir {
-    parent: DirId,
-    name: Box<[u8]>,
-    depth: usize,
-    metadata: Metadata,
-    entries: BTreeMap<Box<[u8]>, Slot>,
-    /// Entries that are not built yet.
-    unfinished: usize,
-    /// More entries may come.
-    open: bool,
-    /// An entry was given, even if an empty directory that is left out.
-    used: bool,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Pending,
-    Directory(DirId),
-    Done(Child),
-}
+/// A reserved name.
+type Place = (DirId, Box<[u8]>);
 
 /// A file's blocks, root last.
 #[derive(Debug)]
@@ -73,17 +43,15 @@ pub struct TreeBuilder<'p> {
     workers: Workers,
     output: Output,
     progress: ProgressFn<'p>,
-    dirs: HashMap<DirId, Dir>,
-    dirs_made: u64,
-    files: InFlight<(DirId, Box<[u8]>), Built>,
+    dirs: Dirs,
+    small_files: InFlight<Place, Built>,
     total_bytes: u64,
     roots: Vec<ImportedRoot>,
 }
 
 impl std::fmt::Debug for TreeBuilder<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut text = f.debug_struct("TreeBuilder");
-        text.field("options", &self.options).field("open", &self.dirs.len()).finish_non_exhaustive()
+        f.debug_struct("TreeBuilder").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -91,50 +59,35 @@ impl<'p> TreeBuilder<'p> {
     /// Starts an import into `store`, or into nothing to learn the CIDs only.
     ///
     /// # Errors
-    /// [`ImportError::Setting`] and [`ImportError::Chunker`] when the profile is out of range.
+    /// [`ImportError::Setting`] and [`ImportError::Chunker`] when the options are out of range.
     pub fn new(
         options: &ImportOptions,
         store: Option<Arc<dyn BlockStore>>,
         progress: ProgressFn<'p>,
     ) -> Result<Self, ImportError> {
         options.profile.check()?;
-        let top = Dir {
-            parent: TOP,
-            name: Box::default(),
-            depth: 0,
-            metadata: options.metadata.of(Metadata::default()),
-            entries: BTreeMap::new(),
-            unfinished: 0,
-            open: true,
-            used: true,
-        };
+        options.metadata.check()?;
         Ok(Self {
             nodes: Nodes::new(Arc::new(options.profile.clone())),
             workers: Workers::new(options.threads),
             output: Output::new(store),
             progress,
-            dirs: HashMap::from([(TOP, top)]),
-            dirs_made: 0,
-            files: InFlight::new(),
+            dirs: Dirs::new(options.metadata.of(Metadata::default())),
+            small_files: InFlight::new(),
             total_bytes: 0,
             roots: Vec::new(),
             options: options.clone(),
         })
     }
 
-    /// Adds a directory; those above it that were not given are made without metadata. Given
-    /// twice it is one directory.
+    /// Adds a directory; those above it that are never given have no metadata. Given twice it is
+    /// one directory.
     ///
     /// # Errors
     /// [`ImportError::Name`], [`ImportError::TooDeep`], or [`ImportError::Duplicate`] when a file
     /// has this path.
     pub fn directory(&mut self, path: &[u8], own: Metadata) -> Result<(), ImportError> {
-        let (dir, name) = self.locate(path)?;
-        let id = self.find_or_make(dir, name)?;
-        if let Some(dir) = self.dirs.get_mut(&id) {
-            dir.metadata = self.options.metadata.of(own);
-        }
-        Ok(())
+        self.dirs.make_path(path, self.options.metadata.of(own))
     }
 
     /// Adds a symbolic link.
@@ -148,7 +101,7 @@ impl<'p> TreeBuilder<'p> {
         target: &[u8],
         own: Metadata,
     ) -> Result<(), ImportError> {
-        let (dir, name) = self.locate(path)?;
+        let (dir, name) = self.dirs.locate(path)?;
         self.symlink_in(dir, name, target, own)
     }
 
@@ -165,32 +118,25 @@ impl<'p> TreeBuilder<'p> {
     ) -> Result<(), ImportError> {
         let metadata = self.options.metadata.of(own);
         let failed = |source| ImportError::Stream { name: text(path), source };
-        let slot = if path.is_empty() {
-            None
-        } else {
-            let (dir, name) = self.locate(path)?;
-            self.reserve(dir, name)?;
-            Some((dir, name.into()))
-        };
+        let place = self.place(path)?;
         let mut head = Vec::new();
         let head_max = CHUNK_LEN_MAX as u64 + 1;
         (&mut content).take(head_max).read_to_end(&mut head).map_err(failed)?;
         if head.len() <= CHUNK_LEN_MAX {
             let nodes = self.nodes.clone();
             let job = move || whole(&nodes, head.into(), metadata);
-            match slot {
-                Some(slot) => self.give(slot, job),
+            return match place {
+                Some(place) => self.give(place, job),
                 None => self.nameless(job()?),
-            }
-        } else {
-            let chunker = self.options.profile.chunker;
-            let mut segments = Segments::new(Cursor::new(head).chain(content), chunker);
-            let pieces = || chunks(segments.next_batch(PIECE_LEN).map_err(failed));
-            let root = self.big(path, pieces, metadata)?;
-            match slot {
-                Some((dir, name)) => self.finished(dir, &name, root),
-                None => self.nameless(Built { blocks: Vec::new(), root }),
-            }
+            };
+        }
+        let mut segments =
+            Segments::new(Cursor::new(head).chain(content), self.options.profile.chunker);
+        let pieces = || chunks(segments.next_batch(PIECE_LEN).map_err(failed));
+        let root = self.big(path, pieces, metadata)?;
+        match place {
+            Some((dir, name)) => self.finished(dir, &name, root),
+            None => self.nameless(Built { blocks: Vec::new(), root }),
         }
     }
 
@@ -200,17 +146,8 @@ impl<'p> TreeBuilder<'p> {
     /// # Errors
     /// Whatever a thread or the store reports.
     pub fn finish(mut self) -> Result<Vec<ImportedRoot>, ImportError> {
-        while self.take_file()? {}
-        let mut complete = Vec::new();
-        for (&id, dir) in &mut self.dirs {
-            dir.open = false;
-            if dir.unfinished == 0 {
-                complete.push(id);
-            }
-        }
-        // The order of a hash table would make the order of events random.
-        complete.sort_unstable_by_key(|id| id.0);
-        for id in complete {
+        while self.take_small_file()? {}
+        for id in self.dirs.close_all() {
             self.settle(id)?;
         }
         self.output.commit()?;
@@ -224,14 +161,12 @@ impl<'p> TreeBuilder<'p> {
         name: &[u8],
         own: Metadata,
     ) -> Result<DirId, ImportError> {
-        self.make(parent, name, self.options.metadata.of(own))
+        self.dirs.make(parent, name, self.options.metadata.of(own))
     }
 
     /// Tells that a directory has all its entries.
     pub(super) fn leave(&mut self, id: DirId) -> Result<(), ImportError> {
-        if let Some(dir) = self.dirs.get_mut(&id) {
-            dir.open = false;
-        }
+        self.dirs.close(id);
         self.settle(id)
     }
 
@@ -246,16 +181,16 @@ impl<'p> TreeBuilder<'p> {
             return Err(ImportError::Setting(format!(
                 "the target of the symbolic link \"{}\" must have 1 to {SYMLINK_LEN_MAX} bytes \
                  and no NUL",
-                self.path(dir, name)
+                text(&self.dirs.path(dir, name))
             )));
         }
-        self.reserve(dir, name)?;
+        self.dirs.reserve(dir, name)?;
         let made = self.nodes.symlink(target, self.options.metadata.of_symlink(own))?;
         self.output.put(made.block)?;
         self.finished(dir, name, made.child)
     }
 
-    /// Adds a file of this machine.
+    /// Adds a file of this machine, which was looked up before.
     pub(super) fn source_in(
         &mut self,
         dir: DirId,
@@ -266,7 +201,7 @@ impl<'p> TreeBuilder<'p> {
     ) -> Result<(), ImportError> {
         let metadata = self.options.metadata.of(own);
         let follow = self.options.selection.follow != Follow::Never;
-        self.reserve(dir, name)?;
+        self.dirs.reserve(dir, name)?;
         if stamp.len() <= CHUNK_LEN_MAX as u64 {
             let nodes = self.nodes.clone();
             let job = move || {
@@ -276,7 +211,7 @@ impl<'p> TreeBuilder<'p> {
             return self.give((dir, name.into()), job);
         }
         let source = Arc::new(Source::open(path, stamp, follow)?);
-        let shown = self.path_bytes(dir, name);
+        let shown = self.dirs.path(dir, name);
         let root = match self.options.profile.chunker {
             Chunker::Size(chunk_len) => {
                 let mut ranges = Ranges::new(Arc::clone(&source), self.nodes.clone(), chunk_len);
@@ -324,181 +259,104 @@ impl<'p> TreeBuilder<'p> {
 
     fn give(
         &mut self,
-        slot: (DirId, Box<[u8]>),
+        place: Place,
         job: impl FnOnce() -> Result<Built, ImportError> + Send + 'static,
     ) -> Result<(), ImportError> {
-        if self.files.is_full() {
-            self.take_file()?;
+        if self.small_files.is_full() {
+            self.take_small_file()?;
         }
         let answer = self.workers.give(job)?;
-        self.files.add(slot, answer);
+        self.small_files.add(place, answer);
         Ok(())
     }
 
     /// Takes the oldest small file from the threads; returns whether there was one.
-    fn take_file(&mut self) -> Result<bool, ImportError> {
-        let Some(((dir, name), answer)) = self.files.next() else { return Ok(false) };
+    fn take_small_file(&mut self) -> Result<bool, ImportError> {
+        let Some(((dir, name), answer)) = self.small_files.next() else { return Ok(false) };
         let built = answer.take()?;
-        let shown = self.path_bytes(dir, &name);
-        self.store(&built.blocks)?;
-        self.total_bytes += built.root.file_len;
-        self.read_event(&shown, built.root.file_len)?;
-        self.finished(dir, &name, built.root)?;
+        let file_len = built.root.file_len;
+        self.total_bytes += file_len;
+        let root = self.store(built)?;
+        let shown = self.dirs.path(dir, &name);
+        self.read_event(&shown, file_len)?;
+        self.finished(dir, &name, root)?;
         Ok(true)
     }
 
-    fn store(&mut self, blocks: &[Block]) -> Result<(), ImportError> {
-        blocks.iter().try_for_each(|block| self.output.put(block.clone()))
+    fn store(&mut self, built: Built) -> Result<Child, ImportError> {
+        built.blocks.into_iter().try_for_each(|block| self.output.put(block))?;
+        Ok(built.root)
+    }
+
+    /// Reserves the place of a file, unless its CID will name it.
+    fn place(&mut self, path: &[u8]) -> Result<Option<Place>, ImportError> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let (dir, name) = self.dirs.locate(path)?;
+        self.dirs.reserve(dir, name)?;
+        Ok(Some((dir, name.into())))
     }
 
     fn nameless(&mut self, built: Built) -> Result<(), ImportError> {
-        let name = built.root.cid.to_string().into_bytes();
-        self.store(&built.blocks)?;
-        self.reserve(TOP, &name)?;
-        self.finished(TOP, &name, built.root)
-    }
-
-    fn locate<'n>(&mut self, path: &'n [u8]) -> Result<(DirId, &'n [u8]), ImportError> {
-        let mut dir = TOP;
-        let mut segments = path.split(|&byte| byte == b'/').peekable();
-        while let Some(segment) = segments.next() {
-            if !name_is_legal(segment) {
-                return Err(ImportError::Name { path: text(path) });
-            }
-            if segments.peek().is_none() {
-                return Ok((dir, segment));
-            }
-            dir = self.find_or_make(dir, segment)?;
-        }
-        Err(ImportError::Name { path: text(path) })
-    }
-
-    fn find_or_make(&mut self, parent: DirId, name: &[u8]) -> Result<DirId, ImportError> {
-        match self.dirs[&parent].entries.get(name) {
-            Some(&Slot::Directory(id)) => Ok(id),
-            _ => self.make(parent, name, Metadata::default()),
-        }
-    }
-
-    fn make(
-        &mut self,
-        parent: DirId,
-        name: &[u8],
-        metadata: Metadata,
-    ) -> Result<DirId, ImportError> {
-        let depth = self.dirs[&parent].depth + 1;
-        if depth > DEPTH_MAX {
-            return Err(ImportError::TooDeep { path: self.path(parent, name), max: DEPTH_MAX });
-        }
-        self.reserve(parent, name)?;
-        self.dirs_made += 1;
-        let id = DirId(self.dirs_made);
-        self.set(parent, name, Slot::Directory(id));
-        let dir = Dir {
-            parent,
-            name: name.into(),
-            depth,
-            metadata,
-            entries: BTreeMap::new(),
-            unfinished: 0,
-            open: true,
-            used: false,
-        };
-        self.dirs.insert(id, dir);
-        Ok(id)
-    }
-
-    fn reserve(&mut self, dir: DirId, name: &[u8]) -> Result<(), ImportError> {
-        let path = || text(&self.path_bytes(dir, name));
-        if !name_is_legal(name) {
-            return Err(ImportError::Name { path: path() });
-        }
-        if self.dirs[&dir].entries.contains_key(name) {
-            return Err(ImportError::Duplicate { path: path() });
-        }
-        if let Some(dir) = self.dirs.get_mut(&dir) {
-            dir.used = true;
-            dir.unfinished += 1;
-            dir.entries.insert(name.into(), Slot::Pending);
-        }
-        Ok(())
-    }
-
-    fn set(&mut self, dir: DirId, name: &[u8], slot: Slot) {
-        if let Some(dir) = self.dirs.get_mut(&dir) {
-            dir.entries.insert(name.into(), slot);
-        }
+        let root = self.store(built)?;
+        let name = root.cid.to_string().into_bytes();
+        self.dirs.reserve(TOP, &name)?;
+        self.finished(TOP, &name, root)
     }
 
     /// Puts a file or symlink into its directory, and builds what is complete thereby.
     fn finished(&mut self, dir: DirId, name: &[u8], root: Child) -> Result<(), ImportError> {
-        let shown = self.path_bytes(dir, name);
-        self.added_event(&shown, &root)?;
-        self.set(dir, name, Slot::Done(root));
-        if let Some(dir) = self.dirs.get_mut(&dir) {
-            dir.unfinished -= 1;
-        }
+        self.added_event(&self.dirs.path(dir, name), &root)?;
+        self.dirs.resolve(dir, name, Some(root));
         self.settle(dir)
     }
 
-    /// Builds a directory that is closed and complete, and those above it for which it was the
-    /// last entry.
+    /// Builds a directory if it is complete, and those above it for which it was the last entry.
     fn settle(&mut self, id: DirId) -> Result<(), ImportError> {
         let mut id = id;
-        loop {
-            match self.dirs.get(&id) {
-                Some(dir) if !dir.open && dir.unfinished == 0 => {}
-                _ => return Ok(()),
-            }
-            let shown = self.dir_path_bytes(id);
-            let Some(dir) = self.dirs.remove(&id) else { return Ok(()) };
+        while let Some(dir) = self.dirs.take_complete(id) {
             if id == TOP {
-                return self.build_top(dir);
+                return self.build_top(dir.metadata, dir.into_entries().collect());
             }
             let (parent, name) = (dir.parent, dir.name.clone());
-            let kept = dir.used || !self.options.skip_empty_dirs || self.is_argument(parent);
-            let built = if kept { Some(self.build(dir, &shown)?) } else { None };
-            if let Some(above) = self.dirs.get_mut(&parent) {
-                above.unfinished -= 1;
-                match built {
-                    Some(child) => above.entries.insert(name, Slot::Done(child)),
-                    None => above.entries.remove(&name),
-                };
-            }
+            // An argument is kept even if it is empty; the wrapping directory is the argument
+            // when there is one.
+            let is_argument = parent == TOP && !self.options.wrap;
+            let kept = dir.used || is_argument || !self.options.skip_empty_dirs;
+            let shown = self.dirs.path(parent, &name);
+            let metadata = dir.metadata;
+            let entries: Vec<_> = dir.into_entries().collect();
+            let built = if kept { Some(self.build(metadata, &entries, &shown)?) } else { None };
+            self.dirs.resolve(parent, &name, built);
             id = parent;
-        }
-    }
-
-    /// An argument is kept even if it is empty; under a wrapping directory that is the argument.
-    fn is_argument(&self, parent: DirId) -> bool {
-        parent == TOP && !self.options.wrap
-    }
-
-    fn build_top(&mut self, top: Dir) -> Result<(), ImportError> {
-        if self.options.wrap {
-            let Child { cid, dag_size, .. } = self.build(top, b"")?;
-            self.roots.push(ImportedRoot { name: Vec::new(), cid, dag_size });
-            return Ok(());
-        }
-        for (name, slot) in top.entries {
-            if let Slot::Done(Child { cid, dag_size, .. }) = slot {
-                self.roots.push(ImportedRoot { name: name.into(), cid, dag_size });
-            }
         }
         Ok(())
     }
 
-    fn build(&mut self, dir: Dir, shown: &[u8]) -> Result<Child, ImportError> {
-        let entries: Vec<_> = dir
-            .entries
-            .into_iter()
-            .filter_map(|(name, slot)| match slot {
-                Slot::Done(child) => Some(Entry { name, child }),
-                Slot::Pending | Slot::Directory(_) => None,
-            })
-            .collect();
-        let path = text(shown);
-        let child = directory::build(&self.nodes, &entries, dir.metadata, &path, &mut self.output)?;
+    fn build_top(&mut self, metadata: Metadata, entries: Vec<Entry>) -> Result<(), ImportError> {
+        let root = |name: Box<[u8]>, child: Child| ImportedRoot {
+            name: name.into(),
+            cid: child.cid,
+            dag_size: child.dag_size,
+        };
+        if self.options.wrap {
+            let child = self.build(metadata, &entries, b"")?;
+            self.roots.push(root(Box::default(), child));
+        } else {
+            self.roots.extend(entries.into_iter().map(|entry| root(entry.name, entry.child)));
+        }
+        Ok(())
+    }
+
+    fn build(
+        &mut self,
+        metadata: Metadata,
+        entries: &[Entry],
+        shown: &[u8],
+    ) -> Result<Child, ImportError> {
+        let child =
+            directory::build(&self.nodes, entries, metadata, &text(shown), &mut self.output)?;
         self.added_event(shown, &child)?;
         Ok(child)
     }
@@ -517,44 +375,17 @@ impl<'p> TreeBuilder<'p> {
             ControlFlow::Break(()) => Err(ImportError::Cancelled),
         }
     }
-
-    fn path(&self, dir: DirId, name: &[u8]) -> String {
-        text(&self.path_bytes(dir, name))
-    }
-
-    fn path_bytes(&self, dir: DirId, name: &[u8]) -> Vec<u8> {
-        let mut path = self.dir_path_bytes(dir);
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        path
-    }
-
-    fn dir_path_bytes(&self, dir: DirId) -> Vec<u8> {
-        let mut names = Vec::new();
-        let mut id = dir;
-        while id != TOP
-            && let Some(dir) = self.dirs.get(&id)
-        {
-            names.push(&*dir.name);
-            id = dir.parent;
-        }
-        names.reverse();
-        names.join(&b'/')
-    }
 }
 
 /// Builds a file of at most [`CHUNK_LEN_MAX`] bytes at once. Only here can a file have one chunk,
 /// and so a leaf that carries the metadata.
 fn whole(nodes: &Nodes, data: Bytes, metadata: Metadata) -> Result<Built, ImportError> {
     let profile = nodes.profile();
-    let mut blocks = Vec::new();
-    let first = profile.chunker.cut(&data);
-    if profile.layout == Layout::Balanced && first == data.len() {
+    if profile.layout == Layout::Balanced && profile.chunker.cut(&data) == data.len() {
         let made = nodes.single(data, metadata)?;
         return Ok(Built { blocks: vec![made.block], root: made.child });
     }
+    let mut blocks = Vec::new();
     let mut dag = FileDag::new(nodes.clone());
     let mut rest = data;
     while !rest.is_empty() {
@@ -568,8 +399,4 @@ fn whole(nodes: &Nodes, data: Bytes, metadata: Metadata) -> Result<Built, Import
 
 fn chunks(batch: Result<Vec<Bytes>, ImportError>) -> Result<Option<Piece>, ImportError> {
     batch.map(|chunks| (!chunks.is_empty()).then_some(Piece::Chunks(chunks)))
-}
-
-fn text(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }

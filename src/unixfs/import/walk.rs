@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
+use super::dirs::DEPTH_MAX;
 use super::error::ImportError;
 use super::options::{Follow, Selection};
 use super::source::Stamp;
-use super::tree::DEPTH_MAX;
 use crate::codec::node::Metadata;
 use crate::codec::unixfs::{MODE_MASK, Mtime};
 

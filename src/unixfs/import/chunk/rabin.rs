@@ -13,30 +13,76 @@ const OUT: [u64; 256] = out_table();
 /// What brings a fingerprint that grew by a byte back under the polynomial's degree.
 const MOD: [u64; 256] = mod_table();
 
+/// Stretches that are searched side by side. One search waits for a table at each byte; four
+/// that do not wait for each other take little longer than one.
+const LANES: usize = 4;
+/// Bytes of a stretch: many against the window that each begins with.
+const STRETCH: usize = 512;
+/// Wanted average in bytes from which searching past the cut costs less than it gains.
+const LANES_AVG_MIN: usize = 16 * LANES * STRETCH;
+
 /// Returns the length of the first chunk of `data`; `16 <= min < avg < max`.
+///
+/// From the shortest chunk on the window is full, so the fingerprint depends on the last 16 bytes
+/// alone and not on where the chunk began.
 pub(super) fn cut(data: &[u8], min: usize, avg: usize, max: usize) -> usize {
     let data = &data[..data.len().min(max)];
     if data.len() <= min {
         return data.len();
     }
     let mask = (1 << avg.ilog2()) - 1;
-    // Each chunk starts over with a window of zeros into which a 1 was pushed; the 1 leaves with
-    // the last byte of the first full window.
-    let start = min - WINDOW;
-    let mut digest = append(0, 1);
-    for &byte in &data[start..min - 1] {
-        digest = append(digest, byte);
+    let mut from = min;
+    if avg >= LANES_AVG_MIN {
+        while from + LANES * STRETCH <= data.len() {
+            if let Some(len) = first_of_lanes(data, from, mask) {
+                return len;
+            }
+            from += LANES * STRETCH;
+        }
     }
-    digest = append(digest ^ OUT[1], data[min - 1]);
-    let mut len = min;
-    for (&leaving, &entering) in data[start..].iter().zip(&data[min..]) {
+    first(data, from, mask)
+}
+
+/// Returns the first length from `from` on at which the fingerprint says cut, else the end.
+fn first(data: &[u8], from: usize, mask: u64) -> usize {
+    let start = from - WINDOW;
+    let mut digest = fingerprint(&data[start..from]);
+    let mut len = from;
+    for (&leaving, &entering) in data[start..].iter().zip(&data[from..]) {
         if digest & mask == 0 {
             break;
         }
-        digest = append(digest ^ OUT[usize::from(leaving)], entering);
+        digest = roll(digest, leaving, entering);
         len += 1;
     }
     len
+}
+
+/// Returns the first length in the next `LANES * STRETCH` at which the fingerprint says cut.
+fn first_of_lanes(data: &[u8], from: usize, mask: u64) -> Option<usize> {
+    let starts: [usize; LANES] = std::array::from_fn(|lane| from + lane * STRETCH);
+    let mut digests = starts.map(|start| fingerprint(&data[start - WINDOW..start]));
+    let leaving = starts.map(|start| &data[start - WINDOW..][..STRETCH]);
+    let entering = starts.map(|start| &data[start..][..STRETCH]);
+    let mut found = None;
+    for at in 0..STRETCH {
+        for lane in 0..LANES {
+            if digests[lane] & mask == 0 {
+                let len = starts[lane] + at;
+                found = Some(found.map_or(len, |before: usize| before.min(len)));
+            }
+            digests[lane] = roll(digests[lane], leaving[lane][at], entering[lane][at]);
+        }
+    }
+    found
+}
+
+fn fingerprint(window: &[u8]) -> u64 {
+    window.iter().fold(0, |digest, &byte| append(digest, byte))
+}
+
+fn roll(digest: u64, leaving: u8, entering: u8) -> u64 {
+    append(digest ^ OUT[usize::from(leaving)], entering)
 }
 
 fn append(digest: u64, byte: u8) -> u64 {
@@ -115,8 +161,13 @@ mod tests {
                 (state >> 56) as u8
             })
             .collect();
-        for (min, avg, max) in [(16, 17, 18), (16, 64, 300), (100, 256, 1000), (5000, 9000, 90_000)]
-        {
+        for (min, avg, max) in [
+            (16, 17, 18),
+            (16, 64, 300),
+            (100, 256, 1000),
+            (5000, 9000, 90_000),
+            (16, 40_000, 150_000),
+        ] {
             let mut rest = &data[..];
             while !rest.is_empty() {
                 let len = cut(rest, min, avg, max);

@@ -111,3 +111,6 @@ fn not_found(cid: &Cid, name: &Segment) -> UnixfsError {
     let name = bytes::Bytes::copy_from_slice(name.as_bytes());
     UnixfsError::NotFound { name, cid: Box::new(*cid) }
 }
+
+#[cfg(test)]
+mod tests;
