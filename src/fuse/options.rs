@@ -9,10 +9,10 @@ use crate::sys::mount::MountSpec;
 use crate::vfs::{Ownership, VfsOptions};
 
 /// How long a request waits for blocks unless `timeout=` or `hard` says otherwise.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Longest `timeout=`; whoever wants to wait longer wants `hard`.
-pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
 /// The options that mean something, for the message about one that does not.
 const KNOWN: &str = "allow_other, listpins, nonempty, offline, timeout=SECONDS, hard, uid=, gid=, \
@@ -63,6 +63,7 @@ pub enum OptionError {
 }
 
 /// The options of one mount.
+#[allow(clippy::struct_excessive_bools, reason = "they are switches of mount(8), as it has them")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
     /// Lets users other than the daemon's in.

@@ -1,6 +1,6 @@
 //! Whether another thread has been sent a signal that ends its wait (`/proc/<tid>/status`).
 //!
-//! The kernel tells a filesystem of an interrupted caller by FUSE_INTERRUPT, which the FUSE library
+//! The kernel tells a filesystem of an interrupted caller by `FUSE_INTERRUPT`, which the FUSE library
 //! in use does not pass on. So the pending signals of the caller are read here instead. A thread of
 //! another pid namespace cannot be seen; it is then never found interrupted.
 

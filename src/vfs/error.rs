@@ -74,6 +74,7 @@ fn content_errno(error: &UnixfsError) -> Errno {
         UnixfsError::NotASymlink { .. } => Errno::EINVAL,
         UnixfsError::NotFound { .. } => Errno::ENOENT,
         UnixfsError::MutableName { .. }
+        | UnixfsError::RefusedLink { .. }
         | UnixfsError::TooDeep { .. }
         | UnixfsError::PartLen { .. }
         | UnixfsError::PartKind { .. }

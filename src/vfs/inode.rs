@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::block::{Cid, cid_from_bytes};
 
-/// Inode number of the root (FUSE_ROOT_ID).
+/// Inode number of the root (`FUSE_ROOT_ID`).
 pub const ROOT_INO: u64 = 1;
 
 /// Numbers are below 2⁶³, so that programs with signed inode numbers live; 0 and 1 are taken.

@@ -5,10 +5,11 @@
 //! short grace of the listing lasts. The rest is shown as unknown, with nothing to be kept.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::time::Instant;
 
 use super::attr::Attr;
 use super::child::Child;

@@ -211,13 +211,12 @@ impl Vfs {
     /// [`Error::Stale`] when the claim was false, [`Error::Content`].
     pub async fn open(&self, ino: u64) -> Result<(), Error> {
         match &self.inode(ino)?.identity {
-            Identity::Namespace | Identity::Directory { .. } => {}
-            Identity::File { claimed_len: None, .. } => {}
             Identity::File { cid, claimed_len: Some(len) } => {
                 if unixfs::stat(&self.inner.dag, &cid.get()).await?.file_len != *len {
                     return Err(Error::Stale);
                 }
             }
+            Identity::Namespace | Identity::Directory { .. } | Identity::File { .. } => {}
         }
         Ok(())
     }
@@ -286,3 +285,6 @@ fn stale_unless_directory(error: UnixfsError) -> Error {
         other => other.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,10 @@
 //! Real mounts, one file per operation; each test quotes the promise of `docs/SEMANTICS.md` that it
 //! holds. They need `/dev/fuse`, and root or `fusermount3`.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as its tests do")]
+
 mod deadline;
+mod fixtures;
 
 mod getattr;
 mod interrupt;

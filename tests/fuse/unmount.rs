@@ -16,6 +16,7 @@ use cidfs::testkit::mount::{INODE_KEY, TempMount};
 use cidfs::testkit::store::TestStore;
 use cidfs::vfs::{FixedRoot, Vfs};
 use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
 
 use super::{check_errno, pb_file, take};
 
@@ -98,6 +99,20 @@ fn open_files_do_not_hold_it_for_ever() {
     });
     check_gone(&tree);
     assert!(open.metadata().is_err() || open.metadata().is_ok_and(|stat| stat.len() == 7));
+}
+
+/// > The same when its connection is aborted while files are open: the dead mount is cleared away.
+#[test]
+fn after_an_abort() {
+    let tree = mounted();
+    let open = fs::File::open(tree.path("file")).unwrap();
+    let forced = umount2(tree.mount.point(), MntFlags::MNT_FORCE);
+    assert_eq!(forced, Err(Errno::EBUSY));
+    tree.block_on(tree.mount.wait());
+    check_errno(fs::metadata(tree.path("file")), Errno::ENOTCONN);
+    tree.mount.unmount().unwrap();
+    check_gone(&tree);
+    drop(open);
 }
 
 fn mount_on(

@@ -295,8 +295,10 @@ mod tests {
         MountSpec { source: "cidfs,test".to_owned(), ..MountSpec::default() }
     }
 
+    type MountFn = fn(&Path, &MountSpec) -> Result<(OwnedFd, Mounted), MountError>;
+
     /// Both ways to mount give a mount of our type that its owner can take away.
-    fn check_mount(mount: fn(&Path, &MountSpec) -> Result<(OwnedFd, Mounted), MountError>) {
+    fn check_mount(mount: MountFn) {
         let dir = tempfile::tempdir().unwrap();
         let point = prepare_point(dir.path(), false).unwrap();
         let (device, mounted) = mount(&point, &spec()).unwrap();

@@ -62,16 +62,9 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut at = 0;
     while at < field.len() {
         let digits = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
-        match digits.and_then(text).and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 4;
-            }
-            None => {
-                out.push(field[at]);
-                at += 1;
-            }
-        }
+        let escaped = digits.and_then(text).and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        out.push(escaped.unwrap_or(field[at]));
+        at += if escaped.is_some() { 4 } else { 1 };
     }
     out
 }
