@@ -1,0 +1,46 @@
+"""What this machine is, and its kernel's caches."""
+
+import os
+import pathlib
+import platform
+import subprocess
+import time
+
+# After the caches are dropped the kernel still tells FUSE what it forgot; that belongs to no run.
+SETTLE_S = 0.5
+
+
+def drop_caches():
+    """Writes everything out and empties the page, dentry and inode caches."""
+    os.sync()
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    time.sleep(SETTLE_S)
+
+
+def facts(work, cidfs):
+    """What a reader needs to know before comparing figures with those of another machine."""
+    return {
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "processor": first_value("/proc/cpuinfo", "model name"),
+        "memory": first_value("/proc/meminfo", "MemTotal"),
+        "filesystem": output(["findmnt", "-n", "-o", "FSTYPE", "-T", str(work)]),
+        "load_at_start": os.getloadavg()[0],
+        "cidfs": output([str(cidfs), "--version"]),
+    }
+
+
+def first_value(path, key):
+    for line in pathlib.Path(path).read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return "unknown"
+
+
+def output(command, **options):
+    """What a command prints; an error names the command and repeats what it said."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()

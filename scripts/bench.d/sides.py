@@ -1,0 +1,142 @@
+"""The two sides of every pair: the disk's own filesystem, and cidfs mounted on it.
+
+Both hold the same three things: one big file, a tree of small files, one folder of many names. The
+sources that imports read are those of the disk's side.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import machine
+
+MIB = 1 << 20
+FOLDER_FILES = 100  # files in one folder of the tree
+START_TIMEOUT_S = 30  # the daemon takes well under a second
+STOP_TIMEOUT_S = 30
+SEED = 1  # the same bytes and sizes in every run
+
+
+@dataclasses.dataclass
+class Side:
+    """Where one side keeps its things, and how it takes something in."""
+
+    file: pathlib.Path
+    tree: pathlib.Path
+    names: pathlib.Path
+    scratch: pathlib.Path
+
+    def ingest(self, source):
+        """Starts with nothing in scratch; returns when everything is safe on the disk."""
+        raise NotImplementedError
+
+    def forget(self):
+        """Empties scratch."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir()
+
+
+class Disk(Side):
+    def ingest(self, source):
+        subprocess.run(["cp", "-r", str(source), str(self.scratch / "copy")], check=True)
+        os.sync()
+
+
+@dataclasses.dataclass
+class Cidfs(Side):
+    binary: pathlib.Path
+
+    def forget(self):
+        super().forget()
+        machine.output([str(self.binary), "init"], env=self.env(self.scratch))
+
+    def ingest(self, source):
+        return self.add(source, self.scratch)
+
+    def add(self, source, repository):
+        return machine.output([str(self.binary), "add", "-r", "-Q", str(source)],
+                              env=self.env(repository))
+
+    def env(self, repository):
+        return {**os.environ, "CIDFS_PATH": str(repository)}
+
+
+@contextlib.contextmanager
+def prepared(work, options):
+    """Makes the material, imports and mounts it, and takes all of it away again."""
+    material = make_material(work / "material", options)
+    disk = Disk(*material, work / "copied")
+    cidfs = Cidfs(*material, work / "added", binary=options.cidfs.resolve())
+    repository = work / "repository"
+    machine.output([str(cidfs.binary), "init"], env=cidfs.env(repository))
+    cids = [cidfs.add(path, repository) for path in material]
+    mountpoint = work / "mnt"
+    mountpoint.mkdir()
+    with mounted(cidfs, repository, mountpoint, work / "daemon.log"):
+        cidfs.file, cidfs.tree, cidfs.names = (mountpoint / cid for cid in cids)
+        check_same(disk, cidfs)
+        yield disk, cidfs
+
+
+@contextlib.contextmanager
+def mounted(cidfs, repository, mountpoint, log):
+    env = cidfs.env(repository)
+    with log.open("wb") as sink:
+        daemon = subprocess.Popen([str(cidfs.binary), "daemon"], env=env, stdout=sink, stderr=sink)
+    try:
+        wait_for_daemon(daemon, repository, log)
+        machine.output([str(cidfs.binary), "mount", "/ipfs", str(mountpoint)], env=env)
+        yield
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        try:
+            daemon.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            subprocess.run(["umount", "-l", str(mountpoint)], check=False)
+            raise
+
+
+def wait_for_daemon(daemon, repository, log):
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not (repository / "api.sock").exists():
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the daemon does not answer; it said: {log.read_text()}")
+        time.sleep(0.05)
+
+
+def make_material(folder, options):
+    """Returns the big file, the tree and the folder of many names; incompressible, never twice the same."""
+    chance = random.Random(SEED)
+    folder.mkdir()
+    file, tree, names = folder / "file", folder / "tree", folder / "names"
+    with file.open("wb") as out:
+        for _ in range(options.file_mib):
+            out.write(chance.randbytes(MIB))
+    tree.mkdir()
+    for number in range(options.tree_files):
+        # 256 bytes to 64 KiB, each power of two as likely as the next: the shape of a source tree.
+        place = tree / f"part-{number // (10 * FOLDER_FILES):03}" / f"folder-{number // FOLDER_FILES:04}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"file-{number:06}").write_bytes(chance.randbytes(int(2 ** chance.uniform(8, 16))))
+    names.mkdir()
+    for number in range(options.dir_names):
+        (names / f"name-{number:06}").write_text(f"{number}\n")
+    os.sync()
+    return file, tree, names
+
+
+def check_same(disk, cidfs):
+    """Figures of different work would mean nothing."""
+    machine.output(["cmp", str(disk.file), str(cidfs.file)])
+    for ours, theirs in (disk.tree, cidfs.tree), (disk.names, cidfs.names):
+        listed = [machine.output(["find", "-type", "f", "-printf", "%P %s\n"], cwd=path)
+                  for path in (ours, theirs)]
+        if sorted(listed[0].splitlines()) != sorted(listed[1].splitlines()):
+            raise RuntimeError(f"{theirs} does not show what is in {ours}")

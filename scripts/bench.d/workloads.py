@@ -1,0 +1,208 @@
+"""The work itself. Each workload is one function over a side; it yields (phase, seconds)."""
+
+import dataclasses
+import json
+import mmap
+import os
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+
+import machine
+
+BUFFER_LEN = 1 << 20  # reads of one MiB, into page-aligned memory: off alignment all sides slow down
+PAGE = 4096
+RANDOM_READS_WARM = 500_000
+RANDOM_READS_COLD = 2_000
+READERS = 8
+HAS_FIO = shutil.which("fio") is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    name: str
+    method: str
+    run: Callable
+    #: What a rate is counted in: "MiB", "files", "reads" or "names".
+    unit: str
+    amount: Callable
+
+
+@dataclasses.dataclass
+class Result:
+    """Paired times of one phase, in seconds."""
+
+    workload: Workload
+    phase: str
+    amount: float
+    disk_s: list
+    cidfs_s: list
+
+
+def measure(workload, disk, cidfs, options):
+    """Runs the pairs; returns one result for each phase."""
+    results = {}
+    for _ in range(options.runs):
+        for side in disk, cidfs:
+            for phase, seconds in workload.run(side, disk, options):
+                amount = workload.amount(options, phase)
+                result = results.setdefault(phase, Result(workload, phase, amount, [], []))
+                (result.disk_s if side is disk else result.cidfs_s).append(seconds)
+    return list(results.values())
+
+
+def timed(work, *arguments):
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
+
+
+def ingest_file(side, disk, _options):
+    read_whole(disk.file)
+    yield "", ingest(side, disk.file)
+
+
+def ingest_tree(side, disk, _options):
+    tar_to_pipe(disk.tree)
+    yield "", ingest(side, disk.tree)
+
+
+def ingest(side, source):
+    side.forget()
+    os.sync()
+    seconds = timed(side.ingest, source)
+    side.forget()
+    return seconds
+
+
+def sequential(side, _disk, _options):
+    machine.drop_caches()
+    yield "cold", timed(read_whole, side.file)
+    yield "warm", timed(read_whole, side.file)
+
+
+def random_reads(side, _disk, _options):
+    machine.drop_caches()
+    yield "cold", random_seconds(side.file, RANDOM_READS_COLD)
+    warm(side.file)
+    yield "warm", random_seconds(side.file, RANDOM_READS_WARM)
+
+
+def random_seconds(path, count):
+    return fio_seconds(path, count) if HAS_FIO else timed(read_pages, path, count)
+
+
+def fio_seconds(path, count):
+    said = machine.output([
+        "fio", "--name=random", f"--filename={path}", "--readonly", "--rw=randread", "--bs=4k",
+        "--ioengine=psync", "--invalidate=0", "--norandommap", "--randseed=1",
+        f"--number_ios={count}", "--output-format=json",
+    ])
+    return json.loads(said)["jobs"][0]["read"]["runtime"] / 1000
+
+
+def read_pages(path, count):
+    pages = os.path.getsize(path) // PAGE
+    chance = random.Random(1)
+    offsets = [chance.randrange(pages) * PAGE for _ in range(count)]
+    with mmap.mmap(-1, PAGE) as buffer, open(path, "rb", buffering=0) as file:
+        for offset in offsets:
+            os.preadv(file.fileno(), [buffer], offset)
+
+
+def readers(side, _disk, _options):
+    warm(side.file)
+    yield "warm", timed(read_by_many, side.file)
+
+
+def read_by_many(path):
+    """Each process reads the whole file, from a place of its own and around."""
+    step = os.path.getsize(path) // READERS // PAGE * PAGE
+    children = []
+    for number in range(READERS):
+        child = os.fork()
+        if child == 0:
+            failed = 1
+            try:
+                read_whole(path, start=number * step)
+                failed = 0
+            finally:
+                os._exit(failed)
+        children.append(child)
+    if any([os.waitpid(child, 0)[1] for child in children]):
+        raise RuntimeError(f"a reader of {path} failed")
+
+
+def warm(path):
+    """Evicts and reads again: pages that came by small writes lie in small pieces, which read slower."""
+    machine.drop_caches()
+    read_whole(path)
+
+
+def read_whole(path, start=0):
+    with mmap.mmap(-1, BUFFER_LEN) as buffer, open(path, "rb", buffering=0) as file:
+        for first, end in (start, None), (0, start):
+            at = first
+            while end is None or at < end:
+                count = os.preadv(file.fileno(), [buffer], at)
+                if count == 0:
+                    break
+                at += count
+
+
+def walk(side, _disk, _options):
+    command = ["find", str(side.tree), "-printf", "%s\n"]
+    yield from cold_and_again(lambda: quiet(command))
+
+
+def names(side, _disk, _options):
+    yield from cold_and_again(lambda: quiet(["ls", "-f", str(side.names)]))
+
+
+def tar(side, _disk, _options):
+    yield from cold_and_again(lambda: tar_to_pipe(side.tree))
+
+
+def tar_to_pipe(tree):
+    """Into a pipe: tar sees through /dev/null and reads nothing."""
+    quiet(["bash", "-o", "pipefail", "-c", 'tar -cf - -C "$1" . | cat', "tar", str(tree)])
+
+
+def cold_and_again(work):
+    machine.drop_caches()
+    yield "cold", timed(work)
+    yield "again", timed(work)
+
+
+def quiet(command):
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
+def file_mib(options, _phase):
+    return options.file_mib
+
+
+def tree_files(options, _phase):
+    return options.tree_files
+
+
+ALL = [
+    Workload("import-file", "cp -r + sync against cidfs add (a new repository each time, its own "
+             "fsync included); the source in the page cache", ingest_file, "MiB", file_mib),
+    Workload("import-tree", "the same with the tree", ingest_tree, "files", tree_files),
+    Workload("sequential", "read(2) of 1 MiB into page-aligned memory; cold: kernel caches dropped "
+             "(not what the daemon itself keeps); warm: again", sequential, "MiB", file_mib),
+    Workload("random-4k", ("fio psync" if HAS_FIO else "pread") + ", 4 KiB at random offsets, "
+             f"{RANDOM_READS_COLD} reads cold, {RANDOM_READS_WARM} warm", random_reads, "reads",
+             lambda _options, phase: RANDOM_READS_COLD if phase == "cold" else RANDOM_READS_WARM),
+    Workload("readers-8", f"{READERS} processes, each reads the whole file from another place on, "
+             "page cache warm", readers, "MiB", lambda options, _: options.file_mib * READERS),
+    Workload("walk", "find -printf %s over the tree; kernel caches dropped, and again", walk,
+             "files", tree_files),
+    Workload("tar", "tar of the tree into a pipe; kernel caches dropped, and again", tar, "files",
+             tree_files),
+    Workload("names", "ls -f of one folder; kernel caches dropped, and again", names, "names",
+             lambda options, _: options.dir_names),
+]
