@@ -1,3 +1,7 @@
 //! The `cidfs` binary: everything is in the library, the command line in [`cidfs::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cidfs::cli::run()
+}

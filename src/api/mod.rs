@@ -1,1 +1,92 @@
-//! To be written.
+//! The control API: kubo's RPC for the commands that cidfs has (spec 09).
+//!
+//! The idea: one router serves the Unix socket of a daemon and, inside the process, every command
+//! that runs without one, so both mean the same. Bodies are streamed in both directions; a request
+//! holds a few MiB at most. What kubo's clients need looks as they expect; what is ours (`stat`,
+//! `status`, `umount`, `path=`) is added beside it. This layer reads no configuration and opens
+//! nothing: the [`control`] seam gives it a running node.
+
+pub mod add;
+pub mod block;
+pub mod car;
+mod cat;
+mod config;
+pub mod control;
+pub mod dag;
+pub mod error;
+mod get;
+mod guard;
+mod hints;
+pub mod ls;
+pub mod mount;
+mod multipart;
+pub mod name;
+mod paths;
+pub mod pin;
+pub mod reply;
+pub mod repo;
+pub mod request;
+pub mod resolve;
+pub mod server;
+pub mod stat;
+pub mod time;
+pub mod version;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::from_fn;
+use axum::routing::post;
+
+use crate::api::control::Node;
+use crate::api::error::ApiError;
+
+/// Returns the service for all requests.
+pub fn router(node: Node) -> Router {
+    Router::new()
+        .nest("/api/v0", commands())
+        .fallback(unknown)
+        .layer(from_fn(guard::guard))
+        // Bodies are read in pieces, whatever their length; parameters have a limit of their own.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(node)
+}
+
+fn commands() -> Router<Node> {
+    Router::new()
+        .route("/add", post(add::add))
+        .route("/block/get", post(block::get))
+        .route("/block/put", post(block::put))
+        .route("/block/rm", post(block::rm))
+        .route("/block/stat", post(block::stat))
+        .route("/cat", post(cat::cat))
+        .route("/config", post(config::config))
+        .route("/config/show", post(config::show))
+        .route("/dag/export", post(car::export))
+        .route("/dag/get", post(dag::get))
+        .route("/dag/import", post(car::import))
+        .route("/dag/resolve", post(dag::resolve))
+        .route("/dag/stat", post(dag::stat))
+        .route("/files/stat", post(stat::files_stat))
+        .route("/get", post(get::get))
+        .route("/ls", post(ls::ls))
+        .route("/mount", post(mount::mount))
+        .route("/pin/add", post(pin::add))
+        .route("/pin/ls", post(pin::ls))
+        .route("/pin/rm", post(pin::rm))
+        .route("/pin/update", post(pin::update))
+        .route("/pin/verify", post(pin::verify))
+        .route("/refs", post(dag::refs))
+        .route("/repo/stat", post(repo::stat))
+        .route("/repo/verify", post(repo::verify))
+        .route("/repo/version", post(repo::version))
+        .route("/resolve", post(resolve::resolve))
+        .route("/shutdown", post(version::shutdown))
+        .route("/stat", post(stat::stat))
+        .route("/status", post(mount::status))
+        .route("/umount", post(mount::umount))
+        .route("/version", post(version::version))
+}
+
+async fn unknown(request: Request) -> ApiError {
+    ApiError::unknown_command(request.uri().path())
+}

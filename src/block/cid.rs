@@ -78,6 +78,11 @@ pub fn codec_name(code: u64) -> String {
         .map_or_else(|| format!("0x{code:x}"), |(name, _)| (*name).to_owned())
 }
 
+/// Returns the code of a codec in the multicodec table, `None` for a name that is not known here.
+pub fn codec_by_name(name: &str) -> Option<u64> {
+    CODEC_NAMES.iter().find(|(known, _)| *known == name).map(|(_, code)| *code)
+}
+
 /// Parses a CID from text: a CIDv0 (`Qm…`, 46 characters) or any multibase CIDv1.
 ///
 /// # Errors

@@ -1,1 +1,204 @@
-//! To be written.
+//! The command line: kubo's words, options and output, for people and for scripts.
+//!
+//! Every command is a client of the control API, whether a daemon runs or not; what a command
+//! means is decided there. Here are arguments, messages, progress, exit codes, and the only
+//! places that read the environment.
+
+mod add;
+mod block;
+mod call;
+mod client;
+mod config;
+mod daemon;
+mod dag;
+mod failure;
+mod get;
+mod helper;
+mod init;
+mod log;
+mod ls;
+mod mount;
+mod output;
+mod pin;
+mod progress;
+mod read;
+mod repo;
+mod status;
+mod upload;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cli::call::{Answer, Call, parse};
+use crate::cli::client::Client;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+
+/// IPFS as ordinary files.
+#[derive(Debug, Parser)]
+#[command(name = "cidfs", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  cidfs init                         make a repository
+  cidfs add -r photos                import a directory, print its CIDs
+  cidfs mount /ipfs ~/ipfs           show /ipfs there
+  ls ~/ipfs/<cid>                    and use it like any directory
+  cidfs umount ~/ipfs";
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// The repository [default: `$CIDFS_PATH`, `$XDG_DATA_HOME/cidfs` or ~/.local/share/cidfs]
+    #[arg(long, global = true, value_name = "DIR")]
+    repo: Option<PathBuf>,
+    /// Use only what is on this machine
+    #[arg(long, global = true)]
+    offline: bool,
+    /// Give up after this time (30s, 5m)
+    #[arg(long, global = true, value_name = "TIME")]
+    timeout: Option<String>,
+    /// Write CIDv1 in this base (base32, base36, base58btc, …)
+    #[arg(long, global = true, value_name = "BASE")]
+    cid_base: Option<String>,
+    /// Print JSON, as the control API sends it
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Init),
+    Add(Box<add::Add>),
+    Cat(read::Cat),
+    Ls(ls::Ls),
+    Get(get::Get),
+    Stat(read::Stat),
+    Resolve(read::Resolve),
+    #[command(subcommand)]
+    Pin(pin::Pin),
+    #[command(subcommand)]
+    Dag(dag::Dag),
+    #[command(subcommand)]
+    Block(block::Block),
+    Refs(dag::Refs),
+    #[command(subcommand)]
+    Repo(repo::Repo),
+    Config(config::Config),
+    Daemon(daemon::Daemon),
+    Mount(mount::Mount),
+    Umount(mount::Umount),
+    Status(status::Status),
+    Shutdown(daemon::Shutdown),
+    Version(status::Version),
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = match helper::arguments(std::env::args_os().collect()) {
+        Ok(arguments) => Cli::parse_from(arguments),
+        Err(failure) => return failure.report(),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::from(error).report(),
+    };
+    let result = runtime.block_on(cli.command.run(cli.global));
+    // Threads that still read standard input or a slow disk must not keep the process.
+    runtime.shutdown_background();
+    result.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}
+
+impl Command {
+    async fn run(self, global: Global) -> Result<(), Failure> {
+        match self {
+            Self::Init(command) => command.run(&global),
+            Self::Daemon(command) => command.run(&global).await,
+            Self::Mount(command) => command.run(&global).await,
+            Self::Version(command) => command.run(&global),
+            Self::Repo(repo::Repo::Rebuild(command)) => command.run(&global).await,
+            other => {
+                log::start(None, false)?;
+                let client = Client::open(&global).await?;
+                let result = other.ask(&global, &client).await;
+                // The command's own failure is the one to tell, but the repository is closed.
+                let closed = client.close().await;
+                result.and(closed)
+            }
+        }
+    }
+
+    async fn ask(self, global: &Global, client: &Client) -> Result<(), Failure> {
+        match self {
+            Self::Add(command) => command.run(global, client).await,
+            Self::Cat(command) => command.run(client).await,
+            Self::Ls(command) => command.run(global, client).await,
+            Self::Get(command) => command.run(client).await,
+            Self::Stat(command) => command.run(global, client).await,
+            Self::Resolve(command) => command.run(global, client).await,
+            Self::Pin(command) => command.run(global, client).await,
+            Self::Dag(command) => command.run(global, client).await,
+            Self::Block(command) => command.run(global, client).await,
+            Self::Refs(command) => command.run(global, client).await,
+            Self::Repo(command) => command.run(global, client).await,
+            Self::Config(command) => command.run(global, client).await,
+            Self::Umount(command) => command.run(client).await,
+            Self::Status(command) => command.run(global, client).await,
+            Self::Shutdown(command) => command.run(client).await,
+            Self::Init(_) | Self::Daemon(_) | Self::Mount(_) | Self::Version(_) => {
+                unreachable!("these were run without a client")
+            }
+        }
+    }
+}
+
+impl Global {
+    /// Returns the directory of the repository.
+    fn repository(&self) -> Result<PathBuf, Failure> {
+        let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(repo) = self.repo.clone().or_else(|| from("CIDFS_PATH").map(PathBuf::from)) {
+            return Ok(std::path::absolute(repo)?);
+        }
+        if let Some(data) = from("XDG_DATA_HOME") {
+            return Ok(PathBuf::from(data).join("cidfs"));
+        }
+        match from("HOME") {
+            Some(home) => Ok(PathBuf::from(home).join(".local/share/cidfs")),
+            // A system service has no home.
+            None => Ok(PathBuf::from("/var/lib/cidfs")),
+        }
+    }
+}
+
+/// Sends a call and prints its JSON as it comes.
+async fn print_json(client: &Client, call: Call) -> Result<(), Failure> {
+    client.send(call).await?.copy_to(&mut Output::new(), |_| ()).await
+}
+
+/// Prints each JSON value of a stream for people, as `each` does, or as it is for scripts.
+async fn print_lines<T: serde::de::DeserializeOwned>(
+    answer: Answer,
+    global: &Global,
+    mut each: impl FnMut(&mut Output, T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut out = Output::new();
+    // What `each` learns about success counts for scripts too.
+    let mut muted = Output::muted();
+    let printed = answer.raw_lines(|line| {
+        if global.json {
+            out.line(line)?;
+            return each(&mut muted, parse(line)?);
+        }
+        each(&mut out, parse(line)?)
+    });
+    let result = printed.await;
+    result.and(out.flush().map_err(Failure::from))
+}

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 
-use super::proto::{Fields, Value, WireError, packed, put_bytes, put_field};
+use super::dag_pb::field_len;
+use super::proto::{Fields, Value, WireError, packed, put_bytes, put_field, put_varint};
 
 /// Bits of `mode` that mean something: permissions, sticky, setgid, setuid.
 pub const MODE_MASK: u32 = 0o7777;
@@ -162,6 +163,27 @@ impl UnixFs {
     }
 }
 
+impl UnixFs {
+    /// Encodes the dag-pb node that holds this message and has no links: what
+    /// [`dag_pb::encode`](super::dag_pb::encode) gives, with the content copied once and not twice.
+    pub fn encode_node(&self) -> Vec<u8> {
+        let data = self.data.as_deref();
+        let rest = Self { data: None, ..self.clone() }.encode();
+        // The content is the second field; the type before it takes two bytes.
+        let (kind, rest) = rest.split_at(2);
+        let len = kind.len() + rest.len() + data.map_or(0, |data| field_len(data.len()));
+        let mut out = Vec::with_capacity(field_len(len));
+        out.push(0x0a);
+        put_varint(&mut out, len as u64);
+        out.extend_from_slice(kind);
+        if let Some(data) = data {
+            put_bytes(&mut out, 0x12, data);
+        }
+        out.extend_from_slice(rest);
+        out
+    }
+}
+
 /// A uint32 in protobuf is the low half of its varint.
 fn low_half(value: u64) -> u32 {
     u32::try_from(value & u64::from(u32::MAX)).unwrap_or_default()
@@ -217,6 +239,16 @@ mod tests {
         let encoded = bytes("0802 120178 1801 38ed03 420b 0880e2cfaa06 1515cd5b07");
         assert_eq!(file.encode(), encoded);
         assert_eq!(UnixFs::decode(&encoded).unwrap(), file);
+    }
+
+    #[test]
+    fn a_node_without_links_is_encoded_as_by_dag_pb() {
+        for data in [None, Some(Bytes::new()), Some(Bytes::from(vec![7; 300]))] {
+            let mtime = Some(Mtime { seconds: 5, nanos: 6 });
+            let message = UnixFs { data, file_size: Some(300), mtime, ..UnixFs::new(Kind::File) };
+            let node = crate::codec::dag_pb::encode(&[], Some(&message.encode()));
+            assert_eq!(message.encode_node(), node);
+        }
     }
 
     #[test]

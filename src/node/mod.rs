@@ -1,1 +1,289 @@
-//! To be written.
+//! The composition root: builds the stack of one repository bottom-up, stops it top-down.
+//!
+//! Store → exchange → dag → mounts; the control API sees it through [`Control`]. Below this layer
+//! nothing reads configuration. There are no peers yet, so the exchange is the offline one.
+
+pub mod config;
+mod mounts;
+
+use std::fs::OpenOptions;
+use std::io::{self, Read as _, Write as _};
+use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::api::add::unknown_profile;
+use crate::api::control::{Control, ImportDefaults, MountInfo, MountRequest};
+use crate::api::error::ApiError;
+use crate::block::HashFn;
+use crate::dag::{Dag, DagLimits};
+use crate::exchange::Offline;
+use crate::node::config::{Config, ConfigError};
+use crate::node::mounts::Mounts;
+use crate::store::{OpenMode, Progress, RebuildReport, Repository, StoreError};
+use crate::unixfs::import::{AddressFlags, Profile};
+
+/// Why a node could not be built, used or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The repository.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file of the node's own.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Mounts that could not be taken down.
+    #[error("{0}")]
+    Unmount(String),
+}
+
+impl NodeError {
+    /// Tells whether another process has the repository.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Locked { .. }))
+    }
+}
+
+impl From<NodeError> for ApiError {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::Store(error) => error.into(),
+            NodeError::Config(error) => error.into(),
+            other => Self::failed(other),
+        }
+    }
+}
+
+impl From<ConfigError> for ApiError {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Io { .. } | ConfigError::Syntax { .. } => Self::failed(error),
+            ConfigError::UnknownKey { .. } => {
+                Self::client(error).hint("`cidfs config show` lists the keys")
+            }
+            ConfigError::WrongType { .. } | ConfigError::BadValue { .. } => Self::client(error),
+        }
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    repository: Repository,
+    config: Config,
+    dag: Dag,
+    mounts: Mounts,
+    stop: Notify,
+}
+
+/// Makes a repository with its configuration at `path`.
+///
+/// # Errors
+/// When there is one already, or it cannot be written.
+pub fn init(path: &Path) -> Result<(), NodeError> {
+    Repository::init(path)?;
+    Ok(config::create(path)?)
+}
+
+/// Makes all indexes of a repository anew that nobody has open.
+///
+/// # Errors
+/// When it is in use, or the disk fails; damage is no error but in the report.
+pub fn rebuild(
+    path: &Path,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<RebuildReport, NodeError> {
+    Ok(Repository::rebuild(path, progress)?)
+}
+
+impl Node {
+    /// Opens the repository at `path`; waits for the disk. `runtime` carries the mounts.
+    ///
+    /// # Errors
+    /// When there is none, another process has it, or its configuration cannot be used.
+    pub fn open(path: &Path, runtime: Handle) -> Result<Arc<Self>, NodeError> {
+        // The lock decides who may look at all, so a missing repository is told as such.
+        let repository = Repository::open(path, OpenMode::Existing)?;
+        let config = match Config::load(path) {
+            Ok(config) => config,
+            Err(error) => {
+                repository.close()?;
+                return Err(error.into());
+            }
+        };
+        let limits =
+            DagLimits { node_cache_bytes: config.store.node_cache, ..DagLimits::default() };
+        let dag = Dag::new(repository.blocks.clone(), Arc::new(Offline), limits);
+        let mounts = Mounts::new(runtime, inode_key(path)?);
+        Ok(Arc::new(Self { repository, config, dag, mounts, stop: Notify::new() }))
+    }
+
+    /// Returns the configuration in use.
+    pub fn config_in_use(&self) -> &Config {
+        &self.config
+    }
+
+    /// Waits until somebody asks the node to stop.
+    pub async fn stop_requested(&self) {
+        self.stop.notified().await;
+    }
+
+    /// Stops top-down: mounts, then the store.
+    ///
+    /// # Errors
+    /// When a mount stays, or what was written cannot be made durable; the rest is stopped anyway.
+    pub async fn close(self: Arc<Self>) -> Result<(), NodeError> {
+        let close = move || {
+            let unmounted = self.mounts.unmount_all();
+            let closed = self.repository.close();
+            unmounted.map_err(NodeError::Unmount)?;
+            Ok(closed?)
+        };
+        match tokio::task::spawn_blocking(close).await {
+            Ok(result) => result,
+            Err(panic) => Err(NodeError::Unmount(format!("stopping failed: {panic}"))),
+        }
+    }
+}
+
+impl Control for Node {
+    fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    fn dag(&self) -> &Dag {
+        &self.dag
+    }
+
+    fn import_defaults(&self) -> Result<ImportDefaults, ApiError> {
+        let import = &self.config.import;
+        let mut profile =
+            Profile::by_name(&import.profile).ok_or_else(|| unknown_profile(&import.profile))?;
+        if !import.hash.is_empty() {
+            let hash = HashFn::by_name(&import.hash).map_err(ApiError::client)?;
+            profile =
+                profile.with_flags(AddressFlags { hash: Some(hash), ..Default::default() })?;
+        }
+        if !import.chunker.is_empty() {
+            profile.chunker = import.chunker.parse().map_err(ApiError::client)?;
+        }
+        let (preserve_mode, preserve_mtime) = (import.preserve_mode, import.preserve_mtime);
+        Ok(ImportDefaults { profile, preserve_mode, preserve_mtime })
+    }
+
+    fn config(&self, key: Option<&str>) -> Result<Json, ApiError> {
+        // What the file says now, which after a change is what the next start will use.
+        let config = Config::load(self.repository.path())?;
+        match key {
+            Some(key) => Ok(config.get(key)?),
+            None => Ok(config.show()),
+        }
+    }
+
+    fn set_config(&self, key: &str, value: &str) -> Result<Json, ApiError> {
+        Ok(config::set(self.repository.path(), key, value)?)
+    }
+
+    fn mount(&self, request: &MountRequest) -> Result<MountInfo, ApiError> {
+        self.mounts.mount(&self.repository, &self.dag, request)
+    }
+
+    fn umount(&self, dir: &Path) -> Result<(), ApiError> {
+        self.mounts.umount(dir)
+    }
+
+    fn mounts(&self) -> Vec<MountInfo> {
+        self.mounts.list()
+    }
+
+    fn node_cache_bytes_max(&self) -> usize {
+        self.config.store.node_cache
+    }
+
+    fn shutdown(&self) {
+        self.stop.notify_one();
+    }
+}
+
+/// Returns the key of the inode numbers, made at the first use: they stay the same over restarts,
+/// and strangers cannot choose CIDs whose numbers collide.
+fn inode_key(repo: &Path) -> Result<[u8; 32], NodeError> {
+    let path = repo.join("keys").join("inodes");
+    let io = |source| NodeError::Io { path: path.clone(), source };
+    let mut key = [0; 32];
+    match std::fs::File::open(&path) {
+        Ok(mut file) => {
+            if file.read_exact(&mut key).is_ok() {
+                return Ok(key);
+            }
+            tracing::warn!(path = %path.display(), "the key of the inode numbers is cut short; making a new one");
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(error)),
+    }
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut key))
+        .map_err(io)?;
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(true).write(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(&key)).map_err(io)?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_opens_closes_and_opens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repo");
+        init(&path).unwrap();
+        assert!(init(&path).is_err(), "made twice");
+        let node = Node::open(&path, Handle::current()).unwrap();
+        assert!(Node::open(&path, Handle::current()).unwrap_err().is_locked());
+        node.close().await.unwrap();
+        let key = inode_key(&path).unwrap();
+        Node::open(&path, Handle::current()).unwrap().close().await.unwrap();
+        assert_eq!(inode_key(&path).unwrap(), key);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bad_configuration_leaves_a_clean_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repo");
+        init(&path).unwrap();
+        std::fs::write(path.join(config::FILE_NAME), "[store]\nnode_cash = \"1MiB\"").unwrap();
+        let error = Node::open(&path, Handle::current()).unwrap_err();
+        assert!(error.to_string().contains("did you mean \"store.node_cache\""), "{error}");
+        assert!(!path.join("dirty").try_exists().unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_configuration_shapes_imports() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repo");
+        init(&path).unwrap();
+        config::set(&path, "import.profile", "unixfs-v0-2015").unwrap();
+        config::set(&path, "import.hash", "blake3").unwrap();
+        config::set(&path, "import.chunker", "size-1000").unwrap();
+        let node = Node::open(&path, Handle::current()).unwrap();
+        let profile = node.import_defaults().unwrap().profile;
+        assert_eq!(profile.cid_version, cid::Version::V1);
+        assert_eq!(profile.chunker.len_max(), 1000);
+        node.close().await.unwrap();
+    }
+}

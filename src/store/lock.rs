@@ -1,11 +1,10 @@
 //! The lock on a repository: one process at a time, and a message that names it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::StoreError;
@@ -34,10 +33,12 @@ impl RepositoryLock {
                 writeln!(lock, "{}", std::process::id()).at(&path)?;
                 Ok(Self { _file: lock })
             }
-            Err((_, Errno::EWOULDBLOCK)) => {
-                Err(StoreError::Locked { path: dir.to_owned(), holder: holder(&path) })
-            }
-            Err((_, errno)) => Err(StoreError::io(&path, errno.into())),
+            Err((_, errno)) => match io::Error::from(errno) {
+                error if error.kind() == io::ErrorKind::WouldBlock => {
+                    Err(StoreError::Locked { path: dir.to_owned(), holder: holder(&path) })
+                }
+                error => Err(StoreError::io(&path, error)),
+            },
         }
     }
 }

@@ -5,4 +5,5 @@
 pub mod dag_builder;
 pub mod exchange;
 pub mod fixtures;
+pub mod mount;
 pub mod store;

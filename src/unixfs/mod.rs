@@ -1,4 +1,5 @@
-//! Files and directories as DAGs: resolve a path, look up, list, read at an offset, walk.
+//! Files and directories as DAGs: resolve a path, look up, list, read at an offset, walk,
+//! import.
 //!
 //! The promise: the right bytes and names, or an error, at a cost in blocks and memory that does
 //! not depend on what a stranger's node claims. Sizes recorded in nodes are followed and checked
@@ -11,6 +12,7 @@ mod ahead;
 mod dir;
 mod error;
 mod hamt;
+pub mod import;
 pub mod path;
 mod reader;
 mod resolve;

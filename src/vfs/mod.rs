@@ -1,1 +1,290 @@
-//! To be written.
+//! The filesystem without a kernel: inodes, attributes, names, reads, and what they mean.
+//!
+//! Every operation here can be called from a plain test. When nothing has to be fetched, the first
+//! poll of each future is ready. Nothing here waits by itself for longer than a listing's grace:
+//! deadlines and signals belong to the caller, who drops the future.
+//!
+//! **A claim is never an attribute of someone else's inode.** What a link says of the length of a
+//! file is shown, for a moment, under an inode of its own; before such a file is opened its block
+//! is fetched, and a disproved claim is [`Error::Stale`], upon which the kernel looks up again.
+//!
+//! This layer knows no FUSE messages, no descriptors and no mount points.
+
+mod attr;
+mod child;
+mod error;
+mod inode;
+mod listing;
+mod root;
+mod unkept;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use self::child::{Child, UNKNOWN_LEN};
+use self::inode::{Identity, Inode, InodeTable, PackedCid};
+use self::unkept::Unkept;
+use crate::block::{Cid, cid_from_text};
+use crate::codec::node::{Metadata, NAME_LEN_MAX};
+use crate::dag::Dag;
+use crate::sys::volume::{self, Volume};
+use crate::unixfs::{self, DirEntry, FileType, Stat, UnixfsError};
+
+pub use self::attr::{Attr, BLOCK_BYTES, MTIME_MAX, Ownership};
+pub use self::error::Error;
+pub use self::inode::ROOT_INO;
+pub use self::listing::{Entry, Room};
+pub use self::root::{FixedRoot, Namespace, Root};
+pub use self::unkept::Changes;
+
+/// How long the kernel keeps what cannot change: 34 years, the longest it was seen to take.
+pub const FOREVER: Duration = Duration::from_secs(1 << 30);
+
+/// How long the kernel keeps what is only claimed.
+pub const CLAIM_TTL: Duration = Duration::from_secs(1);
+
+/// Names under which the CID of an inode is read; the second is one that tools list and copy.
+const XATTRS: [&[u8]; 2] = [b"ipfs.cid", b"user.ipfs.cid"];
+
+/// How a filesystem presents itself.
+#[derive(Debug, Clone)]
+pub struct VfsOptions {
+    /// Owner and permission bits.
+    pub owner: Ownership,
+    /// Whether what is not here is asked of other nodes.
+    pub offline: bool,
+    /// Whether a listing of the namespace shows the pinned roots.
+    pub list_root: bool,
+    /// Key of the inode numbers: the same key gives the same numbers.
+    pub inode_key: [u8; 32],
+    /// A path on the volume whose room statfs(2) shows; `None` shows none.
+    pub volume: Option<PathBuf>,
+}
+
+/// An inode that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its attributes.
+    pub attr: Attr,
+    /// How long the kernel may keep them.
+    pub ttl: Duration,
+}
+
+/// A mounted tree; cloning gives another handle to the same inodes.
+#[derive(Debug, Clone)]
+pub struct Vfs {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dag: Dag,
+    /// The same dag, which never asks others.
+    local: Dag,
+    root: Arc<dyn Root>,
+    inodes: InodeTable,
+    options: VfsOptions,
+    unkept: Unkept,
+    /// Turns of listings that are fetched ahead.
+    ahead: Arc<Semaphore>,
+}
+
+impl Vfs {
+    /// Returns the tree below `root`.
+    pub fn new(dag: Dag, root: Arc<dyn Root>, options: VfsOptions) -> Self {
+        let identity = match root.directory() {
+            None => Identity::Namespace,
+            Some(cid) => Identity::Directory {
+                parent: ROOT_INO,
+                name: Box::default(),
+                cid: PackedCid::new(&cid),
+            },
+        };
+        let local = dag.offline();
+        let inner = Inner {
+            dag: if options.offline { local.clone() } else { dag },
+            local,
+            root,
+            inodes: InodeTable::new(options.inode_key, identity),
+            options,
+            unkept: Unkept::default(),
+            ahead: Arc::new(Semaphore::new(listing::AHEAD_LISTINGS_MAX)),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Looks up a name and counts one look-up of what it leads to; `None` means that there is no
+    /// such name, now and for ever.
+    ///
+    /// # Errors
+    /// [`Error::Content`], [`Error::NameTooLong`], [`Error::Stale`].
+    pub async fn lookup(&self, parent: u64, name: &[u8]) -> Result<Option<Found>, Error> {
+        if name.len() > NAME_LEN_MAX {
+            return Err(Error::NameTooLong);
+        }
+        let inode = self.inode(parent)?;
+        let entry = match inode.cid() {
+            None => root_entry(name),
+            Some(dir) => {
+                unixfs::lookup(&self.inner.dag, &dir, name).await.map_err(stale_unless_directory)?
+            }
+        };
+        let Some(entry) = entry else { return Ok(None) };
+        let child = Child::anywhere(&self.inner.local, &self.inner.dag, &entry).await?;
+        let ino = self.inner.inodes.admit(child.identity(parent, &entry));
+        let (attr, ttl) = child.attr(ino, &entry, &self.inner.options.owner);
+        Ok(Some(Found { attr, ttl }))
+    }
+
+    /// Takes back look-ups of an inode.
+    pub fn forget(&self, ino: u64, lookups: u64) {
+        self.inner.inodes.forget(ino, lookups);
+    }
+
+    /// Returns the number of inodes that were looked up and not forgotten, with the root.
+    pub fn inode_count(&self) -> usize {
+        self.inner.inodes.len()
+    }
+
+    /// Returns the attributes of an inode.
+    ///
+    /// # Errors
+    /// [`Error::Content`], [`Error::Stale`].
+    pub async fn getattr(&self, ino: u64) -> Result<Found, Error> {
+        let inode = self.inode(ino)?;
+        let (stat, ttl) = match &inode.identity {
+            Identity::Namespace => (self.namespace_stat(), FOREVER),
+            Identity::Directory { cid, .. } => {
+                let stat = unixfs::stat(&self.inner.dag, &cid.get()).await?;
+                if stat.kind != FileType::Directory {
+                    return Err(Error::Stale);
+                }
+                (stat, FOREVER)
+            }
+            Identity::File { cid, claimed_len } => self.file_stat(cid.get(), *claimed_len).await?,
+        };
+        Ok(Found { attr: self.inner.options.owner.attr(ino, &stat), ttl })
+    }
+
+    /// A root that is not listed can be entered, and its names opened by those who know them.
+    fn namespace_stat(&self) -> Stat {
+        let mode = (!self.inner.options.list_root).then_some(0o111);
+        let metadata = Metadata { mode, ..Metadata::default() };
+        Stat { kind: FileType::Directory, file_len: 0, metadata }
+    }
+
+    async fn file_stat(
+        &self,
+        cid: Cid,
+        claimed_len: Option<u64>,
+    ) -> Result<(Stat, Duration), Error> {
+        let known_soon = claimed_len.is_none_or(|len| len == UNKNOWN_LEN);
+        let dag = if known_soon { &self.inner.dag } else { &self.inner.local };
+        match (unixfs::stat(dag, &cid).await, claimed_len) {
+            (Ok(stat), None) => Ok((stat, FOREVER)),
+            (Ok(stat), Some(len)) if stat.file_len == len => Ok((stat, FOREVER)),
+            (Ok(_), Some(_)) => Err(Error::Stale),
+            (Err(_), Some(file_len)) if !known_soon => {
+                let metadata = Metadata::default();
+                Ok((Stat { kind: FileType::File, file_len, metadata }, CLAIM_TTL))
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// Returns the target of a symlink, byte for byte.
+    ///
+    /// # Errors
+    /// [`Error::Content`].
+    pub async fn readlink(&self, ino: u64) -> Result<Bytes, Error> {
+        let cid = self.inode(ino)?.cid().ok_or(Error::Stale)?;
+        Ok(unixfs::read_link(&self.inner.dag, &cid).await?)
+    }
+
+    /// Opens a file to read it. A length that was only claimed is proved first.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when the claim was false, [`Error::Content`].
+    pub async fn open(&self, ino: u64) -> Result<(), Error> {
+        match &self.inode(ino)?.identity {
+            Identity::File { cid, claimed_len: Some(len) } => {
+                if unixfs::stat(&self.inner.dag, &cid.get()).await?.file_len != *len {
+                    return Err(Error::Stale);
+                }
+            }
+            Identity::Namespace | Identity::Directory { .. } | Identity::File { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Returns bytes of a file: `len` of them, fewer only at its end or when `len` is over
+    /// [`unixfs::READ_LEN_MAX`].
+    ///
+    /// # Errors
+    /// [`Error::Content`].
+    pub async fn read(&self, ino: u64, offset: u64, len: usize) -> Result<Bytes, Error> {
+        let cid = self.inode(ino)?.cid().ok_or(Error::Stale)?;
+        Ok(unixfs::read(&self.inner.dag, &cid, offset, len).await?)
+    }
+
+    /// Returns the room on the volume of the repository, `None` when it has none.
+    ///
+    /// # Errors
+    /// [`Error::Volume`].
+    pub fn statfs(&self) -> Result<Option<Volume>, Error> {
+        let Some(path) = &self.inner.options.volume else { return Ok(None) };
+        volume::volume(path).map(Some).map_err(Error::Volume)
+    }
+
+    /// Returns the value of an extended attribute: the CID, as text, under both of its names.
+    ///
+    /// # Errors
+    /// [`Error::NoXattr`], [`Error::Stale`].
+    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Bytes, Error> {
+        if !XATTRS.contains(&name) {
+            return Err(Error::NoXattr);
+        }
+        let cid = self.inode(ino)?.cid().ok_or(Error::NoXattr)?;
+        Ok(cid.to_string().into())
+    }
+
+    /// Returns the names of the extended attributes, each ended by NUL. Only the one in the `user`
+    /// class is listed, because tools try to copy what is listed and no other class can be.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub fn listxattr(&self, ino: u64) -> Result<Bytes, Error> {
+        let has_cid = self.inode(ino)?.cid().is_some();
+        Ok(Bytes::from_static(if has_cid { b"user.ipfs.cid\0" } else { b"" }))
+    }
+
+    /// Returns what happens to directories whose listing the kernel must not keep.
+    pub fn changes(&self) -> Changes {
+        Changes::new(self.inner.root.changes(), self.clone())
+    }
+
+    fn inode(&self, ino: u64) -> Result<Arc<Inode>, Error> {
+        self.inner.inodes.get(ino).ok_or(Error::Stale)
+    }
+}
+
+/// A name in the namespace is a CID in any of its forms; what is no CID never exists.
+fn root_entry(name: &[u8]) -> Option<DirEntry> {
+    let cid = cid_from_text(std::str::from_utf8(name).ok()?).ok()?;
+    Some(DirEntry { name: Bytes::copy_from_slice(name), cid, tsize: None })
+}
+
+/// What was presumed to be a directory and is none has to be looked up again.
+fn stale_unless_directory(error: UnixfsError) -> Error {
+    match error {
+        UnixfsError::NotADirectory { .. } => Error::Stale,
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

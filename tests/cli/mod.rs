@@ -1,1 +1,13 @@
-//! To be written.
+//! The real binary, run as people and programs run it: messages, exit codes, output, life of the
+//! daemon, and the control API as kubo's clients speak it.
+
+mod adding;
+mod archives;
+mod configuration;
+mod daemon;
+mod errors;
+mod mounts;
+mod pinning;
+mod reading;
+mod rpc;
+mod sandbox;

@@ -4,3 +4,6 @@
 
 mod codec;
 mod codec_car;
+mod import;
+mod import_round_trip;
+mod import_tree;

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::store::StoreError;
 use crate::store::error::AtPath as _;
 use crate::store::extent::{Extent, FileId, PackId};
+use crate::sys::disk::is_bad_sector;
 
 /// Most pack descriptors kept open: a quarter of the usual limit of 1,024 for a process.
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -139,5 +140,5 @@ impl PackFiles {
 }
 
 fn is_damage(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(nix::libc::EIO)
+    error.kind() == io::ErrorKind::UnexpectedEof || is_bad_sector(error)
 }

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use crate::sys::disk::is_bad_sector;
+
 /// Bytes read at once: large enough for sequential speed, more than the longest section.
 const WINDOW_LEN: usize = 4 * 1024 * 1024;
 /// What is given up at once around a bad sector, in bytes.
@@ -64,10 +66,6 @@ impl<'a> Window<'a> {
         }
         Ok(())
     }
-}
-
-fn is_bad_sector(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(nix::libc::EIO)
 }
 
 #[cfg(test)]

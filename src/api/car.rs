@@ -1,0 +1,252 @@
+//! `dag/import` and `dag/export`: archives of blocks (spec 04).
+
+use std::io::Read;
+
+use axum::extract::{FromRequest as _, FromRequestParts as _, Multipart, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Response;
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use crate::api::add::path_of;
+use crate::api::control::{Node, dag_of};
+use crate::api::error::ApiError;
+use crate::api::multipart::next_part;
+use crate::api::paths::cid_of;
+use crate::api::pin::pin;
+use crate::api::reply::{self, Gone, Kind, Sink};
+use crate::api::request::{CidEncoder, Form, Params};
+use crate::block::{Block, BlockError, Cid};
+use crate::codec::car::{self, CarReader};
+use crate::store::BlockStore as _;
+use crate::unixfs;
+
+/// Bytes of blocks that are stored in one call.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Blocks that are loaded ahead of an export.
+const BLOCKS_AHEAD: usize = 16;
+
+/// Roots that are pinned after an import: an archive is made for a few; a header of 1 MiB could
+/// name thirty thousand.
+const ROOTS_MAX: usize = 1000;
+
+/// Something that happened during an import.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CarImported {
+    /// A root of the header, and whether it could be pinned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<CarRoot>,
+    /// What was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<CarStats>,
+}
+
+/// A root of an archive.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CarRoot {
+    /// Its CID.
+    pub cid: Link,
+    /// Why it is not pinned; empty if it is.
+    pub pin_error_msg: String,
+}
+
+/// A CID in the form of dag-json.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Link {
+    /// The CID.
+    #[serde(rename = "/")]
+    pub cid: String,
+}
+
+/// What an import stored.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct CarStats {
+    /// Number of blocks.
+    pub block_count: u64,
+    /// Their bytes.
+    pub block_bytes_count: u64,
+}
+
+/// `dag/import?pin-roots=&stats=`, with archives in a multipart body, or (ours) `path=…`.
+pub(super) async fn import(
+    State(node): State<Node>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if content_type.is_some_and(|value| value.starts_with("multipart/")) {
+        let (mut parts, body) = request.into_parts();
+        let params = Params::from_request_parts(&mut parts, &()).await?;
+        let mut body = Multipart::from_request(Request::from_parts(parts, body), &())
+            .await
+            .map_err(|error| ApiError::client(error.body_text()))?;
+        let mut importer = Importer::new(node, &params)?;
+        return reply::stream_blocking(&params, Kind::Json, move |sink| {
+            let handle = Handle::current();
+            while let Some(part) = next_part(&mut body, &handle)? {
+                importer.archive(part, &sink)?;
+            }
+            importer.finish(&sink)
+        })
+        .await;
+    }
+    let Form(params) = Form::from_request(request, &()).await?;
+    let paths: Vec<_> = params.all("path").map(path_of).collect();
+    if paths.is_empty() {
+        return Err(ApiError::client("argument \"path\" is required"));
+    }
+    let mut importer = Importer::new(node, &params)?;
+    reply::stream_blocking(&params, Kind::Json, move |sink| {
+        for path in paths {
+            let file = std::fs::File::open(&path)
+                .map_err(|error| ApiError::failed(error).about(path.display()))?;
+            importer.archive(file, &sink).map_err(|error| error.about(path.display()))?;
+        }
+        importer.finish(&sink)
+    })
+    .await
+}
+
+struct Importer {
+    node: Node,
+    encoder: CidEncoder,
+    pins: bool,
+    tells_stats: bool,
+    roots: Vec<Cid>,
+    batch: Vec<Block>,
+    batch_bytes: usize,
+    stats: CarStats,
+    /// How many blocks do not match their CIDs, and what is wrong with the first.
+    refused: Option<(u64, String)>,
+}
+
+impl Importer {
+    fn new(node: Node, params: &Params) -> Result<Self, ApiError> {
+        let is_partial = params.is_on("local-only")?;
+        Ok(Self {
+            node,
+            encoder: params.encoder()?,
+            pins: params.flag("pin-roots")?.unwrap_or(!is_partial),
+            tells_stats: params.is_on("stats")?,
+            roots: Vec::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            stats: CarStats { block_count: 0, block_bytes_count: 0 },
+            refused: None,
+        })
+    }
+
+    fn archive(&mut self, reader: impl Read, sink: &Sink) -> Result<(), ApiError> {
+        let reader = CarReader::new(reader)?;
+        for &root in reader.roots() {
+            if !self.roots.contains(&root) {
+                self.roots.push(root);
+            }
+            if self.pins && self.roots.len() > ROOTS_MAX {
+                return Err(ApiError::failed(format!("over {ROOTS_MAX} roots"))
+                    .hint("import it with --pin-roots=false and pin what you need"));
+            }
+        }
+        for section in reader {
+            let section = match section {
+                Ok(section) => section,
+                Err(error) => {
+                    self.commit(sink)?;
+                    return Err(error.into());
+                }
+            };
+            let at = section.offset;
+            match Block::verify(section.cid, section.data) {
+                Ok(block) => self.block(block, sink)?,
+                Err(error) => self.refuse(at, &error),
+            }
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: Block, sink: &Sink) -> Result<(), ApiError> {
+        self.stats.block_count += 1;
+        self.stats.block_bytes_count += block.data().len() as u64;
+        self.batch_bytes += block.data().len();
+        self.batch.push(block);
+        if self.batch_bytes >= BATCH_BYTES { self.store(sink) } else { Ok(()) }
+    }
+
+    /// A block that is not what it claims is left out; the others may be all that is wanted.
+    fn refuse(&mut self, offset: u64, error: &BlockError) {
+        tracing::warn!(offset, %error, "refused a block of an archive");
+        let first = || format!("the section at byte {offset}: {error}");
+        self.refused.get_or_insert_with(|| (0, first())).0 += 1;
+    }
+
+    fn commit(&mut self, sink: &Sink) -> Result<(), ApiError> {
+        self.store(sink)?;
+        Ok(self.node.repository().blocks.commit()?)
+    }
+
+    fn store(&mut self, sink: &Sink) -> Result<(), ApiError> {
+        if sink.is_gone() {
+            return Err(Gone.into());
+        }
+        self.node.repository().blocks.put(&self.batch)?;
+        self.batch.clear();
+        self.batch_bytes = 0;
+        Ok(())
+    }
+
+    fn finish(mut self, sink: &Sink) -> Result<(), ApiError> {
+        self.commit(sink)?;
+        for root in self.roots.iter().filter(|_| self.pins) {
+            let offline = self.node.dag().offline();
+            let pinned = pin(&self.node, &offline, *root, true, None, None);
+            let pinned = Handle::current().block_on(pinned);
+            let pin_error_msg = pinned.err().map(|error| error.message().to_owned());
+            let root = CarRoot {
+                cid: Link { cid: self.encoder.encode(root) },
+                pin_error_msg: pin_error_msg.unwrap_or_default(),
+            };
+            sink.json_blocking(&CarImported { root: Some(root), stats: None })?;
+        }
+        if self.tells_stats {
+            sink.json_blocking(&CarImported { root: None, stats: Some(self.stats) })?;
+        }
+        match self.refused {
+            None => Ok(()),
+            Some((count, first)) => Err(ApiError::failed(format!(
+                "{count} blocks were refused, the others stored; {first}"
+            ))),
+        }
+    }
+}
+
+/// `dag/export?arg=…`
+pub(super) async fn export(
+    State(node): State<Node>,
+    Form(params): Form,
+) -> Result<Response, ApiError> {
+    let dag = dag_of(&node, &params)?;
+    let root = cid_of(&dag, params.arg("root")?).await?;
+    // The root decides about success before the first byte is sent.
+    dag.block(&root).await?;
+    reply::stream(&params, Kind::Bytes("application/vnd.ipld.car", None), |sink| async move {
+        let mut head = Vec::new();
+        car::write_header(&mut head, &[root]).map_err(ApiError::failed)?;
+        sink.bytes(head.into()).await?;
+        let blocks = unixfs::walk(&dag, root).map(|visit| {
+            let dag = dag.clone();
+            async move { Ok::<_, ApiError>(dag.block(&visit?.cid).await?) }
+        });
+        let mut blocks = std::pin::pin!(blocks.buffered(BLOCKS_AHEAD));
+        while let Some(block) = blocks.try_next().await? {
+            let mut section = Vec::with_capacity(block.data().len() + car::CID_LEN_MAX);
+            car::write_section(&mut section, &block).map_err(ApiError::failed)?;
+            sink.bytes(section.into()).await?;
+        }
+        Ok(())
+    })
+    .await
+}

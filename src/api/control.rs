@@ -1,0 +1,111 @@
+//! What the control API needs of the node: the one seam between requests and the process.
+//!
+//! The API lies below the composition root and cannot name it, so the root implements this trait.
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::api::error::ApiError;
+use crate::api::request::Params;
+use crate::dag::Dag;
+use crate::store::Repository;
+use crate::unixfs::import::Profile;
+
+/// The node as requests see it; shared by all of them.
+pub type Node = Arc<dyn Control>;
+
+/// What the control API needs of the node. Calls without `async` may wait for the disk and are
+/// made from threads that may block.
+pub trait Control: Debug + Send + Sync + 'static {
+    /// Returns the repository: blocks and pins.
+    fn repository(&self) -> &Repository;
+
+    /// Returns the way to blocks and nodes.
+    fn dag(&self) -> &Dag;
+
+    /// Returns how files are imported unless a request says otherwise.
+    ///
+    /// # Errors
+    /// When the configuration asks for what does not exist.
+    fn import_defaults(&self) -> Result<ImportDefaults, ApiError>;
+
+    /// Returns one value or section of the configuration in use, or all of it.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    fn config(&self, key: Option<&str>) -> Result<Json, ApiError>;
+
+    /// Changes a value in the file, for the next start.
+    ///
+    /// # Errors
+    /// When the key or value is refused; the file is then as it was.
+    fn set_config(&self, key: &str, value: &str) -> Result<Json, ApiError>;
+
+    /// Mounts a source on a directory and returns when it is live.
+    ///
+    /// # Errors
+    /// Why it cannot be mounted.
+    fn mount(&self, request: &MountRequest) -> Result<MountInfo, ApiError>;
+
+    /// Takes a mount of this node down.
+    ///
+    /// # Errors
+    /// When there is none, or it is in use.
+    fn umount(&self, dir: &Path) -> Result<(), ApiError>;
+
+    /// Returns the live mounts.
+    fn mounts(&self) -> Vec<MountInfo>;
+
+    /// Returns the memory in bytes that decoded nodes may take.
+    fn node_cache_bytes_max(&self) -> usize;
+
+    /// Tells the process to stop; returns at once.
+    fn shutdown(&self);
+}
+
+/// How files are imported unless a request says otherwise.
+#[derive(Debug, Clone)]
+pub struct ImportDefaults {
+    /// What decides the CIDs.
+    pub profile: Profile,
+    /// Whether permissions are kept.
+    pub preserve_mode: bool,
+    /// Whether modification times are kept.
+    pub preserve_mtime: bool,
+}
+
+/// What to mount where.
+#[derive(Debug, Clone)]
+pub struct MountRequest {
+    /// `/ipfs`, or a path below it.
+    pub source: Vec<u8>,
+    /// The mount point, absolute.
+    pub dir: PathBuf,
+    /// Options as after `-o`.
+    pub options: String,
+}
+
+/// A live mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MountInfo {
+    /// `/ipfs`, or a path below it.
+    pub source: String,
+    /// The mount point.
+    pub dir: PathBuf,
+    /// Options as given.
+    pub options: String,
+}
+
+/// Returns the way to blocks that a request may use.
+///
+/// # Errors
+/// When `offline=` is neither true nor false.
+pub(crate) fn dag_of(node: &Node, params: &Params) -> Result<Dag, ApiError> {
+    let dag = node.dag();
+    Ok(if params.is_on("offline")? { dag.offline() } else { dag.clone() })
+}

@@ -1,0 +1,219 @@
+//! `get`: a file or tree as a tar archive, written while it is read.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::response::Response;
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::runtime::Handle;
+
+use crate::api::control::{Node, dag_of};
+use crate::api::error::ApiError;
+use crate::api::paths::{cid_of, last_name};
+use crate::api::reply::{self, Kind, Sink};
+use crate::api::request::Form;
+use crate::block::Cid;
+use crate::codec::node::Metadata;
+use crate::dag::Dag;
+use crate::unixfs::{self, Cookie, DirEntry, FileType, Stat};
+
+/// Bytes read at a time.
+const PIECE_LEN: usize = 1024 * 1024;
+
+/// Bytes of archive collected before they are sent: headers are 512 bytes each.
+const WRITE_LEN: usize = 64 * 1024;
+
+/// Entries taken from a directory at a time.
+const BATCH_LEN: usize = 256;
+
+/// Most directories inside each other; the kernel's longest path has half of 4,096 names.
+const DEPTH_MAX: usize = 2048;
+
+/// Permissions of what stores none, kubo's.
+const FILE_MODE: u32 = 0o644;
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// `get?arg=…&archive=&name=` (`name`, the name of the root in the archive, is ours)
+pub(super) async fn get(
+    State(node): State<Node>,
+    Form(params): Form,
+) -> Result<Response, ApiError> {
+    if params.is_on("compress")? {
+        return Err(ApiError::client("compression is not supported; pipe the archive into gzip"));
+    }
+    let dag = dag_of(&node, &params)?;
+    let arg = params.arg("ipfs-path")?;
+    let name = params.bytes("name").map_or_else(|| last_name(arg), <[u8]>::to_vec);
+    let cid = cid_of(&dag, arg).await?;
+    // The root decides about success before the first byte is sent.
+    unixfs::stat(&dag, &cid).await?;
+    let handle = Handle::current();
+    reply::stream_blocking(&params, Kind::Bytes("application/x-tar", None), move |sink| {
+        Archive::new(dag, handle, sink).write(name, cid)
+    })
+    .await
+}
+
+/// A directory whose entries are being written.
+struct Frame {
+    path: Vec<u8>,
+    cid: Cid,
+    cookie: Cookie,
+    entries: VecDeque<DirEntry>,
+}
+
+struct Archive {
+    dag: Dag,
+    handle: Handle,
+    builder: tar::Builder<SinkWriter>,
+    now: u64,
+}
+
+impl Archive {
+    fn new(dag: Dag, handle: Handle, sink: Sink) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let writer = SinkWriter { sink, buffer: BytesMut::new() };
+        Self { dag, handle, builder: tar::Builder::new(writer), now }
+    }
+
+    fn write(mut self, name: Vec<u8>, root: Cid) -> Result<(), ApiError> {
+        let mut frames = Vec::new();
+        frames.extend(self.entry(name, root)?);
+        while let Some(frame) = frames.last_mut() {
+            let Some(entry) = self.next(frame)? else {
+                frames.pop();
+                continue;
+            };
+            let path = [&frame.path[..], b"/", &entry.name].concat();
+            if frames.len() == DEPTH_MAX {
+                return Err(ApiError::failed(format!("over {DEPTH_MAX} directories deep")));
+            }
+            frames.extend(self.entry(path, entry.cid)?);
+        }
+        let mut writer = self.builder.into_inner().map_err(ApiError::failed)?;
+        writer.flush().map_err(ApiError::failed)
+    }
+
+    fn next(&self, frame: &mut Frame) -> Result<Option<DirEntry>, ApiError> {
+        if frame.entries.is_empty() {
+            let list = unixfs::list(&self.dag, &frame.cid, frame.cookie, BATCH_LEN);
+            let batch = self.handle.block_on(list)?;
+            frame.cookie = batch.last().map_or(frame.cookie, |(cookie, _)| *cookie);
+            frame.entries = batch.into_iter().map(|(_, entry)| entry).collect();
+        }
+        Ok(frame.entries.pop_front())
+    }
+
+    /// Writes one entry; a directory comes back to have its own entries written.
+    fn entry(&mut self, path: Vec<u8>, cid: Cid) -> Result<Option<Frame>, ApiError> {
+        let stat = self.handle.block_on(unixfs::stat(&self.dag, &cid))?;
+        let result = match stat.kind {
+            FileType::File => self.file(&path, cid, &stat),
+            FileType::Directory => self.directory(&path, &stat.metadata),
+            FileType::Symlink => self.symlink(&path, cid, &stat.metadata)?,
+        };
+        result.map_err(|error| ApiError::failed(error).about(String::from_utf8_lossy(&path)))?;
+        Ok((stat.kind == FileType::Directory).then(|| Frame {
+            path,
+            cid,
+            cookie: Cookie::START,
+            entries: VecDeque::new(),
+        }))
+    }
+
+    fn file(&mut self, path: &[u8], cid: Cid, stat: &Stat) -> io::Result<()> {
+        let mut header = self.header(tar::EntryType::Regular, &stat.metadata, FILE_MODE);
+        header.set_size(stat.file_len);
+        let (dag, handle) = (self.dag.clone(), self.handle.clone());
+        let len = stat.file_len;
+        let content = FileReader { dag, handle, cid, offset: 0, len, piece: Bytes::new() };
+        self.builder.append_data(&mut header, as_path(path), content)
+    }
+
+    fn directory(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<()> {
+        let mut header = self.header(tar::EntryType::Directory, metadata, DIRECTORY_MODE);
+        self.builder.append_data(&mut header, as_path(path), io::empty())
+    }
+
+    fn symlink(
+        &mut self,
+        path: &[u8],
+        cid: Cid,
+        metadata: &Metadata,
+    ) -> Result<io::Result<()>, ApiError> {
+        let target = self.handle.block_on(unixfs::read_link(&self.dag, &cid))?;
+        let mut header = self.header(tar::EntryType::Symlink, metadata, 0o777);
+        Ok(self.builder.append_link(&mut header, as_path(path), as_path(&target)))
+    }
+
+    fn header(&self, kind: tar::EntryType, metadata: &Metadata, mode: u32) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_mode(metadata.mode.unwrap_or(mode));
+        let stored = metadata.mtime.and_then(|mtime| u64::try_from(mtime.seconds).ok());
+        header.set_mtime(stored.unwrap_or(self.now));
+        header
+    }
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// The content of a file, exactly as long as its header says.
+struct FileReader {
+    dag: Dag,
+    handle: Handle,
+    cid: Cid,
+    offset: u64,
+    len: u64,
+    piece: Bytes,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && self.offset < self.len {
+            let read = unixfs::read(&self.dag, &self.cid, self.offset, PIECE_LEN);
+            self.piece = self.handle.block_on(read).map_err(io::Error::other)?;
+            self.offset += self.piece.len() as u64;
+            if self.piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let len = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..len]);
+        Ok(len)
+    }
+}
+
+/// Sends what is written in pieces.
+struct SinkWriter {
+    sink: Sink,
+    buffer: BytesMut,
+}
+
+impl Write for SinkWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= WRITE_LEN {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let bytes = self.buffer.split().freeze();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.sink
+            .bytes_blocking(bytes)
+            .map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))
+    }
+}

@@ -1,0 +1,83 @@
+//! Errors of the layers below as failures of requests, with what a person can do about them.
+
+use crate::api::error::ApiError;
+use crate::codec::car::CarError;
+use crate::dag::DagError;
+use crate::fuse::OptionError;
+use crate::store::StoreError;
+use crate::sys::mount::MountError;
+use crate::unixfs::UnixfsError;
+use crate::unixfs::import::ImportError;
+
+const NOT_HERE: &str = "blocks that are not here come with `cidfs add` or `cidfs dag import`; this node asks no others";
+const FULL: &str = "free some space and try again; what was acknowledged before is safe";
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let failed = Self::failed(&error);
+        match store_hint(&error) {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    }
+}
+
+fn store_hint(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::Full { .. } => Some(FULL),
+        StoreError::Missing { .. } => Some("another one is named with --repo or $CIDFS_PATH"),
+        StoreError::Locked { .. } => Some("stop that process, or wait until it has ended"),
+        _ => None,
+    }
+}
+
+impl From<DagError> for ApiError {
+    fn from(error: DagError) -> Self {
+        let failed = Self::failed(&error);
+        match &error {
+            DagError::Offline { .. } => failed.hint(NOT_HERE),
+            DagError::Store(store) => match store_hint(store) {
+                Some(hint) => failed.hint(hint),
+                None => failed,
+            },
+            DagError::Lied { .. } | DagError::Refused { .. } | DagError::Node { .. } => failed,
+        }
+    }
+}
+
+impl From<UnixfsError> for ApiError {
+    fn from(error: UnixfsError) -> Self {
+        match error {
+            UnixfsError::Dag(error) => error.into(),
+            other => Self::failed(other),
+        }
+    }
+}
+
+impl From<ImportError> for ApiError {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Store(error) => error.into(),
+            ImportError::Setting(_) | ImportError::Chunker(_) => Self::client(error),
+            other => Self::failed(other),
+        }
+    }
+}
+
+impl From<CarError> for ApiError {
+    fn from(error: CarError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<MountError> for ApiError {
+    fn from(error: MountError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<OptionError> for ApiError {
+    fn from(error: OptionError) -> Self {
+        Self::client(error)
+    }
+}

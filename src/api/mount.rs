@@ -1,0 +1,89 @@
+//! `mount`, `umount` and `status` (with arguments of ours; kubo's `mount` knows two fixed places).
+
+use std::path::PathBuf;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use crate::api::add::path_of;
+use crate::api::control::{MountInfo, MountRequest, Node};
+use crate::api::error::ApiError;
+use crate::api::reply::{self, blocking};
+use crate::api::repo::{RepoStat, repo_stat};
+use crate::api::request::{Form, Params};
+
+/// The node at a glance (ours).
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Status {
+    /// Version of cidfs.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// The store.
+    pub repo: RepoStat,
+    /// Number of pins.
+    pub pins: u64,
+    /// Live mounts.
+    pub mounts: Vec<MountInfo>,
+    /// Bytes of memory that the process holds.
+    pub memory_bytes: u64,
+    /// Bytes of memory for decoded nodes, at most.
+    pub node_cache_bytes_max: u64,
+}
+
+/// `mount?arg=SOURCE&path=DIR&options=`
+pub(super) async fn mount(
+    State(node): State<Node>,
+    Form(params): Form,
+) -> Result<Response, ApiError> {
+    let request = MountRequest {
+        source: params.arg("source")?.to_vec(),
+        dir: mount_point(&params)?,
+        options: params.text("options")?.unwrap_or_default().to_owned(),
+    };
+    Ok(reply::json(&blocking(move || node.mount(&request)).await?))
+}
+
+/// `umount?path=DIR`
+pub(super) async fn umount(
+    State(node): State<Node>,
+    Form(params): Form,
+) -> Result<Response, ApiError> {
+    let dir = mount_point(&params)?;
+    blocking(move || node.umount(&dir)).await?;
+    Ok(reply::json(&serde_json::json!({})))
+}
+
+fn mount_point(params: &Params) -> Result<PathBuf, ApiError> {
+    let dir = params.bytes("path").map(path_of);
+    let dir = dir.ok_or_else(|| ApiError::client("argument \"path\" is required"))?;
+    if dir.is_absolute() {
+        return Ok(dir);
+    }
+    Err(ApiError::client("a mount point is an absolute path"))
+}
+
+/// `status`
+pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiError> {
+    let status = blocking(move || {
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            repo: repo_stat(&node)?,
+            pins: node.repository().pins.list().len() as u64,
+            mounts: node.mounts(),
+            memory_bytes: resident_bytes().unwrap_or_default(),
+            node_cache_bytes_max: node.node_cache_bytes_max() as u64,
+        })
+    });
+    Ok(reply::json(&status.await?))
+}
+
+/// Returns the bytes of memory that this process holds, `None` where the kernel does not tell.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}

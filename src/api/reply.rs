@@ -1,0 +1,349 @@
+//! Answers: one JSON value, a stream of them, or bytes; with late errors told, never swallowed.
+//!
+//! A stream is produced by one task into a bounded channel, so a slow reader slows the producer.
+//! The head is sent when the first piece is there: an error before that is an ordinary failure.
+//! An error after that goes into the trailer `X-Stream-Error` if the client reads trailers, and
+//! breaks the connection off otherwise; either way the client cannot take the part for the whole.
+//! When the client goes away the task is cancelled.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, TRAILER};
+use axum::http::{HeaderMap, HeaderName};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::Frame;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::api::error::ApiError;
+use crate::api::request::Params;
+
+/// Header of a stream of bytes.
+pub const STREAM_OUTPUT: HeaderName = HeaderName::from_static("x-stream-output");
+/// Header of a stream of JSON values, one a line.
+pub const CHUNKED_OUTPUT: HeaderName = HeaderName::from_static("x-chunked-output");
+/// Length in bytes of what a stream of bytes will bring, where it is known.
+pub const CONTENT_LENGTH: HeaderName = HeaderName::from_static("x-content-length");
+/// Trailer with the sentence of a late error.
+pub const STREAM_ERROR: HeaderName = HeaderName::from_static("x-stream-error");
+
+/// Pieces under way between the producer and the connection: with pieces of up to 1 MiB, 8 keep
+/// the socket busy and bound a stalled request to a few MiB.
+const PIECES_MAX: usize = 8;
+
+/// What a stream carries, which decides its headers.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// One JSON value, too long to be held whole.
+    OneJson,
+    /// JSON values, one a line.
+    Json,
+    /// Bytes of a media type, with their number if known.
+    Bytes(&'static str, Option<u64>),
+}
+
+/// Where a producer puts its pieces.
+#[derive(Debug, Clone)]
+pub struct Sink(mpsc::Sender<Bytes>);
+
+/// The client has gone away; there is nobody to work for.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the client has gone away")]
+pub struct Gone;
+
+impl From<Gone> for ApiError {
+    fn from(gone: Gone) -> Self {
+        Self::failed(gone)
+    }
+}
+
+impl Sink {
+    /// Sends bytes.
+    pub async fn bytes(&self, bytes: Bytes) -> Result<(), Gone> {
+        self.0.send(bytes).await.map_err(|_| Gone)
+    }
+
+    /// Sends a JSON value on its own line.
+    pub async fn json(&self, value: &impl Serialize) -> Result<(), ApiError> {
+        Ok(self.bytes(json_line(value)?).await?)
+    }
+
+    /// Sends bytes from a thread that may block.
+    pub fn bytes_blocking(&self, bytes: Bytes) -> Result<(), Gone> {
+        self.0.blocking_send(bytes).map_err(|_| Gone)
+    }
+
+    /// Sends a JSON value from a thread that may block.
+    pub fn json_blocking(&self, value: &impl Serialize) -> Result<(), ApiError> {
+        Ok(self.bytes_blocking(json_line(value)?)?)
+    }
+
+    /// Tells whether nobody reads any more, so that a thread which cannot be cancelled can stop.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// Answers with one JSON value.
+pub fn json(value: &impl Serialize) -> Response {
+    let (body, status) = match json_line(value) {
+        Ok(line) => (Body::from(line), axum::http::StatusCode::OK),
+        Err(error) => {
+            (Body::from(error.message().to_owned()), axum::http::StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Answers with what an asynchronous task produces.
+///
+/// # Errors
+/// What the task reports before its first piece.
+pub async fn stream<F, W>(params: &Params, kind: Kind, work: F) -> Result<Response, ApiError>
+where
+    F: FnOnce(Sink) -> W,
+    W: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let task = tokio::spawn(until(params.deadline(), work(Sink(sender))));
+    start(params, kind, receiver, task).await
+}
+
+/// Answers with what a blocking piece of work produces on a thread of its own.
+///
+/// # Errors
+/// What the work reports before its first piece.
+pub async fn stream_blocking<F>(params: &Params, kind: Kind, work: F) -> Result<Response, ApiError>
+where
+    F: FnOnce(Sink) -> Result<(), ApiError> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let task = tokio::task::spawn_blocking(move || work(Sink(sender)));
+    let deadline = params.deadline();
+    // Dropping the waiting task drops nothing of the thread, but the closed channel stops it.
+    let task = tokio::spawn(async move { until(deadline, async { join(task.await) }).await });
+    start(params, kind, receiver, task).await
+}
+
+/// Runs blocking work of the store on a thread where it disturbs nobody.
+///
+/// # Errors
+/// What the work reports. When the client's time is over, the work ends unheard.
+pub async fn blocking<T, F>(work: F) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+{
+    join(tokio::task::spawn_blocking(work).await)
+}
+
+/// Waits for `work` until the client's time is over.
+///
+/// # Errors
+/// What the work reports, or that the time is over.
+pub async fn until<T>(
+    deadline: Option<tokio::time::Instant>,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    match deadline {
+        None => work.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, work)
+            .await
+            .unwrap_or_else(|_| Err(ApiError::timed_out())),
+    }
+}
+
+fn join<T>(joined: Result<Result<T, ApiError>, tokio::task::JoinError>) -> Result<T, ApiError> {
+    joined.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request handler panicked");
+        Err(ApiError::failed("an internal error; the log has the details"))
+    })
+}
+
+fn json_line(value: &impl Serialize) -> Result<Bytes, ApiError> {
+    let mut line = serde_json::to_vec(value).map_err(ApiError::failed)?;
+    line.push(b'\n');
+    Ok(line.into())
+}
+
+async fn start(
+    params: &Params,
+    kind: Kind,
+    receiver: mpsc::Receiver<Bytes>,
+    task: JoinHandle<Result<(), ApiError>>,
+) -> Result<Response, ApiError> {
+    let trailers = params.trailers();
+    let mut body = StreamBody { first: None, receiver, task: Some(task), trailers };
+    body.first = body.receiver.recv().await;
+    if body.first.is_none()
+        && let Some(task) = body.task.take()
+    {
+        join(task.await)?;
+    }
+    Ok(with_headers(Body::new(body), kind))
+}
+
+fn with_headers(body: Body, kind: Kind) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
+    let yes = HeaderValue::from_static("1");
+    let json = HeaderValue::from_static("application/json");
+    match kind {
+        Kind::OneJson => {
+            headers.insert(CONTENT_TYPE, json);
+        }
+        Kind::Json => {
+            headers.insert(CONTENT_TYPE, json);
+            headers.insert(CHUNKED_OUTPUT, yes);
+        }
+        Kind::Bytes(media_type, len) => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+            headers.insert(STREAM_OUTPUT, yes);
+            if let Some(len) = len {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+            }
+        }
+    }
+    response
+}
+
+struct StreamBody {
+    first: Option<Bytes>,
+    receiver: mpsc::Receiver<Bytes>,
+    /// `None` once its result was told.
+    task: Option<JoinHandle<Result<(), ApiError>>>,
+    trailers: bool,
+}
+
+impl hyper::body::Body for StreamBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let body = self.get_mut();
+        if let Some(first) = body.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if let Some(bytes) = ready!(body.receiver.poll_recv(context)) {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        let Some(task) = &mut body.task else {
+            return Poll::Ready(None);
+        };
+        let result = join(ready!(Pin::new(task).poll(context)));
+        body.task = None;
+        Poll::Ready(result.err().map(|error| body.late(&error)))
+    }
+}
+
+impl StreamBody {
+    fn late(&self, error: &ApiError) -> Result<Frame<Bytes>, BrokenOff> {
+        if !self.trailers {
+            return Err(BrokenOff(error.message().to_owned()));
+        }
+        // A header takes visible ASCII; names in a message may hold anything.
+        let told: String = error.message().escape_default().collect();
+        let value = HeaderValue::from_str(&told).map_err(|_| BrokenOff(told))?;
+        Ok(Frame::trailers(HeaderMap::from_iter([(STREAM_ERROR, value)])))
+    }
+}
+
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// A stream that ends early without a trailer to say why: the connection is broken off.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BrokenOff(String);
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::{FromRequestParts as _, Request};
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::api::request::Deadline;
+
+    async fn params(query: &str, te: &str) -> Params {
+        let request = Request::builder().uri(format!("/x?{query}")).header("te", te).body(());
+        let mut parts = request.unwrap().into_parts().0;
+        parts.extensions.insert(Deadline::start(query).unwrap());
+        Params::from_request_parts(&mut parts, &()).await.unwrap()
+    }
+
+    async fn fail_late(sink: Sink) -> Result<(), ApiError> {
+        sink.bytes(Bytes::from_static(b"part")).await?;
+        Err(ApiError::failed("broken \u{e9}"))
+    }
+
+    #[tokio::test]
+    async fn a_late_error_is_told_in_the_trailer() {
+        let params = params("", "trailers").await;
+        let answer = stream(&params, Kind::Json, fail_late).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()[STREAM_ERROR], "broken \\u{e9}");
+        assert_eq!(body.to_bytes(), "part");
+    }
+
+    #[tokio::test]
+    async fn without_trailers_a_late_error_breaks_the_stream() {
+        let params = params("", "").await;
+        let answer = stream(&params, Kind::Json, fail_late).await.unwrap();
+        assert!(answer.into_body().collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_early_error_is_an_ordinary_failure() {
+        let params = params("", "trailers").await;
+        let early = |_| async { Err(ApiError::client("no")) };
+        assert_eq!(stream(&params, Kind::Json, early).await.unwrap_err().message(), "no");
+    }
+
+    #[tokio::test]
+    async fn the_time_of_the_client_ends_a_stream() {
+        let params = params("timeout=20ms", "trailers").await;
+        let wait = |sink: Sink| async move {
+            sink.bytes(Bytes::from_static(b"part")).await?;
+            std::future::pending().await
+        };
+        let answer = stream(&params, Kind::Json, wait).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap();
+        assert!(body.trailers().unwrap()[STREAM_ERROR].to_str().unwrap().contains("deadline"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_cancels_the_work() {
+        let (alive, mut watch) = mpsc::channel::<()>(1);
+        let params = params("", "").await;
+        let work = |sink: Sink| async move {
+            let _alive = alive;
+            sink.bytes(Bytes::from_static(b"part")).await?;
+            std::future::pending().await
+        };
+        drop(stream(&params, Kind::Json, work).await.unwrap());
+        assert_eq!(watch.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_that_request_alone() {
+        let result = blocking(|| -> Result<(), ApiError> { panic!("a bug") }).await;
+        assert!(result.unwrap_err().message().contains("internal error"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Reaching the node: the running daemon over its socket, or a node opened for this one command.
+//!
+//! Both speak the same requests, so a command does not know which it has. The lock of the
+//! repository decides: whoever holds it answers.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+
+use crate::api;
+use crate::api::server::SocketPath;
+use crate::cli::Global;
+use crate::cli::call::{Answer, Call};
+use crate::cli::failure::Failure;
+use crate::node::{Node, NodeError};
+
+/// How long a command waits for another one that holds the repository: short commands end well
+/// within it, and a person waits no longer for an answer.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How often it looks again.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// A way to the node.
+#[derive(Debug)]
+pub(crate) struct Client {
+    transport: Transport,
+    offline: bool,
+    timeout: Option<String>,
+    cid_base: Option<String>,
+}
+
+#[derive(Debug)]
+enum Transport {
+    /// A daemon runs; each request has a connection of its own.
+    Socket(SocketPath),
+    /// No daemon runs; this process is the node until [`Client::close`].
+    InProcess { node: Arc<Node>, router: Router },
+}
+
+impl Client {
+    /// Finds the daemon of the repository, or opens the repository.
+    ///
+    /// # Errors
+    /// When there is no repository, or another process keeps it locked.
+    pub(crate) async fn open(global: &Global) -> Result<Self, Failure> {
+        let repo = global.repository()?;
+        let give_up = Instant::now() + LOCK_WAIT_MAX;
+        let transport = loop {
+            if let Some(socket) = daemon(&repo).await? {
+                break Transport::Socket(socket);
+            }
+            match open_here(&repo).await? {
+                Ok(node) => {
+                    let router = api::router(node.clone());
+                    break Transport::InProcess { node, router };
+                }
+                Err(error) if error.is_locked() && Instant::now() < give_up => {
+                    tokio::time::sleep(LOCK_POLL).await;
+                }
+                Err(error) => return Err(Failure::from(error)),
+            }
+        };
+        Ok(Self {
+            transport,
+            offline: global.offline,
+            timeout: global.timeout.clone(),
+            cid_base: global.cid_base.clone(),
+        })
+    }
+
+    /// Tells whether a daemon answers.
+    pub(crate) fn is_daemon(&self) -> bool {
+        matches!(self.transport, Transport::Socket(_))
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// What the node reports, or that it cannot be reached.
+    pub(crate) async fn send(&self, call: Call) -> Result<Answer, Failure> {
+        let request = call
+            .switch("offline", self.offline)
+            .maybe("timeout", self.timeout.as_ref())
+            .maybe("cid-base", self.cid_base.as_ref())
+            .into_request()?;
+        let response = match &self.transport {
+            Transport::Socket(socket) => over(connect(socket).await?, request).await?,
+            Transport::InProcess { router, .. } => match router.clone().oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+        };
+        Answer::of(response).await
+    }
+
+    /// Closes a repository that was opened for this command.
+    ///
+    /// # Errors
+    /// When what was written cannot be made durable.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        match self.transport {
+            Transport::Socket(_) => Ok(()),
+            Transport::InProcess { node, router } => {
+                drop(router);
+                Ok(node.close().await?)
+            }
+        }
+    }
+}
+
+/// Returns the socket of the repository if a daemon listens on it.
+///
+/// # Errors
+/// When the repository or its socket may not be used.
+pub(crate) async fn daemon(repo: &Path) -> Result<Option<SocketPath>, Failure> {
+    let refused = |error: io::Error| Failure::from(error).about(repo.display());
+    let socket = match SocketPath::of(repo) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(refused)?,
+    };
+    match socket.connect().await {
+        Ok(_) => Ok(Some(socket)),
+        Err(error) if is_nobody(&error) => Ok(None),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn is_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+async fn open_here(repo: &Path) -> Result<Result<Arc<Node>, NodeError>, Failure> {
+    let (repo, runtime) = (repo.to_owned(), Handle::current());
+    let open = tokio::task::spawn_blocking(move || Node::open(&repo, runtime));
+    open.await.map_err(Failure::new)
+}
+
+async fn connect(socket: &SocketPath) -> Result<UnixStream, Failure> {
+    socket.connect().await.map_err(|error| {
+        Failure::new(format!("the daemon cannot be reached any more: {error}"))
+            .hint("it may just have stopped; try again")
+    })
+}
+
+async fn over(
+    stream: UnixStream,
+    request: Request<Body>,
+) -> Result<axum::http::Response<Body>, Failure> {
+    let broken = |error: hyper::Error| Failure::new(format!("the daemon broke off: {error}"));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // Its errors are those of the request, which are reported there.
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(broken)?;
+    Ok(response.map(Body::new))
+}

@@ -1,0 +1,227 @@
+//! `cidfs daemon`: the node in the foreground, until a signal or `cidfs shutdown`.
+//!
+//! Also what starts one in the background for a mount: the same program in a session of its own,
+//! with its log in the repository.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::api;
+use crate::api::control::{Control as _, MountRequest};
+use crate::api::server::Server;
+use crate::cli::call::Call;
+use crate::cli::client::{Client, daemon};
+use crate::cli::failure::{Failure, tell};
+use crate::cli::{Global, log};
+use crate::node::Node;
+use crate::node::config::Config;
+
+/// How long a daemon in the background may take to answer: opening a repository after a crash
+/// hashes one pack, which takes seconds on a slow disk.
+const START_WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// How often it is asked.
+const START_POLL: Duration = Duration::from_millis(50);
+
+/// Name of the log of a daemon in the background.
+const LOG_NAME: &str = "daemon.log";
+
+/// Length in bytes at which that log is set aside as `daemon.log.old` before a start.
+const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
+
+/// Bytes at the end of the log that are shown when a start fails.
+const LOG_SHOWN_LEN: u64 = 2048;
+
+/// Run the node in the foreground
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs daemon
+  cidfs daemon --mount                    with the mounts of the configuration
+  CIDFS_LOG=debug cidfs daemon --json-logs")]
+pub(crate) struct Daemon {
+    /// Mount what the configuration says too
+    #[arg(long)]
+    mount: bool,
+    /// Log one JSON object a line
+    #[arg(long)]
+    json_logs: bool,
+    /// Leave the terminal (used by `cidfs mount`)
+    #[arg(long, hide = true)]
+    background: bool,
+}
+
+impl Daemon {
+    /// Returns a daemon with the mounts of the configuration.
+    pub(crate) fn with_mounts() -> Self {
+        Self { mount: true, json_logs: false, background: false }
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) async fn run(&self, global: &Global) -> Result<(), Failure> {
+        if self.background {
+            nix::unistd::setsid().map_err(|errno| Failure::new(errno.desc()))?;
+        }
+        let repo = global.repository()?;
+        // A configuration that cannot be used is reported when the node opens.
+        let config = Config::load(&repo).ok();
+        log::start(config.as_ref().map(|config| &config.log), self.json_logs)?;
+        if daemon(&repo).await?.is_some() {
+            return Err(already_running(&repo));
+        }
+        let open = tokio::task::spawn_blocking({
+            let (repo, runtime) = (repo.clone(), Handle::current());
+            move || Node::open(&repo, runtime)
+        });
+        let node = open.await.map_err(Failure::new)??;
+        let served = self.serve(&node, &repo).await;
+        let closed = node.close().await;
+        tracing::info!("stopped");
+        served.and(closed.map_err(Failure::from))
+    }
+
+    async fn serve(&self, node: &Arc<Node>, repo: &Path) -> Result<(), Failure> {
+        let config = node.config_in_use().clone();
+        let server = Server::bind(repo, config.api.connections)?;
+        let stop = stop_of(node.clone())?;
+        if self.mount {
+            let request = MountRequest {
+                source: b"/ipfs".to_vec(),
+                dir: config.mount.ipfs,
+                options: config.mount.options,
+            };
+            let mounting = tokio::task::spawn_blocking({
+                let node = node.clone();
+                move || node.mount(&request)
+            });
+            let mount = mounting.await.map_err(Failure::new)?.map_err(|error| {
+                Failure::from(error)
+                    .hint("`cidfs config mount.ipfs DIR` chooses another mount point")
+            })?;
+            tell(format_args!("{} mounted at: {}", mount.source, mount.dir.display()));
+        }
+        tell(format_args!(
+            "Daemon is ready (repository {}, process {})",
+            repo.display(),
+            std::process::id()
+        ));
+        Ok(server.serve(api::router(node.clone()), stop).await?)
+    }
+}
+
+fn already_running(repo: &Path) -> Failure {
+    let holder = std::fs::read_to_string(repo.join("lock")).unwrap_or_default();
+    let process =
+        holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
+    Failure::new(format!("a daemon is already running for {}{process}", repo.display()))
+        .hint("`cidfs mount /ipfs DIR` asks it for a mount, `cidfs shutdown` stops it")
+}
+
+/// Returns what completes when the daemon is to stop.
+fn stop_of(node: Arc<Node>) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // The terminal is gone: without this the mounts would be left dead.
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        let reason = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = hang_up.recv() => "SIGHUP",
+            () = node.stop_requested() => "a request",
+        };
+        tracing::info!(reason, "stopping");
+    })
+}
+
+/// Starts a daemon in the background and waits until it answers.
+///
+/// # Errors
+/// Why it did not start, from its log.
+pub(crate) async fn start_in_background(global: &Global) -> Result<(), Failure> {
+    let repo = global.repository()?;
+    if !repo.join("version").try_exists()? {
+        let missing = crate::store::StoreError::Missing { path: repo };
+        return Err(crate::api::error::ApiError::from(missing).into());
+    }
+    let (log, start) = open_log(&repo)?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("--repo")
+        .arg(&repo)
+        .args(["daemon", "--background"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()?;
+    let give_up = Instant::now() + START_WAIT_MAX;
+    loop {
+        if daemon(&repo).await?.is_some() {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait()? {
+            let words = log_since(&repo, start).unwrap_or_default();
+            return Err(started_badly(&words, &format!("the daemon ended at once ({status})")));
+        }
+        if Instant::now() > give_up {
+            child.kill()?;
+            child.wait()?;
+            return Err(started_badly("", "the daemon did not answer within a minute"));
+        }
+        tokio::time::sleep(START_POLL).await;
+    }
+}
+
+/// Opens the log of a daemon in the background; tells where the new part begins.
+fn open_log(repo: &Path) -> io::Result<(File, u64)> {
+    let path = repo.join(LOG_NAME);
+    if std::fs::metadata(&path).is_ok_and(|log| log.len() > LOG_LEN_MAX) {
+        std::fs::rename(&path, repo.join(format!("{LOG_NAME}.old")))?;
+    }
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let start = log.metadata()?.len();
+    Ok((log, start))
+}
+
+fn log_since(repo: &Path, start: u64) -> io::Result<String> {
+    let mut log = File::open(repo.join(LOG_NAME))?;
+    let end = log.seek(SeekFrom::End(0))?;
+    log.seek(SeekFrom::Start(start.max(end.saturating_sub(LOG_SHOWN_LEN))))?;
+    let mut text = Vec::new();
+    log.read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Tells what the daemon said itself, if it said something.
+fn started_badly(log: &str, otherwise: &str) -> Failure {
+    let line = |word: &str| log.lines().find_map(|line| line.strip_prefix(word)).map(str::to_owned);
+    let failure = Failure::new(line("Error: ").unwrap_or_else(|| otherwise.to_owned()));
+    match line("Hint: ") {
+        Some(hint) => failure.hint(hint),
+        None => failure.hint(format!("its log is {LOG_NAME} in the repository")),
+    }
+}
+
+/// Stop the daemon
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs shutdown")]
+pub(crate) struct Shutdown {}
+
+impl Shutdown {
+    /// Asks it to stop; it takes its mounts down first.
+    pub(crate) async fn run(&self, client: &Client) -> Result<(), Failure> {
+        if !client.is_daemon() {
+            return Err(Failure::new("no daemon is running for this repository"));
+        }
+        client.send(Call::new("shutdown")).await.map(drop)
+    }
+}

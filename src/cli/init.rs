@@ -1,0 +1,40 @@
+//! `cidfs init`: a new repository.
+
+use std::io::Write as _;
+
+use clap::Args;
+
+use crate::cli::Global;
+use crate::cli::failure::{Failure, told};
+use crate::cli::output::Output;
+use crate::node;
+
+/// Make a repository
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs init
+  cidfs --repo /srv/cidfs init
+  cidfs init --profile=unixfs-v0-2015    files get the CIDs that they used to have")]
+pub(crate) struct Init {
+    /// How files become blocks: unixfs-v1-2025 or unixfs-v0-2015
+    #[arg(short, long, value_name = "NAME")]
+    profile: Option<String>,
+}
+
+impl Init {
+    /// Makes it.
+    pub(crate) fn run(&self, global: &Global) -> Result<(), Failure> {
+        let repo = global.repository()?;
+        if let Some(profile) = &self.profile {
+            let known = crate::unixfs::import::Profile::by_name(profile);
+            known.ok_or_else(|| told(crate::api::add::unknown_profile(profile)))?;
+        }
+        node::init(&repo)?;
+        if let Some(profile) = &self.profile {
+            node::config::set(&repo, "import.profile", profile).map_err(node::NodeError::from)?;
+        }
+        let mut out = Output::new();
+        out.line(format!("initialized cidfs repository at {}", repo.display()))?;
+        Ok(out.flush()?)
+    }
+}

@@ -1,0 +1,33 @@
+//! Where the log goes: standard error, as much as the configuration or `CIDFS_LOG` says.
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::failure::Failure;
+use crate::node::config::LogConfig;
+
+/// What a command that is no daemon logs: its failure is told anyway.
+const COMMAND_LEVEL: &str = "error";
+
+/// Starts the log of this process; a daemon gives its configuration.
+///
+/// # Errors
+/// When the filter is malformed.
+pub(crate) fn start(config: Option<&LogConfig>, json: bool) -> Result<(), Failure> {
+    let environment = std::env::var("CIDFS_LOG").ok().filter(|filter| !filter.is_empty());
+    let (filter, origin) = match (&environment, config) {
+        (Some(filter), _) => (filter.as_str(), "CIDFS_LOG"),
+        (None, Some(config)) => (config.level.as_str(), "log.level"),
+        (None, None) => (COMMAND_LEVEL, "the log"),
+    };
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| Failure::new(format!("{origin}: \"{filter}\": {error}")))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if json || config.is_some_and(|config| config.json) {
+        log.json().init();
+    } else {
+        log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
+    }
+    Ok(())
+}

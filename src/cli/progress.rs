@@ -1,0 +1,64 @@
+//! Progress for people: a bar on a terminal, nothing in a pipe.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal as _;
+
+/// A bar of bytes; without a known total it shows what has passed and how fast.
+#[derive(Debug)]
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Starts a bar if standard error is a terminal, or if `wanted` says so.
+    pub(crate) fn start(wanted: Option<bool>, total: Option<u64>) -> Self {
+        if !Self::is_wanted(wanted) {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        let template = match total {
+            Some(_) => " {bytes} / {total_bytes} [{bar:40}] {percent}% {bytes_per_sec} {eta}",
+            None => " {spinner} {bytes} {bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=>-"));
+        }
+        Self(bar)
+    }
+
+    /// Starts a counter of things called `what`.
+    pub(crate) fn count(wanted: Option<bool>, what: &str) -> Self {
+        if !Self::is_wanted(wanted) {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(&format!(" {{spinner}} {{pos}} {what}")) {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// Tells whether a bar is shown.
+    pub(crate) fn is_wanted(wanted: Option<bool>) -> bool {
+        wanted.unwrap_or_else(|| std::io::stderr().is_terminal())
+    }
+
+    /// Sets how many bytes have passed.
+    pub(crate) fn set(&self, bytes: u64) {
+        self.0.set_position(bytes);
+    }
+
+    /// Counts bytes that have passed.
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.inc(bytes as u64);
+    }
+
+    /// Takes the bar away while `write` prints lines.
+    pub(crate) fn above<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.suspend(write)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

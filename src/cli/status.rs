@@ -1,0 +1,82 @@
+//! `cidfs status` and `cidfs version`.
+
+use std::io::Write as _;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::api::mount::Status as NodeStatus;
+use crate::cli::Global;
+use crate::cli::call::Call;
+use crate::cli::client::Client;
+use crate::cli::failure::Failure;
+use crate::cli::output::{Output, human_size};
+use crate::cli::print_lines;
+
+/// Show the node at a glance
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs status
+  cidfs status --json | jq .Mounts")]
+pub(crate) struct Status {}
+
+impl Status {
+    /// Prints it.
+    pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<(), Failure> {
+        let answer = client.send(Call::new("status")).await?;
+        let is_daemon = client.is_daemon();
+        print_lines(answer, global, |out, status: NodeStatus| {
+            let daemon = if is_daemon {
+                format!("running (process {}, cidfs {})", status.pid, status.version)
+            } else {
+                "not running".to_owned()
+            };
+            out.line(format!("Daemon:     {daemon}"))?;
+            out.line(format!("Repository: {}", status.repo.repo_path))?;
+            let size = human_size(status.repo.repo_size);
+            out.line(format!("Stored:     {} blocks, {size}", status.repo.num_objects))?;
+            out.line(format!("Pins:       {}", status.pins))?;
+            if is_daemon {
+                let held = human_size(status.memory_bytes);
+                let cache = human_size(status.node_cache_bytes_max);
+                out.line(format!("Memory:     {held} (decoded nodes: at most {cache})"))?;
+            }
+            out.line(format!("Mounts:     {}", status.mounts.len()))?;
+            for mount in status.mounts {
+                let mut line = format!("  {} on {}", mount.source, mount.dir.display());
+                if !mount.options.is_empty() {
+                    line = format!("{line} ({})", mount.options);
+                }
+                out.line(line)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Print the version
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs version
+  cidfs version -n")]
+pub(crate) struct Version {
+    /// Print the number only
+    #[arg(short, long)]
+    number: bool,
+}
+
+impl Version {
+    /// Prints it; this needs no repository.
+    pub(crate) fn run(&self, global: &Global) -> Result<(), Failure> {
+        let version = env!("CARGO_PKG_VERSION");
+        let mut out = Output::new();
+        if global.json {
+            out.line(json!({ "Version": version }).to_string())?;
+        } else {
+            let words = if self.number { "" } else { "cidfs version " };
+            out.line(format!("{words}{version}"))?;
+        }
+        Ok(out.flush()?)
+    }
+}

@@ -1,0 +1,71 @@
+//! Files of a multipart body, the way kubo's clients send them.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::mpsc;
+
+use crate::api::request::escape;
+use crate::cli::call::Call;
+use crate::cli::failure::Failure;
+
+/// Ends the one part; what is sent is not searched for it, so it is long enough not to occur.
+const BOUNDARY: &str = "cidfs-5a1cf0c29d8e4f6f9c3b7e21d0a48b65-the-only-part";
+
+/// Bytes sent at a time.
+const PIECE_LEN: usize = 256 * 1024;
+
+/// Pieces read ahead.
+const PIECES_MAX: usize = 8;
+
+/// Sends standard input under `name`, which may be empty.
+pub(crate) fn standard_input(call: Call, name: &str) -> Call {
+    part(call, name, io::stdin())
+}
+
+/// Sends a file.
+pub(crate) fn file(call: Call, path: &Path) -> Result<Call, Failure> {
+    let file = File::open(path).map_err(|error| Failure::from(error).about(path.display()))?;
+    Ok(part(call, "", file))
+}
+
+fn part(call: Call, name: &str, content: impl Read + Send + 'static) -> Call {
+    let mut escaped = String::new();
+    escape(name.as_bytes(), &mut escaped);
+    let head = format!(
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{escaped}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    );
+    let tail = format!("\r\n--{BOUNDARY}--\r\n");
+    let body = stream::iter([Ok(Bytes::from(head))])
+        .chain(pieces(content))
+        .chain(stream::iter([Ok(Bytes::from(tail))]));
+    call.body(format!("multipart/form-data; boundary={BOUNDARY}"), Body::from_stream(body))
+}
+
+/// Reads on a thread of its own, which ends when nobody takes the pieces any more.
+fn pieces(mut content: impl Read + Send + 'static) -> impl Stream<Item = io::Result<Bytes>> {
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    tokio::task::spawn_blocking(move || {
+        let mut buffer = vec![0; PIECE_LEN];
+        loop {
+            let piece = match content.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(len) => Ok(Bytes::copy_from_slice(&buffer[..len])),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let is_last = piece.is_err();
+            if sender.blocking_send(piece).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    })
+}

@@ -1,0 +1,450 @@
+//! `config.toml` of a repository: typed, complete, every key known by name.
+//!
+//! One text, [`TEMPLATE`], is at once the file that `init` writes, the defaults, the list of known
+//! keys and their types: what a user's file leaves out comes from it, what it does not have is
+//! refused. Changing a value edits the user's own text and keeps comments and order.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+/// The file that `init` writes, and every default.
+pub const TEMPLATE: &str = include_str!("default.toml");
+
+/// Name of the file in the repository.
+pub const FILE_NAME: &str = "config.toml";
+
+/// Least likeness (1 = equal) at which another key is suggested; lower ones are guesses.
+const LIKENESS_MIN: f64 = 0.75;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown key \"{key}\" in the configuration{}", suggest(.suggestion.as_deref()))]
+    UnknownKey {
+        /// The key as given.
+        key: String,
+        /// The most similar key that exists.
+        suggestion: Option<String>,
+    },
+    /// A value of another type than the key's.
+    #[error("\"{key}\" takes {expected}, not {found}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// What it takes.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// A value that is no use.
+    #[error("\"{key}\": {reason}")]
+    BadValue {
+        /// The key.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+fn suggest(key: Option<&str>) -> String {
+    key.map(|key| format!(" (did you mean \"{key}\"?)")).unwrap_or_default()
+}
+
+/// A complete, checked configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Blocks on this disk and in memory.
+    pub store: StoreConfig,
+    /// How files become blocks.
+    pub import: ImportConfig,
+    /// The mounts of `cidfs mount`.
+    pub mount: MountConfig,
+    /// The control socket.
+    pub api: ApiConfig,
+    /// The daemon's log.
+    pub log: LogConfig,
+    #[serde(skip)]
+    table: Table,
+}
+
+/// Blocks on this disk and in memory.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Memory for decoded nodes, in bytes.
+    #[serde(deserialize_with = "byte_size")]
+    pub node_cache: usize,
+}
+
+/// How files become blocks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportConfig {
+    /// Name of the profile.
+    pub profile: String,
+    /// Chunker instead of the profile's; empty for none.
+    pub chunker: String,
+    /// Hash function instead of the profile's; empty for none.
+    pub hash: String,
+    /// Whether permissions are kept.
+    pub preserve_mode: bool,
+    /// Whether modification times are kept.
+    pub preserve_mtime: bool,
+}
+
+/// The mounts of `cidfs mount`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountConfig {
+    /// Where `/ipfs` is shown.
+    pub ipfs: PathBuf,
+    /// Options as after `-o`.
+    pub options: String,
+}
+
+/// The control socket.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Connections served at once.
+    pub connections: usize,
+}
+
+/// The daemon's log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// Filter of `tracing`.
+    pub level: String,
+    /// JSON instead of text.
+    pub json: bool,
+}
+
+impl Config {
+    /// Reads the configuration of the repository at `repo`.
+    ///
+    /// # Errors
+    /// What is wrong with the file, by key.
+    pub fn load(repo: &Path) -> Result<Self, ConfigError> {
+        let path = repo.join(FILE_NAME);
+        Self::parse(&read(&path)?, &path)
+    }
+
+    /// Parses a configuration; `path` is only for messages.
+    ///
+    /// # Errors
+    /// What is wrong with it, by key.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let own: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        let mut table = template();
+        merge(&mut table, own, "")?;
+        let mut config: Self =
+            Value::Table(table.clone()).try_into().map_err(|error: toml::de::Error| {
+                let message = error.to_string().trim_end().replace('\n', " ");
+                ConfigError::Syntax { path: path.to_owned(), message }
+            })?;
+        config.table = table;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Returns the value of a key, or of a section.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    pub fn get(&self, key: &str) -> Result<Json, ConfigError> {
+        let found = lookup(&self.table, key).ok_or_else(|| unknown(key))?;
+        Ok(to_json(found))
+    }
+
+    /// Returns all values.
+    pub fn show(&self) -> Json {
+        to_json(&Value::Table(self.table.clone()))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key: &str, reason: &str| ConfigError::BadValue {
+            key: key.into(),
+            reason: reason.into(),
+        };
+        if !self.mount.ipfs.is_absolute() {
+            return Err(bad("mount.ipfs", "a mount point is an absolute path"));
+        }
+        if self.api.connections == 0 {
+            return Err(bad("api.connections", "at least 1 is needed"));
+        }
+        Ok(())
+    }
+}
+
+/// Writes the configuration of a new repository.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn create(repo: &Path) -> Result<(), ConfigError> {
+    replace(&repo.join(FILE_NAME), TEMPLATE)
+}
+
+/// Changes one value in the file of the repository at `repo`; the rest of the text stays.
+///
+/// # Errors
+/// When the key is unknown or the value does not fit it; the file is then as it was.
+pub fn set(repo: &Path, key: &str, value: &str) -> Result<Json, ConfigError> {
+    let path = repo.join(FILE_NAME);
+    let template = template();
+    let value = match lookup(&template, key) {
+        Some(Value::Table(_)) => {
+            let found = "a section; name a key in it".to_owned();
+            return Err(ConfigError::WrongType { key: key.into(), expected: "no value", found });
+        }
+        Some(default) => parse_like(key, default, value)?,
+        None => return Err(unknown(key)),
+    };
+    let mut document: toml_edit::DocumentMut =
+        read(&path)?.parse().map_err(|error: toml_edit::TomlError| ConfigError::Syntax {
+            path: path.clone(),
+            message: error.to_string(),
+        })?;
+    let (section, name) = key.split_once('.').ok_or_else(|| unknown(key))?;
+    let entry = &mut document[section][name];
+    let decor = entry.as_value().map(|old| old.decor().clone());
+    *entry = toml_edit::value(value);
+    if let (Some(new), Some(decor)) = (entry.as_value_mut(), decor) {
+        *new.decor_mut() = decor;
+    }
+    let text = document.to_string();
+    let config = Config::parse(&text, &path)?;
+    replace(&path, &text)?;
+    config.get(key)
+}
+
+fn template() -> Table {
+    TEMPLATE.parse().expect("the template is TOML: a test parses it")
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Io { path: path.to_owned(), source })
+}
+
+/// Replaces the file in one step, so that a crash leaves the old text or the new.
+fn replace(path: &Path, text: &str) -> Result<(), ConfigError> {
+    let write = || {
+        let new = path.with_extension("toml.new");
+        let mut file = std::fs::File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+    };
+    write().map_err(|source| ConfigError::Io { path: path.to_owned(), source })
+}
+
+/// Puts a user's values over the defaults.
+fn merge(defaults: &mut Table, own: Table, prefix: &str) -> Result<(), ConfigError> {
+    for (name, value) in own {
+        let key = format!("{prefix}{name}");
+        match (defaults.get_mut(&name), value) {
+            (None, _) => return Err(unknown(&key)),
+            (Some(Value::Table(defaults)), Value::Table(own)) => {
+                merge(defaults, own, &format!("{key}."))?;
+            }
+            (Some(default), value) if default.same_type(&value) => *default = value,
+            (Some(default), value) => {
+                return Err(ConfigError::WrongType {
+                    key,
+                    expected: expected(default),
+                    found: value.to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lookup<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    let (first, rest) =
+        key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    let found = table.get(first)?;
+    rest.map_or(Some(found), |rest| lookup(found.as_table()?, rest))
+}
+
+fn unknown(key: &str) -> ConfigError {
+    let likeness = |known: &String| strsim::jaro_winkler(key, known);
+    let suggestion = keys(&template(), "")
+        .into_iter()
+        .filter(|known| likeness(known) >= LIKENESS_MIN)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    ConfigError::UnknownKey { key: key.to_owned(), suggestion }
+}
+
+fn keys(table: &Table, prefix: &str) -> Vec<String> {
+    let below = |(name, value): (&String, &Value)| match value {
+        Value::Table(section) => keys(section, &format!("{prefix}{name}.")),
+        _ => vec![format!("{prefix}{name}")],
+    };
+    table.iter().flat_map(below).collect()
+}
+
+fn expected(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "a whole number",
+        Value::Boolean(_) => "true or false",
+        Value::Table(_) => "a section",
+        Value::Float(_) | Value::Datetime(_) | Value::Array(_) => "another type",
+    }
+}
+
+fn parse_like(key: &str, default: &Value, text: &str) -> Result<toml_edit::Value, ConfigError> {
+    let wrong = || ConfigError::WrongType {
+        key: key.to_owned(),
+        expected: expected(default),
+        found: format!("\"{text}\""),
+    };
+    Ok(match default {
+        Value::Integer(_) => text.parse::<i64>().map_err(|_| wrong())?.into(),
+        Value::Boolean(_) => text.parse::<bool>().map_err(|_| wrong())?.into(),
+        _ => text.into(),
+    })
+}
+
+fn to_json(value: &Value) -> Json {
+    match value {
+        Value::String(text) => Json::from(text.as_str()),
+        Value::Integer(number) => Json::from(*number),
+        Value::Float(number) => Json::from(*number),
+        Value::Boolean(yes) => Json::from(*yes),
+        Value::Datetime(time) => Json::from(time.to_string()),
+        Value::Array(values) => values.iter().map(to_json).collect(),
+        Value::Table(table) => {
+            table.iter().map(|(name, value)| (name.clone(), to_json(value))).collect()
+        }
+    }
+}
+
+fn byte_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_byte_size(&text).ok_or_else(|| {
+        serde::de::Error::custom(format!("\"{text}\" is not a size (try \"64MiB\" or \"1GB\")"))
+    })
+}
+
+fn parse_byte_size(text: &str) -> Option<usize> {
+    let text = text.trim();
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: usize = match text[at..].trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    text[..at].parse::<usize>().ok()?.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("config.toml"))
+    }
+
+    fn refused(text: &str, words: &str) {
+        let message = parse(text).unwrap_err().to_string();
+        assert!(message.contains(words), "{text:?} gave {message:?}");
+    }
+
+    #[test]
+    fn the_template_is_complete_and_valid() {
+        let config = parse(TEMPLATE).unwrap();
+        assert_eq!(config.show(), parse("").unwrap().show());
+        assert_eq!(config.store.node_cache, 64 << 20);
+    }
+
+    #[test]
+    fn every_key_of_the_template_has_a_note() {
+        let mut noted = false;
+        for line in TEMPLATE.lines() {
+            let is_key = line.contains(" = ");
+            assert!(!is_key || noted, "{line}");
+            noted = line.starts_with('#') || (is_key && noted);
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_the_likely_one() {
+        refused("[mount]\nipsf = \"/x\"", "\"mount.ipsf\"");
+        refused("[mount]\nipsf = \"/x\"", "did you mean \"mount.ipfs\"?");
+        refused("[store]\nzzz = 1", "unknown key \"store.zzz\"");
+        refused("[nonsense]\nx = 1", "unknown key \"nonsense\"");
+        assert!(parse("").unwrap().get("log.levl").unwrap_err().to_string().contains("log.level"));
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused_by_key() {
+        refused("[api]\nconnections = \"many\"", "\"api.connections\" takes a whole number");
+        refused("[api]\nconnections = 0", "api.connections");
+        refused("[store]\nnode_cache = \"64 apples\"", "not a size");
+        refused("[mount]\nipfs = \"ipfs\"", "absolute path");
+        refused("mount = 3", "\"mount\" takes a section");
+        refused("x = [", "config.toml");
+    }
+
+    #[test]
+    fn setting_a_value_keeps_the_rest_of_the_text() {
+        let repo = tempfile::tempdir().unwrap();
+        create(repo.path()).unwrap();
+        assert_eq!(set(repo.path(), "mount.ipfs", "/mnt/x").unwrap(), "/mnt/x");
+        set(repo.path(), "log.json", "true").unwrap();
+        let text = read(&repo.path().join(FILE_NAME)).unwrap();
+        let expected = TEMPLATE
+            .replace("ipfs = \"/ipfs\"", "ipfs = \"/mnt/x\"")
+            .replace("json = false", "json = true");
+        assert_eq!(text, expected);
+        let config = Config::load(repo.path()).unwrap();
+        assert_eq!(config.mount.ipfs, Path::new("/mnt/x"));
+        assert!(config.log.json);
+    }
+
+    #[test]
+    fn a_bad_value_leaves_the_file_as_it_was() {
+        let repo = tempfile::tempdir().unwrap();
+        create(repo.path()).unwrap();
+        for (key, value) in
+            [("log.json", "maybe"), ("api.connections", "0"), ("mount", "x"), ("nope", "1")]
+        {
+            assert!(set(repo.path(), key, value).is_err(), "{key}");
+        }
+        assert_eq!(read(&repo.path().join(FILE_NAME)).unwrap(), TEMPLATE);
+    }
+}

@@ -1,0 +1,137 @@
+//! The mounts of a node: made, listed, taken down; those that others unmounted are forgotten.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::api::control::{MountInfo, MountRequest};
+use crate::api::error::ApiError;
+use crate::dag::Dag;
+use crate::fuse::{self, Mount, MountOptions};
+use crate::store::Repository;
+use crate::sys::mount::refuse_inside;
+use crate::unixfs::{ContentPath, resolve};
+use crate::vfs::{FixedRoot, Namespace, Root, Vfs};
+
+/// Mounts at one time: each has threads of its own and a table of inodes.
+const MOUNTS_MAX: usize = 64;
+
+/// The table of mounts.
+#[derive(Debug)]
+pub(super) struct Mounts {
+    runtime: Handle,
+    inode_key: [u8; 32],
+    table: Mutex<Vec<(MountInfo, Mount)>>,
+}
+
+impl Mounts {
+    /// Returns an empty table.
+    pub(super) fn new(runtime: Handle, inode_key: [u8; 32]) -> Self {
+        Self { runtime, inode_key, table: Mutex::new(Vec::new()) }
+    }
+
+    /// Mounts; may wait for the disk and the kernel.
+    pub(super) fn mount(
+        &self,
+        repository: &Repository,
+        dag: &Dag,
+        request: &MountRequest,
+    ) -> Result<MountInfo, ApiError> {
+        let options = MountOptions::parse(&request.options)?;
+        self.forget_ended();
+        if self.table.lock().len() >= MOUNTS_MAX {
+            return Err(ApiError::failed(format!("over {MOUNTS_MAX} mounts")));
+        }
+        refuse_inside(repository.path(), &request.dir)?;
+        let (source, root) = self.root(repository, dag, &request.source)?;
+        let volume = Some(repository.path().to_owned());
+        let vfs = Vfs::new(dag.clone(), root, options.vfs(self.inode_key, volume));
+        let mount = fuse::mount(vfs, &request.dir, &options, &self.runtime)?;
+        let dir = mount.point().to_owned();
+        tracing::info!(source, dir = %dir.display(), "mounted");
+        let info = MountInfo { source, dir, options: request.options.clone() };
+        self.table.lock().push((info.clone(), mount));
+        Ok(info)
+    }
+
+    /// Takes the mount on `dir` down; waits for those who have files open.
+    pub(super) fn umount(&self, dir: &Path) -> Result<(), ApiError> {
+        self.forget_ended();
+        // Only the folder above: the directory itself may be what no longer answers.
+        let real = dir.parent().and_then(|parent| parent.canonicalize().ok());
+        let real = real.zip(dir.file_name()).map(|(parent, name)| parent.join(name));
+        let mut table = self.table.lock();
+        let place =
+            table.iter().position(|(info, _)| info.dir == dir || Some(&info.dir) == real.as_ref());
+        let Some(place) = place else {
+            let error = format!("{} is not a mount of this node", dir.display());
+            return Err(ApiError::failed(error).hint("`cidfs status` lists the mounts"));
+        };
+        let (info, mount) = table.swap_remove(place);
+        drop(table);
+        if let Err(error) = mount.unmount() {
+            self.table.lock().push((info, mount));
+            return Err(error.into());
+        }
+        tracing::info!(dir = %info.dir.display(), "unmounted");
+        Ok(())
+    }
+
+    /// Returns the live mounts.
+    pub(super) fn list(&self) -> Vec<MountInfo> {
+        self.forget_ended();
+        self.table.lock().iter().map(|(info, _)| info.clone()).collect()
+    }
+
+    /// Takes all mounts down; tells which ones stayed.
+    pub(super) fn unmount_all(&self) -> Result<(), String> {
+        let mounts = std::mem::take(&mut *self.table.lock());
+        let mut stayed = Vec::new();
+        for (info, mount) in mounts.into_iter().rev().filter(|(_, mount)| mount.is_alive()) {
+            match mount.unmount() {
+                Ok(()) => tracing::info!(dir = %info.dir.display(), "unmounted"),
+                Err(error) => stayed.push(error.to_string()),
+            }
+        }
+        if stayed.is_empty() { Ok(()) } else { Err(stayed.join("; ")) }
+    }
+
+    fn root(
+        &self,
+        repository: &Repository,
+        dag: &Dag,
+        source: &[u8],
+    ) -> Result<(String, Arc<dyn Root>), ApiError> {
+        let name = String::from_utf8_lossy(source).into_owned();
+        match source.strip_suffix(b"/").unwrap_or(source) {
+            b"/ipfs" => Ok(("/ipfs".to_owned(), Arc::new(Namespace::new(repository.pins.clone())))),
+            b"/ipns" => Err(ApiError::failed("/ipns cannot be mounted yet; /ipfs can")),
+            path => {
+                let path = ContentPath::parse(path).map_err(ApiError::client)?;
+                let root = self.runtime.block_on(async {
+                    let resolved = resolve(dag, &path).await?;
+                    FixedRoot::new(dag, resolved.cid).await
+                })?;
+                Ok((name, Arc::new(root)))
+            }
+        }
+    }
+
+    fn forget_ended(&self) {
+        let mut ended = Vec::new();
+        let mut table = self.table.lock();
+        let mut at = 0;
+        while at < table.len() {
+            if table[at].1.is_alive() {
+                at += 1;
+            } else {
+                ended.push(table.swap_remove(at));
+            }
+        }
+        // Dropping a mount may wait for the kernel, so it is done without the lock.
+        drop(table);
+        drop(ended);
+    }
+}

@@ -1,0 +1,101 @@
+//! The table of mounts (`/proc/self/mountinfo`), parsed.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Number of the mount, unique while it lives.
+    pub id: u64,
+    /// Device numbers of what is mounted.
+    pub device: (u32, u32),
+    /// Where.
+    pub point: PathBuf,
+    /// Filesystem type, with the subtype: `fuse.cidfs`.
+    pub fs_type: String,
+    /// What is mounted, as the filesystem calls it.
+    pub source: String,
+}
+
+/// Returns all mounts that this process can see, in the kernel's order: of two on one directory the
+/// later one is on top.
+///
+/// # Errors
+/// Those of reading `/proc`.
+pub fn mounts() -> io::Result<Vec<MountEntry>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
+}
+
+/// Returns the mount that is on top of the directory `point`, a path without symbolic links.
+///
+/// # Errors
+/// Those of reading `/proc`.
+pub fn mount_at(point: &Path) -> io::Result<Option<MountEntry>> {
+    Ok(mounts()?.into_iter().rev().find(|entry| entry.point == point))
+}
+
+/// `36 35 98:0 /root /point rw,noatime master:1 - ext3 /dev/root rw` (proc(5)); the fields between
+/// the options and the dash are optional.
+fn parse_line(line: &[u8]) -> Option<MountEntry> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let id = text(fields.next()?)?.parse().ok()?;
+    let (major, minor) = text(fields.nth(1)?)?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let point = PathBuf::from(std::ffi::OsString::from_vec(unescape(fields.nth(1)?)));
+    let mut rest = fields.skip_while(|&field| field != b"-").skip(1);
+    let fs_type = text(rest.next()?)?.to_owned();
+    let source = std::ffi::OsStr::from_bytes(&unescape(rest.next()?)).to_string_lossy().into();
+    Some(MountEntry { id, device, point, fs_type, source })
+}
+
+fn text(field: &[u8]) -> Option<&str> {
+    std::str::from_utf8(field).ok()
+}
+
+/// Space, tab, newline and backslash are written as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut at = 0;
+    while at < field.len() {
+        let digits = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
+        let escaped = digits.and_then(text).and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        out.push(escaped.unwrap_or(field[at]));
+        at += if escaped.is_some() { 4 } else { 1 };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_are_parsed() {
+        let line =
+            b"36 35 0:98 / /a\\040b\\134c rw,relatime master:1 shared:2 - fuse.cidfs cid\\040fs rw";
+        let entry = parse_line(line).unwrap();
+        assert_eq!(entry.id, 36);
+        assert_eq!(entry.device, (0, 98));
+        assert_eq!(entry.point, Path::new("/a b\\c"));
+        assert_eq!((entry.fs_type.as_str(), entry.source.as_str()), ("fuse.cidfs", "cid fs"));
+        let plain = parse_line(b"1 0 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
+        assert_eq!(plain.fs_type, "ext4");
+    }
+
+    #[test]
+    fn broken_lines_are_passed_over() {
+        for line in [&b""[..], b"36", b"x 35 0:9 / /a rw - t s", b"36 35 09 / /a rw - t s"] {
+            assert_eq!(parse_line(line), None, "{line:?}");
+        }
+        assert_eq!(unescape(b"\\9\\04"), b"\\9\\04");
+    }
+
+    #[test]
+    fn the_root_is_mounted() {
+        assert!(mount_at(Path::new("/")).unwrap().is_some());
+    }
+}

@@ -1,0 +1,222 @@
+//! The filesystem without a kernel.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::codec::dag_pb::PbLink;
+use crate::codec::unixfs::{Kind, UnixFs};
+use crate::dag::DagLimits;
+use crate::exchange::{Exchange, Offline};
+use crate::testkit::dag_builder::DagBuilder;
+use crate::testkit::exchange::TestExchange;
+use crate::testkit::store::TestStore;
+
+const ROOM: Room = Room { bytes: 64 * 1024, entry_bytes: 150 };
+
+#[derive(Debug)]
+struct TestRoot(Option<Cid>, Vec<Cid>);
+
+impl Root for TestRoot {
+    fn directory(&self) -> Option<Cid> {
+        self.0
+    }
+
+    fn listed(&self) -> Vec<Cid> {
+        self.1.clone()
+    }
+
+    fn changes(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        None
+    }
+}
+
+fn options() -> VfsOptions {
+    VfsOptions {
+        owner: Ownership { uid: 0, gid: 0, file_mask: None, dir_mask: 0 },
+        offline: false,
+        list_root: true,
+        inode_key: [1; 32],
+        volume: None,
+    }
+}
+
+/// A tree below `root`, whose blocks but those of `absent` are here.
+fn vfs(builder: &DagBuilder, root: &Cid, absent: &[Cid], exchange: Arc<dyn Exchange>) -> Vfs {
+    let here = builder.blocks.iter().filter(|block| !absent.contains(block.cid())).cloned();
+    let dag = Dag::new(Arc::new(TestStore::new(here)), exchange, DagLimits::default());
+    Vfs::new(dag, Arc::new(TestRoot(Some(*root), Vec::new())), options())
+}
+
+fn peers(builder: &DagBuilder) -> Arc<TestExchange> {
+    Arc::new(TestExchange::new(builder.blocks.iter().cloned()))
+}
+
+fn claiming(builder: &mut DagBuilder, entries: &[(&str, Cid, Option<u64>)]) -> Cid {
+    let links: Vec<_> = entries
+        .iter()
+        .map(|(name, cid, tsize)| PbLink { cid: *cid, name: Some(name.as_bytes()), tsize: *tsize })
+        .collect();
+    builder.node(&links, &UnixFs::new(Kind::Directory))
+}
+
+async fn found(vfs: &Vfs, name: &str) -> Found {
+    vfs.lookup(ROOT_INO, name.as_bytes()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_here_is_ready_at_the_first_poll() {
+    use futures::FutureExt as _;
+    let mut builder = DagBuilder::new();
+    let file = builder.raw("content");
+    let root = builder.directory(&[("file", file)]);
+    let vfs = vfs(&builder, &root, &[], Arc::new(TestExchange::default()));
+    let found = vfs.lookup(ROOT_INO, b"file").now_or_never().unwrap().unwrap().unwrap();
+    assert_eq!((found.attr.len, found.ttl), (7, FOREVER));
+    let ino = found.attr.ino;
+    assert_eq!(vfs.getattr(ino).now_or_never().unwrap().unwrap(), found);
+    vfs.open(ino).now_or_never().unwrap().unwrap();
+    assert_eq!(vfs.read(ino, 2, 100).now_or_never().unwrap().unwrap(), "ntent");
+    assert_eq!(vfs.readdir(ROOT_INO, 0, ROOM).now_or_never().unwrap().unwrap().len(), 3);
+    assert_eq!(vfs.lookup(ROOT_INO, b"none").now_or_never().unwrap().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_claimed_length_has_an_inode_of_its_own_and_is_proved_at_open() {
+    let mut builder = DagBuilder::new();
+    let file = builder.raw("content");
+    let entries = [("true", file, Some(7)), ("false", file, Some(5)), ("none", file, None)];
+    let root = claiming(&mut builder, &entries);
+    let vfs = vfs(&builder, &root, &[file], peers(&builder));
+    let (right, wrong) = (found(&vfs, "true").await, found(&vfs, "false").await);
+    assert_eq!((right.attr.len, right.ttl), (7, CLAIM_TTL));
+    assert_eq!((wrong.attr.len, wrong.ttl), (5, CLAIM_TTL));
+    assert_eq!(vfs.getattr(wrong.attr.ino).await.unwrap(), wrong);
+    assert!(matches!(vfs.open(wrong.attr.ino).await, Err(Error::Stale)));
+    assert!(matches!(vfs.getattr(wrong.attr.ino).await, Err(Error::Stale)));
+    vfs.open(right.attr.ino).await.unwrap();
+    assert_eq!(vfs.getattr(right.attr.ino).await.unwrap().ttl, FOREVER);
+    let proved = found(&vfs, "false").await;
+    assert_eq!((proved.attr.len, proved.ttl), (7, FOREVER));
+    assert_eq!(found(&vfs, "none").await.attr.ino, proved.attr.ino);
+    let inos = [right.attr.ino, wrong.attr.ino, proved.attr.ino];
+    assert!(inos[0] != inos[1] && inos[1] != inos[2] && inos[0] != inos[2], "{inos:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_listed_as_a_directory_is_stale() {
+    let mut builder = DagBuilder::new();
+    let file = builder.file_node(Kind::File, b"content", &[]);
+    let root = builder.directory(&[("name", file)]);
+    let exchange = TestExchange::default();
+    let vfs = vfs(&builder, &root, &[file], Arc::new(exchange.clone()));
+    let listed = vfs.readdir(ROOT_INO, 0, ROOM).await.unwrap().pop().unwrap();
+    assert_eq!((listed.attr.kind, listed.ttl), (FileType::Directory, Duration::ZERO));
+    assert_eq!(vfs.changes().next().await, [ROOT_INO], "the listing is not to be kept");
+    vfs.inner.local.store().put(&[builder.blocks[0].clone()]).unwrap();
+    let ino = listed.attr.ino;
+    assert!(matches!(vfs.getattr(ino).await, Err(Error::Stale)));
+    assert!(matches!(vfs.readdir(ino, 0, ROOM).await, Err(Error::Stale)));
+    assert!(matches!(vfs.lookup(ino, b"x").await, Err(Error::Stale)));
+    assert_eq!(found(&vfs, "name").await.attr.kind, FileType::File);
+}
+
+#[tokio::test]
+async fn listings_count_look_ups_and_go_on_anywhere() {
+    let mut builder = DagBuilder::new();
+    let files: Vec<_> =
+        (0..100).map(|n| (format!("{n:03}"), builder.raw(format!("content {n}")))).collect();
+    let root = builder.directory(&files);
+    let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
+    let small = Room { bytes: 1000, entry_bytes: 150 };
+    let mut all = Vec::new();
+    loop {
+        let cookie = all.last().map_or(0, |entry: &Entry| entry.cookie);
+        let page = vfs.readdir(ROOT_INO, cookie, small).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        all.extend(page);
+    }
+    let names: Vec<_> = all.iter().map(|entry| entry.name.clone()).collect();
+    assert_eq!(names[..3], [&b"."[..], b"..", b"000"]);
+    assert_eq!(names.len(), 102);
+    assert_eq!(vfs.inode_count(), 101);
+    for entry in all.iter().filter(|entry| !entry.is_dot()) {
+        vfs.forget(entry.attr.ino, 1);
+    }
+    assert_eq!(vfs.inode_count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_waits_its_grace_once() {
+    let mut builder = DagBuilder::new();
+    let files: Vec<_> = (0..100)
+        .map(|n| (format!("{n:03}"), builder.file_node(Kind::File, format!("{n}").as_bytes(), &[])))
+        .collect();
+    let root = builder.directory(&files);
+    let absent: Vec<_> = files.iter().map(|(_, cid)| *cid).collect();
+    let vfs = vfs(&builder, &root, &absent, Arc::new(TestExchange::default()));
+    let small = Room { bytes: 1000, entry_bytes: 150 };
+    let started = tokio::time::Instant::now();
+    let mut cookie = 0;
+    while let Some(last) = vfs.readdir(ROOT_INO, cookie, small).await.unwrap().pop() {
+        cookie = last.cookie;
+    }
+    let waited = started.elapsed();
+    let grace = Duration::from_secs(1)..Duration::from_millis(1200);
+    assert!(grace.contains(&waited), "{waited:?}");
+}
+
+#[tokio::test]
+async fn the_namespace_lists_its_roots_in_a_stable_order() {
+    let mut builder = DagBuilder::new();
+    let roots: Vec<_> = (0..50).map(|n| builder.raw(format!("root {n}"))).collect();
+    let dag =
+        Dag::new(Arc::new(TestStore::new(builder.blocks)), Arc::new(Offline), DagLimits::default());
+    let list = |listed: &[Cid]| {
+        Vfs::new(dag.clone(), Arc::new(TestRoot(None, listed.to_vec())), options())
+    };
+    let page = |vfs: Vfs, cookie| async move {
+        let room = Room { bytes: 2000, entry_bytes: 150 };
+        vfs.readdir(ROOT_INO, cookie, room).await.unwrap()
+    };
+    let first = page(list(&roots), 0).await;
+    let last = first.last().unwrap();
+    let after = page(list(&roots), last.cookie).await;
+    let (gone, kept): (Vec<Cid>, Vec<Cid>) =
+        roots.iter().partition(|cid| first.iter().any(|entry| entry.name == cid.to_string()));
+    assert!(!gone.is_empty() && gone.len() < 50);
+    let without_seen = page(list(&kept), last.cookie).await;
+    let names = |page: &[Entry]| page.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&after), names(&without_seen), "a place stays when pins before it go");
+}
+
+#[tokio::test]
+async fn the_namespace_may_be_closed_to_listing() {
+    let dag = Dag::new(Arc::new(TestStore::default()), Arc::new(Offline), DagLimits::default());
+    let options = VfsOptions { list_root: false, ..options() };
+    let vfs = Vfs::new(dag, Arc::new(TestRoot(None, Vec::new())), options);
+    assert!(matches!(vfs.readdir(ROOT_INO, 0, ROOM).await, Err(Error::NotListed)));
+    assert_eq!(vfs.getattr(ROOT_INO).await.unwrap().attr.permissions, 0o111);
+}
+
+#[tokio::test]
+async fn inodes_that_the_kernel_does_not_hold_are_stale() {
+    let mut builder = DagBuilder::new();
+    let root = builder.directory::<&str>(&[]);
+    let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
+    assert!(matches!(vfs.getattr(77).await, Err(Error::Stale)));
+    assert!(matches!(vfs.lookup(77, b"x").await, Err(Error::Stale)));
+    assert!(matches!(vfs.read(77, 0, 1).await, Err(Error::Stale)));
+    assert!(matches!(vfs.getxattr(77, b"ipfs.cid"), Err(Error::Stale)));
+}
+
+#[test]
+fn every_name_is_legal_or_absent() {
+    let name = |bytes: &[u8]| root_entry(bytes).is_some();
+    assert!(name(b"bafkqaddimvwgy3zao5xxe3debi"));
+    assert!(name(b"QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"));
+    for bad in [&b"\xff"[..], b".git", b"Cargo.toml", b"", b"Qm"] {
+        assert!(!name(bad), "{bad:?}");
+    }
+}

@@ -1,0 +1,186 @@
+//! `cidfs add`: the CIDs of the vectors, flag by flag, and what is printed.
+
+use super::sandbox::{HELLO, Sandbox, TREE, vector_tree};
+
+/// CID of the empty directory as CIDv1.
+const EMPTY_DIR: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
+
+#[test]
+fn flags_give_the_cids_of_the_vectors() {
+    let sandbox = Sandbox::new();
+    sandbox.write("h", "hello world\n");
+    let check = |flags: &str, cid: &str| {
+        let args: Vec<&str> = ["add", "-Q"].into_iter().chain(flags.split_whitespace()).collect();
+        assert_eq!(sandbox.ok(&[&args[..], &["h"]].concat()), cid, "{flags}");
+    };
+    check("", HELLO);
+    // Raw leaves stay as the profile has them, and a raw leaf has a CIDv1.
+    check("--cid-version=0", HELLO);
+    check("--cid-version=0 --raw-leaves=false", "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
+    let old = |flags: &str, cid| check(&format!("--profile=unixfs-v0-2015 {flags}"), cid);
+    old("", "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
+    old("--raw-leaves", HELLO);
+    old("--cid-version=1", HELLO);
+    old(
+        "--cid-version=1 --raw-leaves=false",
+        "bafybeicg2rebjoofv4kbyovkw7af3rpiitvnl6i7ckcywaq6xjcxnc2mby",
+    );
+    old("--inline", "bafyaafakcieaeeqmnbswy3dpeb3w64tmmqfbqda");
+    old("--inline --cid-version=1", "bafkqaddimvwgy3zao5xxe3debi");
+    old("--inline --inline-limit=10", "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
+    old("--trickle", "QmVib14uvPnCP73XaCDpwugRuwfTsVbGyWbatHAmLSdZUS");
+    old("-w", "QmWPAG26NVbKvgctSCRnivGzFhgzMcBoJgRFtUUfrLMzam");
+    old("-w --cid-version=1", "bafybeidllwfg5mlm5kecyagypx2p5fxswi4dy2pqzusqniw2dr5uqsd5sq");
+    old(
+        "--mode=0755 --mtime=1700000000 --mtime-nsecs=123456789",
+        "QmXawsuHEy1uuRsKS2bYT1SsfyQaESvF5RPPU1mdsvnBe6",
+    );
+    old(
+        "--cid-version=1 --mode=0644",
+        "bafybeibon6ytb4v2gyzwdbm26f2noxwlnbq7sapjljp4u5f42xqrragcsu",
+    );
+    old(
+        "--cid-version=1 --mtime=1700000000",
+        "bafybeifwvqn5os6nzxqhfizovyijp4krxp24fswlqhw4gijob5uzdnlttq",
+    );
+}
+
+#[test]
+fn a_large_file_has_the_cids_of_the_vectors() {
+    let sandbox = Sandbox::new();
+    sandbox.write("zeros", vec![0; 1_048_577]);
+    let check = |flags: &[&str], cid: &str| {
+        assert_eq!(sandbox.ok(&[&["add", "-Q", "zeros"], flags].concat()), cid, "{flags:?}");
+    };
+    check(&[], "bafybeihd4yzq7n5umhjngdum4r6k2to7egxfkf2jz6thvwzf6djus22cmq");
+    let old = |flags: &[&str], cid| check(&[&["--profile=unixfs-v0-2015"], flags].concat(), cid);
+    old(&[], "Qmeb988ZjF9Ui6AVPR8Sjg5sAv1B6DauS5rUjCoNs7ftZ1");
+    old(&["--chunker=buzhash"], "QmdtbBYvXw3bbHzcFS3pnksbWvKxSiYvcBtSa8Ch7ESyid");
+    old(&["--trickle"], "QmZh6F2zhsWtNFJTbBrET16xzB5AX5zteB5j7gCk4BZxVJ");
+    old(&["--trickle", "--raw-leaves"], "QmdvSLhTBGEb8mGPsa7TkHUwbXPM89LAjvD59ayBfptpP5");
+    old(&["--hash=blake3"], "bafyb4ie3aysg44as4bblgcxwsnlyiiikuy7derugrtpr5nu2zk7xxnqxuy");
+}
+
+#[test]
+fn a_directory_is_told_entry_by_entry() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    let told = sandbox.ok(&["add", "-r", "d"]);
+    let mut lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines.pop(), Some(format!("added {TREE} d").as_str()), "the root comes last");
+    lines.sort_unstable();
+    let link = "bafybeiar537gtgwbfdxiqzybddgre3qnehtxmegnc573cpzs3lza53a4la";
+    let expected = [
+        format!("added {HELLO} d/hello.txt"),
+        format!("added {link} d/link"),
+        format!("added {EMPTY_DIR} d/sub"),
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(sandbox.ok(&["add", "-rQ", "d"]), TREE);
+    assert_eq!(sandbox.ok(&["add", "-rq", "d"]).lines().count(), 4);
+    assert_eq!(sandbox.ok(&["add", "-r", "--silent", "d"]), "");
+    assert_eq!(
+        sandbox.ok(&["add", "-rQ", "--profile=unixfs-v0-2015", "d"]),
+        "QmSGuAmMcrJoUhjD2air2WUGVVJ4KCdhnXqLk6qwKN5jqN"
+    );
+    assert_eq!(
+        sandbox.ok(&["add", "-rQ", "--profile=unixfs-v0-2015", "--empty-dirs=false", "d"]),
+        "Qmaq1mM9DJsHzDUsW8WYAqNGxnxWzdbNTL3LvxnqqmMA1N"
+    );
+}
+
+#[test]
+fn a_directory_needs_the_flag() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.fails(&["add", "d"], 1, &["is a directory, use the '-r' flag to specify directories"]);
+}
+
+#[test]
+fn json_is_that_of_the_control_api() {
+    let sandbox = Sandbox::new();
+    sandbox.write("h", "hello world\n");
+    let told = sandbox.ok(&["add", "--json", "h"]);
+    assert_eq!(told, format!(r#"{{"Name":"h","Hash":"{HELLO}","Size":"12"}}"#));
+}
+
+#[test]
+fn standard_input_is_a_file() {
+    let sandbox = Sandbox::new();
+    let run = |args: &[&str]| sandbox.run_with_input(args, b"hello world\n").ok();
+    assert_eq!(run(&["add"]), format!("added {HELLO} {HELLO}"));
+    assert_eq!(run(&["add", "-Q", "-"]), HELLO);
+    let wrapped = run(&["add", "-wQ", "--stdin-name=h", "--profile=unixfs-v0-2015"]);
+    assert_eq!(wrapped, "QmWPAG26NVbKvgctSCRnivGzFhgzMcBoJgRFtUUfrLMzam");
+    assert_eq!(sandbox.run_with_input(&["add", "-Q"], b"").ok().len(), HELLO.len());
+    let long = vec![7; 3_000_000];
+    let cid = sandbox.run_with_input(&["add", "-Q"], &long).ok();
+    assert_eq!(sandbox.run(&["cat", &cid]).stdout, long);
+}
+
+#[test]
+fn hidden_and_ignored_files_are_left_out() {
+    let sandbox = Sandbox::new();
+    sandbox.write("d/hello.txt", "hello world\n");
+    sandbox.write("d/.hidden", "x");
+    sandbox.write("d/junk.tmp", "x");
+    sandbox.write("rules", "*.tmp\n");
+    let names = |flags: &[&str]| {
+        let root = sandbox.ok(&[&["add", "-rQ", "d"], flags].concat());
+        let listing = sandbox.ok(&["ls", "--size=false", &root]);
+        listing.lines().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), ["hello.txt", "junk.tmp"]);
+    assert_eq!(names(&["--hidden"]), [".hidden", "hello.txt", "junk.tmp"]);
+    assert_eq!(names(&["--ignore=*.tmp"]), ["hello.txt"]);
+    assert_eq!(names(&["--ignore-rules-path=rules"]), ["hello.txt"]);
+}
+
+#[test]
+fn only_hash_stores_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.write("h", "hello world\n");
+    assert_eq!(sandbox.ok(&["add", "-nQ", "h"]), HELLO);
+    sandbox.fails(&["cat", HELLO], 1, &["is not here", "Hint:"]);
+    assert_eq!(sandbox.ok(&["pin", "ls"]), "");
+}
+
+#[test]
+fn many_paths_and_any_bytes_survive() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+    let sandbox = Sandbox::new();
+    let odd = OsString::from_vec(b"odd\xff&=%name".to_vec());
+    sandbox.write(&odd, "hello world\n");
+    let run = sandbox.run(&[OsString::from("add"), odd.clone()]);
+    assert_eq!(run.stdout, [b"added ", HELLO.as_bytes(), b" odd\xff&=%name\n"].concat());
+    let mut args = vec![OsString::from("add"), OsString::from("-wQ"), odd];
+    for number in 0..2000 {
+        let name = format!("a-name-long-enough-to-fill-the-longest-address-{number}");
+        sandbox.write(&name, "hello world\n");
+        args.push(name.into());
+    }
+    let root = sandbox.ok(&args);
+    let listing = sandbox.run(&["ls", &root]).stdout;
+    assert_eq!(listing.iter().filter(|&&byte| byte == b'\n').count(), 2001);
+    assert!(listing.ends_with(b"odd\xff&=%name\n"));
+    let path = OsString::from_vec([root.as_bytes(), b"/odd\xff&=%name"].concat());
+    assert_eq!(sandbox.ok(&[OsString::from("cat"), path]), "hello world");
+}
+
+#[test]
+fn wrong_choices_are_named() {
+    let sandbox = Sandbox::new();
+    sandbox.write("h", "hello world\n");
+    let check = |flag: &str, words: &[&str]| sandbox.fails(&["add", flag, "h"], 1, words);
+    check("--profile=nonsense", &["no import profile \"nonsense\"", "unixfs-v1-2025"]);
+    check("--chunker=size-0", &["chunker"]);
+    check("--hash=md5", &["md5"]);
+    check("--cid-version=7", &["CID version 7"]);
+    check("--mode=rwx", &["0644"]);
+    check("--max-hamt-fanout=100", &["power of two"]);
+    sandbox.fails(&["add", "--inline", "--inline-limit=4000", "h"], 1, &["128"]);
+    sandbox.fails(&["add", "nowhere"], 1, &["nowhere"]);
+    sandbox.fails(&["add", "--nonsense", "h"], 2, &["--nonsense"]);
+    sandbox.fails(&["add", "-", "h"], 2, &["cannot be mixed"]);
+}

@@ -1,0 +1,115 @@
+//! `dag import` and `dag export`: archives made by others come in, ours are byte for byte kubo's.
+
+use std::path::PathBuf;
+
+use super::sandbox::{HELLO, Sandbox, TREE, vector_tree};
+
+/// Archives that come with the design; absent in a copy of the project alone.
+fn fixtures() -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
+    path.is_dir().then_some(path)
+}
+
+#[test]
+fn an_export_is_the_archive_of_the_vectors() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.ok(&["add", "-rQ", "d"]);
+    let car = sandbox.run(&["dag", "export", TREE]).stdout;
+    // Header (59 bytes), then sections of 188, 48, 51 and 40 bytes with their lengths.
+    assert_eq!(car.len(), 59 + 190 + 49 + 52 + 41);
+    assert!(car.starts_with(b"\x3a\xa2\x65roots\x81\xd8\x2a\x58\x25\x00\x01\x70\x12\x20"));
+    assert_eq!(car[59..61], [0xbc, 0x01]);
+    let other = Sandbox::new();
+    other.write("tree.car", &car);
+    assert_eq!(other.ok(&["dag", "import", "tree.car"]), format!("Pinned root\t{TREE}\tsuccess"));
+    assert_eq!(other.ok(&["cat", &format!("{TREE}/hello.txt")]), "hello world");
+    assert_eq!(other.ok(&["pin", "ls", "-t", "recursive"]), format!("{TREE} recursive"));
+    let third = Sandbox::new();
+    let told = third.run_with_input(&["dag", "import", "--stats", "--pin-roots=false"], &car).ok();
+    assert_eq!(told, "Imported 4 blocks (183 bytes)");
+    assert_eq!(third.ok(&["pin", "ls"]), "");
+    assert_eq!(third.run(&["dag", "export", TREE]).stdout, car);
+}
+
+#[test]
+fn a_bad_block_is_refused_and_the_others_stored() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.ok(&["add", "-rQ", "d"]);
+    let mut car = sandbox.run(&["dag", "export", TREE]).stdout;
+    let place = car.windows(12).position(|window| window == b"hello world\n").unwrap();
+    car[place] ^= 1;
+    let other = Sandbox::new();
+    other.write("bad.car", &car);
+    other.fails(
+        &["dag", "import", "bad.car"],
+        1,
+        &["pinning root", "FAILED", "1 blocks were refused, the others stored", HELLO],
+    );
+    assert_eq!(other.ok(&["ls", "--size=false", TREE]).lines().count(), 3);
+    other.fails(&["cat", HELLO], 1, &["is not here"]);
+    assert_eq!(other.ok(&["pin", "ls"]), "");
+}
+
+#[test]
+fn what_is_no_archive_is_refused() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.ok(&["add", "-rQ", "d"]);
+    let car = sandbox.run(&["dag", "export", TREE]).stdout;
+    let other = Sandbox::new();
+    let check = |name: &str, bytes: &[u8], words: &[&str]| {
+        other.write(name, bytes);
+        other.fails(&["dag", "import", name], 1, &[&[name], words].concat());
+    };
+    check("empty.car", b"", &["cut short"]);
+    check("text.car", b"\x05hello world, this is no archive", &["not a CAR archive"]);
+    check("short.car", &car[..car.len() - 3], &["cut short"]);
+    other.fails(&["dag", "import", "nowhere.car"], 1, &["nowhere.car", "No such file"]);
+    assert_eq!(other.ok(&["cat", HELLO]), "hello world", "what came before the cut is stored");
+}
+
+#[test]
+fn a_missing_block_ends_an_export_with_an_error() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.ok(&["add", "-rQ", "--pin=false", "d"]);
+    sandbox.ok(&["block", "rm", HELLO]);
+    sandbox.fails(&["dag", "export", TREE], 1, &[HELLO, "is not here"]);
+}
+
+#[test]
+fn archives_of_others_come_in_and_go_out_again() {
+    let Some(fixtures) = fixtures() else {
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let check = |file: &str, root: &str, path: &str, text: &str| {
+        let file = fixtures.join(file);
+        let told = sandbox.ok(&["dag", "import", file.to_str().unwrap()]);
+        assert!(told.contains(&format!("Pinned root\t{root}\tsuccess")), "{told}");
+        assert_eq!(sandbox.ok(&["cat", &format!("{root}/{path}")]), text);
+    };
+    check(
+        "gateway-conformance/path_gateway_unixfs/symlink.car",
+        "QmWvY6FaqFMS89YAQ9NAPjVP4WZKA1qbHbicc9HeSKQTgt",
+        "foo",
+        "content",
+    );
+    check(
+        "gateway-conformance/gateway-cache/fixtures.car",
+        "bafybeib3ffl2teiqdncv3mkz4r23b5ctrwkzrrhctdbne6iboayxuxk5ui",
+        "root2/root3/root4/index.html",
+        "hello",
+    );
+    let sharded = "bafybeidbclfqleg2uojchspzd4bob56dqetqjsj27gy2cq3klkkgxtpn4i";
+    let car =
+        "gateway-conformance/trustless_gateway_car/single-layer-hamt-with-multi-block-files.car";
+    sandbox.ok(&["dag", "import", fixtures.join(car).to_str().unwrap()]);
+    assert_eq!(sandbox.ok(&["ls", sharded]).lines().count(), 1000);
+    let again = Sandbox::new();
+    again.write("again.car", sandbox.run(&["dag", "export", sharded]).stdout);
+    again.ok(&["dag", "import", "again.car"]);
+    assert_eq!(again.ok(&["ls", sharded]), sandbox.ok(&["ls", sharded]));
+}

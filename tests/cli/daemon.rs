@@ -1,0 +1,164 @@
+//! The life of the daemon: one at a time, many clients, clean stops and crashes.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
+use super::sandbox::{HELLO, Sandbox, TREE, vector_tree, wait_for};
+
+#[test]
+fn commands_mean_the_same_with_and_without_a_daemon() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.ok(&["add", "-rQ", "d"]);
+    let commands: [&[&str]; 8] = [
+        &["ls", TREE],
+        &["cat", HELLO],
+        &["stat", TREE],
+        &["pin", "ls"],
+        &["dag", "stat", TREE],
+        &["refs", "-r", TREE],
+        &["config", "show"],
+        &["add", "-rq", "d"],
+    ];
+    let alone: Vec<String> = commands.iter().map(|args| sandbox.ok(args)).collect();
+    let daemon = sandbox.daemon();
+    for (args, alone) in commands.iter().zip(alone) {
+        assert_eq!(sandbox.ok(args), alone, "{args:?}");
+    }
+    assert!(sandbox.ok(&["status"]).starts_with("Daemon:     running"));
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(sandbox.ok(&["status"]).starts_with("Daemon:     not running"));
+}
+
+#[test]
+fn a_second_daemon_is_refused() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    for args in [&["daemon"][..], &["mount"]] {
+        sandbox.fails(args, 1, &["a daemon is already running", "process", "Hint:"]);
+    }
+    sandbox.fails(&["repo", "rebuild"], 1, &["a daemon is using the repository"]);
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(sandbox.ok(&["repo", "rebuild"]).starts_with("rebuilt"));
+}
+
+#[test]
+fn the_socket_is_for_its_owner_and_goes_with_the_daemon() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let socket = sandbox.repo().join("api.sock");
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    sandbox.ok(&["shutdown"]);
+    assert_eq!(daemon.wait(), Some(0));
+    assert!(!socket.try_exists().unwrap());
+    sandbox.fails(&["shutdown"], 1, &["no daemon is running"]);
+}
+
+#[test]
+fn a_killed_daemon_leaves_what_was_acknowledged() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    let daemon = sandbox.daemon();
+    assert_eq!(sandbox.ok(&["add", "-rQ", "--pin-name=kept", "d"]), TREE);
+    daemon.kill();
+    assert!(sandbox.repo().join("api.sock").try_exists().unwrap(), "a crash leaves the socket");
+    assert_eq!(sandbox.ok(&["cat", &format!("{TREE}/hello.txt")]), "hello world");
+    let daemon = sandbox.daemon();
+    assert_eq!(sandbox.ok(&["pin", "ls", "-n", "kept"]), format!("{TREE} recursive kept"));
+    assert_eq!(sandbox.ok(&["pin", "verify", "--verbose"]), format!("{TREE} ok"));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn many_clients_are_served_at_once() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    std::thread::scope(|scope| {
+        for client in 0..8_u8 {
+            let sandbox = &sandbox;
+            scope.spawn(move || {
+                let content = vec![client; 1_500_000];
+                let cid = sandbox.run_with_input(&["add", "-Q"], &content).ok();
+                assert_eq!(sandbox.run(&["cat", &cid]).stdout, content);
+            });
+        }
+    });
+    assert_eq!(sandbox.ok(&["pin", "ls", "-t", "recursive"]).lines().count(), 8);
+}
+
+#[test]
+fn a_client_that_goes_away_costs_only_its_own_request() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let mut client = sandbox.command().arg("add").stdin(Stdio::piped()).spawn().unwrap();
+    client.stdin.as_mut().unwrap().write_all(&vec![1; 5_000_000]).unwrap();
+    client.kill().unwrap();
+    client.wait().unwrap();
+    sandbox.write("h", "hello world\n");
+    assert_eq!(sandbox.ok(&["add", "-Q", "h"]), HELLO);
+    assert_eq!(sandbox.ok(&["pin", "ls"]), format!("{HELLO} recursive"));
+}
+
+#[test]
+fn a_stop_waits_for_what_is_under_way() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    let mut client = sandbox
+        .command()
+        .args(["add", "-Q"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    stdin.write_all(b"hello ").unwrap();
+    // The request has begun when the daemon has a connection more than it had.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    sandbox.ok(&["shutdown"]);
+    stdin.write_all(b"world\n").unwrap();
+    drop(stdin);
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), HELLO);
+    assert_eq!(daemon.wait(), Some(0));
+    assert_eq!(sandbox.ok(&["cat", HELLO]), "hello world");
+}
+
+#[test]
+fn a_long_path_has_a_socket_too() {
+    let sandbox = Sandbox::without_repository();
+    let repo = sandbox.path("deep/".repeat(40));
+    let repo = repo.to_str().unwrap();
+    sandbox.ok(&["--repo", repo, "init"]);
+    let mut daemon = sandbox.command().args(["--repo", repo, "daemon"]).spawn().unwrap();
+    wait_for("the daemon", || {
+        let status = sandbox.run(&["--repo", repo, "status"]);
+        String::from_utf8_lossy(&status.stdout).contains("Daemon:     running")
+    });
+    sandbox.ok(&["--repo", repo, "shutdown"]);
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn status_is_for_scripts_too() {
+    let sandbox = Sandbox::new();
+    let _daemon = sandbox.daemon();
+    let status: serde_json::Value =
+        serde_json::from_str(&sandbox.ok(&["status", "--json"])).unwrap();
+    assert_eq!(status["Repo"]["RepoPath"].as_str().map(Into::into), Some(sandbox.repo()));
+    assert_eq!(status["Mounts"], serde_json::json!([]));
+    assert!(status["MemoryBytes"].as_u64() > Some(1_000_000));
+    assert!(sandbox.ok(&["repo", "stat"]).contains("NumObjects: 0"));
+    let stat: serde_json::Value =
+        serde_json::from_str(&sandbox.ok(&["repo", "stat", "--json"])).unwrap();
+    assert_eq!(stat["Version"], "cidfs-repo@1");
+}
+
+#[test]
+fn a_bad_log_filter_is_named() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.command().arg("daemon").env("CIDFS_LOG", "a=b=c").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("CIDFS_LOG: \"a=b=c\""));
+}

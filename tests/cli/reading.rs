@@ -1,0 +1,260 @@
+//! `cat`, `ls`, `get`, `stat`, `resolve`, `dag`, `block`, `refs`: what comes back out.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::process::Stdio;
+
+use super::sandbox::{ABSENT, HELLO, Sandbox, TREE, vector_tree};
+
+fn with_tree() -> Sandbox {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    assert_eq!(sandbox.ok(&["add", "-rQ", "d"]), TREE);
+    sandbox
+}
+
+#[test]
+fn cat_writes_files_and_parts_of_them() {
+    let sandbox = with_tree();
+    let file = format!("{TREE}/hello.txt");
+    let check = |args: &[&str], text: &str| {
+        assert_eq!(sandbox.ok(&[&["cat", &file], args].concat()), text, "{args:?}");
+    };
+    check(&[], "hello world");
+    check(&["--offset=6"], "world");
+    check(&["--offset=1", "--length=4"], "ello");
+    check(&["--offset=100"], "");
+    check(&["--length=0"], "");
+    check(&[&file, "--offset=6", "--length=10"], "world\nhell");
+    assert_eq!(sandbox.ok(&["cat", &format!("/ipfs/{HELLO}")]), "hello world");
+    assert_eq!(sandbox.ok(&["cat", &format!("ipfs://{HELLO}")]), "hello world");
+}
+
+#[test]
+fn cat_says_why_not() {
+    let sandbox = with_tree();
+    let check = |path: &str, words: &[&str]| sandbox.fails(&["cat", path], 1, words);
+    check(TREE, &["this dag node is a directory", "cidfs ls"]);
+    check(&format!("{TREE}/nope"), &["no entry \"nope\""]);
+    check(&format!("{TREE}/hello.txt/x"), &["is not a directory"]);
+    check(ABSENT, &["is not here", "offline", "Hint:"]);
+    check("nonsense", &["invalid path \"nonsense\""]);
+    check("/ipns/example.org", &["/ipns/example.org"]);
+    sandbox.fails(&["cat"], 2, &["Usage"]);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let sandbox = Sandbox::new();
+    sandbox.write("long", vec![b'x'; 20_000_000]);
+    let cid = sandbox.ok(&["add", "-Q", "long"]);
+    for args in [vec!["cat", &cid], vec!["dag", "export", &cid]] {
+        let mut child = sandbox
+            .command()
+            .args(&args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The reader takes nothing and goes away.
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn ls_has_columns() {
+    let sandbox = with_tree();
+    let listing = sandbox.ok(&["ls", TREE]);
+    let link = "bafybeiar537gtgwbfdxiqzybddgre3qnehtxmegnc573cpzs3lza53a4la";
+    let sub = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
+    let expected = format!("{HELLO} 12 hello.txt\n{link} 9  link\n{sub} -  sub/");
+    assert_eq!(listing, expected);
+    assert_eq!(sandbox.ok(&["ls", "--size=false", &format!("{TREE}/sub")]), "");
+    assert!(sandbox.ok(&["ls", "-v", TREE]).starts_with("Hash"));
+    let two = sandbox.ok(&["ls", TREE, &format!("{TREE}/sub")]);
+    assert!(two.contains(&format!("{TREE}:\n")) && two.contains(&format!("\n\n{TREE}/sub:")));
+}
+
+#[test]
+fn ls_shows_what_it_cannot_look_at() {
+    let sandbox = with_tree();
+    sandbox.ok(&["pin", "rm", TREE]);
+    let link = "bafybeiar537gtgwbfdxiqzybddgre3qnehtxmegnc573cpzs3lza53a4la";
+    sandbox.ok(&["block", "rm", link]);
+    let listing = sandbox.ok(&["ls", TREE]);
+    assert!(listing.contains(&format!("{link} ?  link")), "{listing}");
+}
+
+#[test]
+fn ls_as_json_is_one_value_or_a_stream() {
+    let sandbox = with_tree();
+    let whole: serde_json::Value =
+        serde_json::from_str(&sandbox.ok(&["ls", "--json", TREE])).unwrap();
+    assert_eq!(whole["Objects"][0]["Hash"], TREE);
+    let links = whole["Objects"][0]["Links"].as_array().unwrap();
+    assert_eq!(links.len(), 3);
+    assert_eq!(links[0]["Name"], "hello.txt");
+    assert_eq!((links[0]["Size"].as_u64(), links[0]["Type"].as_u64()), (Some(12), Some(2)));
+    assert_eq!(
+        (links[1]["Target"].as_str(), links[1]["Type"].as_u64()),
+        (Some("hello.txt"), Some(4))
+    );
+    assert_eq!(links[2]["Type"], 1);
+    let stream = sandbox.ok(&["ls", "--json", "--stream", TREE]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&stream).unwrap(), whole);
+}
+
+#[test]
+fn stat_tells_sizes_and_kept_metadata() {
+    let sandbox = with_tree();
+    assert_eq!(
+        sandbox.ok(&["stat", TREE]),
+        format!(
+            "{TREE}\nSize: 0\nCumulativeSize: 183\nChildBlocks: 3\nType: directory\n\
+             Mode: not set (not set)\nMtime: not set"
+        )
+    );
+    let cid = sandbox.ok(&["add", "-Q", "--mode=0640", "--mtime=1700000000", "d/hello.txt"]);
+    let told = sandbox.ok(&["stat", &cid]);
+    assert!(told.ends_with("Mode: -rw-r----- (0640)\nMtime: 14 Nov 2023, 22:13:20 UTC"), "{told}");
+    assert_eq!(sandbox.ok(&["stat", "--hash", &cid]), cid);
+    assert_eq!(sandbox.ok(&["stat", "--format=<size> <type>", &cid]), "12 file");
+    assert_eq!(sandbox.ok(&["stat", "--format=<type>", &format!("{TREE}/link")]), "symlink");
+    let local = sandbox.ok(&["stat", "--with-local", TREE]);
+    assert!(local.ends_with("Local: 183 B of 183 B (100.00%)"), "{local}");
+    let json: serde_json::Value =
+        serde_json::from_str(&sandbox.ok(&["stat", "--json", &cid])).unwrap();
+    assert_eq!((json["Size"].as_u64(), json["Mode"].as_str()), (Some(12), Some("640")));
+}
+
+#[test]
+fn resolve_follows_names() {
+    let sandbox = with_tree();
+    let path = format!("/ipfs/{TREE}/hello.txt");
+    assert_eq!(sandbox.ok(&["resolve", &path]), format!("/ipfs/{HELLO}"));
+    let upper = sandbox.ok(&["resolve", "--cid-base=base16", &path]);
+    assert!(upper.starts_with("/ipfs/f01551220"), "{upper}");
+    assert_eq!(sandbox.ok(&["resolve", "--json", &path]), format!(r#"{{"Path":"/ipfs/{HELLO}"}}"#));
+}
+
+#[test]
+fn get_copies_files_trees_and_archives() {
+    let sandbox = with_tree();
+    sandbox.ok(&["get", TREE, "-o", "out"]);
+    assert_eq!(std::fs::read(sandbox.path("out/hello.txt")).unwrap(), b"hello world\n");
+    assert_eq!(std::fs::read_link(sandbox.path("out/link")).unwrap().to_str(), Some("hello.txt"));
+    assert!(sandbox.path("out/sub").is_dir());
+    assert_eq!(sandbox.ok(&["add", "-rQ", "out"]), TREE, "what was got is what was added");
+    sandbox.ok(&["get", &format!("{TREE}/hello.txt")]);
+    assert_eq!(std::fs::read(sandbox.path("hello.txt")).unwrap(), b"hello world\n");
+    sandbox.ok(&["get", "-a", TREE, "-o", "tree.tar"]);
+    let archive = std::fs::File::open(sandbox.path("tree.tar")).unwrap();
+    let mut archive = tar::Archive::new(archive);
+    let names: Vec<String> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+        .collect();
+    assert_eq!(
+        names[1..],
+        [format!("{TREE}/hello.txt"), format!("{TREE}/link"), format!("{TREE}/sub")]
+    );
+    sandbox.fails(&["get", "-a", TREE, "-o", "tree.tar"], 1, &["tree.tar", "exists"]);
+    sandbox.fails(&["get", TREE, "-o", "no/where"], 1, &["no directory"]);
+}
+
+#[test]
+fn get_keeps_permissions_and_times() {
+    let sandbox = with_tree();
+    let cid = sandbox.ok(&["add", "-rQ", "--mode=0700", "--mtime=1700000000", "d"]);
+    sandbox.ok(&["get", &cid, "-o", "out"]);
+    for name in ["out", "out/hello.txt", "out/sub"] {
+        let metadata = std::fs::metadata(sandbox.path(name)).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o700, 1_700_000_000), "{name}");
+    }
+}
+
+#[test]
+fn a_get_that_fails_is_no_archive() {
+    let sandbox = with_tree();
+    sandbox.ok(&["pin", "rm", TREE]);
+    sandbox.ok(&["block", "rm", HELLO]);
+    sandbox.fails(&["get", "-a", TREE, "-o", "tree.tar"], 1, &["is not here"]);
+    assert!(!sandbox.path("tree.tar").try_exists().unwrap());
+    sandbox.fails(&["get", TREE, "-o", "out"], 1, &["is not here"]);
+}
+
+#[test]
+fn blocks_go_in_and_out() {
+    let sandbox = Sandbox::new();
+    sandbox.write("h", "hello world\n");
+    assert_eq!(sandbox.ok(&["block", "put", "h"]), HELLO);
+    let put = |args: &[&str]| {
+        sandbox.run_with_input(&[&["block", "put"], args].concat(), &[0x0a, 2, 8, 1]).ok()
+    };
+    assert_eq!(put(&["--format=v0"]), "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn");
+    let dir = put(&["--cid-codec=dag-pb"]);
+    assert_eq!(dir, "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354");
+    assert_eq!(sandbox.ok(&["ls", &dir]), "");
+    assert_eq!(sandbox.run(&["block", "get", HELLO]).stdout, b"hello world\n");
+    assert_eq!(sandbox.ok(&["block", "stat", HELLO]), format!("Key: {HELLO}\nSize: 12"));
+    assert_eq!(sandbox.ok(&["block", "rm", HELLO]), format!("removed {HELLO}"));
+    sandbox.fails(&["block", "rm", HELLO], 1, &["cannot remove", "some blocks not removed"]);
+    assert_eq!(sandbox.ok(&["block", "rm", "--force", HELLO]), format!("removed {HELLO}"));
+    sandbox.fails(&["block", "put", "--cid-codec=nonsense", "h"], 1, &["unknown codec"]);
+    sandbox.write("big", vec![0; 2 * 1024 * 1024 + 1]);
+    sandbox.fails(&["block", "put", "big"], 1, &["over the limit"]);
+}
+
+#[test]
+fn dags_are_shown_and_counted() {
+    let sandbox = with_tree();
+    let node: serde_json::Value = serde_json::from_str(&sandbox.ok(&["dag", "get", TREE])).unwrap();
+    assert_eq!(node["Links"][0]["Name"], "hello.txt");
+    assert_eq!(node["Links"][0]["Hash"]["/"], HELLO);
+    assert_eq!(node["Data"]["/"]["bytes"], "CAE");
+    assert_eq!(sandbox.run(&["dag", "get", "--output-codec=raw", HELLO]).stdout, b"hello world\n");
+    assert_eq!(sandbox.ok(&["dag", "resolve", &format!("{TREE}/hello.txt")]), HELLO);
+    let stat: serde_json::Value =
+        serde_json::from_str(&sandbox.ok(&["dag", "stat", "--json", TREE])).unwrap();
+    assert_eq!((stat["UniqueBlocks"].as_u64(), stat["TotalSize"].as_u64()), (Some(4), Some(183)));
+    let twice: serde_json::Value =
+        serde_json::from_str(&sandbox.ok(&["dag", "stat", "--json", TREE, TREE])).unwrap();
+    assert_eq!((twice["TotalSize"].as_u64(), twice["SharedSize"].as_u64()), (Some(183), Some(183)));
+    assert!(sandbox.ok(&["dag", "stat", TREE]).contains("Total Size: 183 (183 B)"));
+}
+
+#[test]
+fn values_inside_a_block_have_paths() {
+    let sandbox = Sandbox::new();
+    let json = format!(r#"{{"a":[1,{{"b":"deep"}}],"link":{{"/":"{HELLO}"}}}}"#);
+    let cid =
+        sandbox.run_with_input(&["block", "put", "--cid-codec=dag-json"], json.as_bytes()).ok();
+    sandbox.write("h", "hello world\n");
+    sandbox.ok(&["add", "h"]);
+    assert_eq!(sandbox.ok(&["dag", "get", &format!("{cid}/a/1/b")]), "\"deep\"");
+    assert_eq!(sandbox.ok(&["dag", "get", &cid]), json);
+    assert_eq!(sandbox.ok(&["dag", "resolve", &format!("{cid}/a/1/b")]), format!("{cid}/a/1/b"));
+    assert_eq!(sandbox.ok(&["dag", "resolve", &format!("{cid}/link")]), HELLO);
+    assert_eq!(sandbox.ok(&["cat", &format!("{cid}/link")]), "hello world");
+    assert_eq!(sandbox.ok(&["refs", &cid]), HELLO);
+    sandbox.fails(&["cat", &format!("{cid}/a")], 1, &["ends inside the block"]);
+}
+
+#[test]
+fn refs_list_links() {
+    let sandbox = with_tree();
+    assert_eq!(sandbox.ok(&["refs", TREE]).lines().count(), 3);
+    assert_eq!(
+        sandbox.ok(&["refs", "--format=<linkname> <dst>", TREE]).lines().next().unwrap(),
+        format!("hello.txt {HELLO}")
+    );
+    sandbox.write("d/again.txt", "hello world\n");
+    let twice = sandbox.ok(&["add", "-rwQ", "d"]);
+    assert_eq!(sandbox.ok(&["refs", "-r", &twice]).lines().count(), 5);
+    assert_eq!(sandbox.ok(&["refs", "-r", "--unique", &twice]).lines().count(), 4);
+    assert_eq!(sandbox.ok(&["refs", "-r", "--max-depth=1", &twice]).lines().count(), 1);
+    assert!(sandbox.ok(&["refs", "-e", TREE]).contains(&format!("{TREE} -> {HELLO}")));
+}

@@ -1,0 +1,86 @@
+//! `-o timeout=`: how long a call waits.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cidfs::codec::unixfs::Kind;
+use cidfs::testkit::dag_builder::DagBuilder;
+use cidfs::testkit::exchange::TestExchange;
+use cidfs::testkit::mount::TempMount;
+use cidfs::testkit::store::TestStore;
+use nix::errno::Errno;
+
+use super::{check_errno, names, pb_file, take};
+
+/// A tree of which only the root directory and the root of `file` ever come.
+fn mount(options: &str) -> TempMount {
+    let mut builder = DagBuilder::new();
+    let leaf = builder.raw(vec![7; 100_000]);
+    let file = builder.file_node(Kind::File, b"", &[(leaf, 100_000)]);
+    let (name, dir) = (pb_file(&mut builder, "never"), builder.directory::<&str>(&[]));
+    let here = builder.raw("here");
+    let root = builder.directory(&[("file", file), ("name", name), ("dir", dir), ("here", here)]);
+    for cid in [leaf, name, dir] {
+        take(&mut builder, &cid);
+    }
+    let store = Arc::new(TestStore::new(builder.blocks));
+    TempMount::directory(store, Arc::new(TestExchange::default()), &root, options)
+}
+
+#[track_caller]
+fn timed<T>(seconds: std::ops::Range<f64>, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let done = work();
+    let took = started.elapsed().as_secs_f64();
+    assert!(seconds.contains(&took), "{took} s");
+    done
+}
+
+/// > What cannot be reached within `timeout=` fails with `ETIMEDOUT`, after that time: a look-up.
+#[test]
+fn a_look_up_ends_in_time() {
+    let mount = mount("timeout=2");
+    timed(1.9..2.9, || check_errno(fs::metadata(mount.path("name")), Errno::ETIMEDOUT));
+}
+
+/// > The same for a read; the kernel first tries to read ahead, which costs one second more.
+#[test]
+fn a_read_ends_in_time() {
+    let mount = mount("timeout=2");
+    timed(1.9..4.5, || check_errno(fs::read(mount.path("file")), Errno::ETIMEDOUT));
+}
+
+/// > A listing never fails for what is in it. It waits a second in all for what is on its way, and
+/// > shows what did not come as a directory, so that a walker meets the error. Nothing of this is
+/// > kept.
+#[test]
+fn a_listing_waits_a_moment_only() {
+    let mount = mount("timeout=2");
+    timed(0.0..1.9, || assert_eq!(names(mount.path("")).len(), 4));
+    for entry in fs::read_dir(mount.path("")).unwrap() {
+        let entry = entry.unwrap();
+        let is_dir = entry.file_type().unwrap().is_dir();
+        assert_eq!(is_dir, entry.file_name() == "name" || entry.file_name() == "dir", "{entry:?}");
+    }
+    // What was listed is asked again, and again waited for, once.
+    timed(1.9..2.9, || check_errno(fs::metadata(mount.path("name")), Errno::ETIMEDOUT));
+    timed(1.9..2.9, || check_errno(fs::read_dir(mount.path("dir")).map(drop), Errno::ETIMEDOUT));
+    assert_eq!(fs::read(mount.path("here")).unwrap(), b"here");
+}
+
+/// > Waiting calls do not hold up others, and those who wait for the same name end together.
+#[test]
+fn the_mount_serves_others_meanwhile() {
+    let mount = mount("timeout=3");
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                let look_up = || check_errno(fs::metadata(mount.path("name")), Errno::ETIMEDOUT);
+                timed(2.5..4.5, look_up);
+            });
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        timed(0.0..1.0, || assert_eq!(fs::read(mount.path("here")).unwrap(), b"here"));
+    });
+}
