@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -23,7 +22,7 @@ use crate::api;
 use crate::api::control::{Control as _, MountRequest};
 use crate::api::server::Server;
 use crate::cli::call::Call;
-use crate::cli::client::{Client, daemon, is_free_within};
+use crate::cli::client::{Client, Reached, daemon, is_free_within, reach};
 use crate::cli::failure::{Failure, tell};
 use crate::cli::{Global, log};
 use crate::node::Node;
@@ -81,14 +80,10 @@ impl Daemon {
         // A configuration that cannot be used is reported when the node opens.
         let config = Config::load(&repo).ok();
         log::start(config.as_ref().map(|config| &config.log), self.json_logs)?;
-        if daemon(&repo).await?.is_some() {
-            return Err(already_running(&repo));
-        }
-        let open = tokio::task::spawn_blocking({
-            let (repo, runtime) = (repo.clone(), Handle::current());
-            move || Node::open(&repo, runtime)
-        });
-        let node = open.await.map_err(Failure::new)??;
+        let node = match reach(&repo).await? {
+            Reached::Daemon(_) => return Err(already_running(&repo)),
+            Reached::Here(node) => node,
+        };
         let served = self.serve(&node, &repo).await;
         let closed = node.close().await;
         tracing::info!("stopped");
@@ -120,7 +115,7 @@ async fn mount_configured(node: Arc<Node>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells the service manager, if there is one, that the daemon answers (sd_notify(3)).
+/// Tells the service manager, if there is one, that the daemon answers (`sd_notify(3)`).
 fn notify_ready() -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
         return Ok(());
