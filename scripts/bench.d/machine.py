@@ -6,15 +6,21 @@ import platform
 import subprocess
 import time
 
-# After the caches are dropped the kernel still tells FUSE what it forgot; that belongs to no run.
+# The kernel still tells FUSE what it forgot and the disk what is free; that belongs to no run.
 SETTLE_S = 0.5
 
 
+def settle():
+    """Lets what went before end: everything is written out."""
+    os.sync()
+    time.sleep(SETTLE_S)
+
+
 def drop_caches():
-    """Writes everything out and empties the page, dentry and inode caches."""
+    """Empties the page, dentry and inode caches."""
     os.sync()
     pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n")
-    time.sleep(SETTLE_S)
+    settle()
 
 
 def facts(work, cidfs):

@@ -9,9 +9,9 @@ import dataclasses
 import os
 import pathlib
 import random
-import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 import machine
@@ -30,21 +30,21 @@ class Side:
     file: pathlib.Path
     tree: pathlib.Path
     names: pathlib.Path
+    #: Where imports find room.
     scratch: pathlib.Path
 
-    def ingest(self, source):
-        """Starts with nothing in scratch; returns when everything is safe on the disk."""
-        raise NotImplementedError
+    def fresh_place(self):
+        """Makes a place where nothing is."""
+        return pathlib.Path(tempfile.mkdtemp(dir=self.scratch))
 
-    def forget(self):
-        """Empties scratch."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        self.scratch.mkdir()
+    def ingest(self, source, place):
+        """Returns when everything in source is in place and safe on the disk."""
+        raise NotImplementedError
 
 
 class Disk(Side):
-    def ingest(self, source):
-        subprocess.run(["cp", "-r", str(source), str(self.scratch / "copy")], check=True)
+    def ingest(self, source, place):
+        subprocess.run(["cp", "-r", str(source), str(place / "copy")], check=True)
         os.sync()
 
 
@@ -52,12 +52,16 @@ class Disk(Side):
 class Cidfs(Side):
     binary: pathlib.Path
 
-    def forget(self):
-        super().forget()
-        machine.output([str(self.binary), "init"], env=self.env(self.scratch))
+    def fresh_place(self):
+        place = super().fresh_place()
+        self.init(place)
+        return place
 
-    def ingest(self, source):
-        return self.add(source, self.scratch)
+    def ingest(self, source, place):
+        self.add(source, place)
+
+    def init(self, repository):
+        machine.output([str(self.binary), "init"], env=self.env(repository))
 
     def add(self, source, repository):
         return machine.output([str(self.binary), "add", "-r", "-Q", str(source)],
@@ -71,10 +75,10 @@ class Cidfs(Side):
 def prepared(work, options):
     """Makes the material, imports and mounts it, and takes all of it away again."""
     material = make_material(work / "material", options)
-    disk = Disk(*material, work / "copied")
-    cidfs = Cidfs(*material, work / "added", binary=options.cidfs.resolve())
+    disk = Disk(*material, work)
+    cidfs = Cidfs(*material, work, binary=options.cidfs.resolve())
     repository = work / "repository"
-    machine.output([str(cidfs.binary), "init"], env=cidfs.env(repository))
+    cidfs.init(repository)
     cids = [cidfs.add(path, repository) for path in material]
     mountpoint = work / "mnt"
     mountpoint.mkdir()

@@ -86,7 +86,12 @@ fn report(op: &'static str, ino: INodeNo, error: &Error) -> Errno {
     } else {
         tracing::debug!(op, ino = ino.0, %error, "a request failed");
     }
-    Errno::from_i32(errno as i32)
+    errno_of(error)
+}
+
+/// fuser has an errno type of its own.
+fn errno_of(error: &Error) -> Errno {
+    Errno::from_i32(error.errno() as i32)
 }
 
 impl Filesystem for Adapter {
@@ -317,27 +322,27 @@ impl Filesystem for Adapter {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn rename(
@@ -350,11 +355,11 @@ impl Filesystem for Adapter {
         _: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn create(
@@ -367,7 +372,7 @@ impl Filesystem for Adapter {
         _: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn setxattr(
@@ -380,11 +385,11 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 
     fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EROFS);
+        reply.error(errno_of(&Error::ReadOnly));
     }
 }
 

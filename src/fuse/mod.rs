@@ -44,6 +44,7 @@ const UNMOUNT_TICK: Duration = Duration::from_millis(20);
 pub struct Mount {
     mounted: Mounted,
     ended: watch::Receiver<bool>,
+    requests: Requests,
 }
 
 /// Mounts `vfs` on the directory `dir`. Waiting requests become tasks of `runtime`, which must run
@@ -60,9 +61,9 @@ pub fn mount(
     let point = mount::prepare_point(dir, options.nonempty)?;
     let (device, mounted) = mount::mount(&point, &options.spec())?;
     let (end, ended) = watch::channel(false);
-    // From here on a failure unmounts.
-    let mount = Mount { mounted, ended };
     let requests = Requests::new(runtime.clone(), options.timeout);
+    // From here on a failure unmounts.
+    let mount = Mount { mounted, ended, requests: requests.clone() };
     let closing = CloseOnDrop { requests: requests.clone(), end };
     let changes = vfs.changes();
     let session = Session::from_fd(
@@ -164,7 +165,7 @@ impl Mount {
         let patience = Instant::now() + UNMOUNT_GRACE;
         while !self.mounted.unmount()? {
             if Instant::now() > patience {
-                self.mounted.force()?;
+                self.force()?;
                 break;
             }
             thread::sleep(UNMOUNT_TICK);
@@ -172,11 +173,17 @@ impl Mount {
         self.wait_for_end()
     }
 
+    /// Those who wait for blocks are let go first: an unprivileged process may be unable to abort.
+    fn force(&self) -> Result<(), MountError> {
+        self.requests.close();
+        self.mounted.force()
+    }
+
     fn wait_for_end(&self) -> Result<(), MountError> {
         let patience = Instant::now() + UNMOUNT_GRACE;
         while self.is_alive() {
             if Instant::now() > patience {
-                return self.mounted.force();
+                return self.force();
             }
             thread::sleep(UNMOUNT_TICK);
         }

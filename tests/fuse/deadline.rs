@@ -37,14 +37,15 @@ fn timed<T>(seconds: std::ops::Range<f64>, work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// > What cannot be reached within `timeout=` fails with `ETIMEDOUT`, after that time: a look-up.
+/// > What cannot be reached within `timeout=` fails with `ETIMEDOUT`, after that time.
 #[test]
 fn a_look_up_ends_in_time() {
     let mount = mount("timeout=2");
     timed(1.9..2.9, || check_errno(fs::metadata(mount.path("name")), Errno::ETIMEDOUT));
 }
 
-/// > The same for a read; the kernel first tries to read ahead, which costs one second more.
+/// > A read that times out takes one second more: the kernel first tries to read ahead, then asks
+/// > for the one page.
 #[test]
 fn a_read_ends_in_time() {
     let mount = mount("timeout=2");

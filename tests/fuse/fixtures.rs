@@ -211,8 +211,8 @@ fn a_file_with_a_hole_in_what_is_here() {
 /// What a hostile tree must look like.
 type Rule = fn(&Path);
 
-/// Every rule of the fixtures, with the choice that is made where it leaves one (see "Malformed
-/// trees" in SEMANTICS).
+/// Every rule of the fixtures, with the choice that is made where it leaves one (see "Malformed trees" in
+/// SEMANTICS).
 const HOSTILE: &[(&str, Rule)] = &[
     ("big-block-a", |root| check_errno(fs::read(root.join("big.bin")), Errno::EIO)),
     ("dir-deep-a", deep),

@@ -36,8 +36,8 @@ fn wrong_bytes_are_an_error_unless_somebody_has_the_right_ones() {
     assert_eq!(fs::read(mount.path("good.txt")).unwrap(), b"good\n");
 }
 
-/// > The same for bytes that went bad on this disk: others are asked, and when that is in vain the
-/// > call fails with `EIO`.
+/// > For bytes that went bad on this disk others are asked; when that is in vain the call fails with
+/// > `EIO`.
 #[test]
 fn damage_on_this_disk_is_healed_or_an_error() {
     let mut builder = DagBuilder::new();

@@ -77,3 +77,32 @@ fn shrink(mount: &TempMount) {
     nix::mount::mount(None::<&str>, mount.mount.point(), None::<&str>, flags, None::<&str>)
         .unwrap();
 }
+
+/// Joins the lines that begin with `mark`, each run of them into one paragraph.
+fn quotes(text: &str, mark: &str) -> BTreeSet<String> {
+    let mut quotes = vec![String::new()];
+    for line in text.lines() {
+        match (line.strip_prefix(mark), quotes.last_mut()) {
+            (Some(part), Some(quote)) => quote.extend([part.trim(), " "]),
+            _ => quotes.push(String::new()),
+        }
+    }
+    quotes.into_iter().map(|quote| quote.trim().to_owned()).filter(|q| !q.is_empty()).collect()
+}
+
+/// Each promise of `docs/SEMANTICS.md` is quoted above its test, and each quote is a promise.
+#[test]
+fn promises_and_tests_agree() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let semantics = std::fs::read_to_string(project.join("docs/SEMANTICS.md")).unwrap();
+    let mut quoted = BTreeSet::new();
+    for file in std::fs::read_dir(project.join("tests/fuse")).unwrap() {
+        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        quoted.extend(quotes(&source, "/// > "));
+    }
+    let promised = quotes(&semantics, "> ");
+    let only =
+        |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect::<Vec<_>>();
+    assert_eq!(only(&promised, &quoted), Vec::<String>::new(), "promised, but not tested");
+    assert_eq!(only(&quoted, &promised), Vec::<String>::new(), "tested, but not promised");
+}

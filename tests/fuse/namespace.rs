@@ -85,8 +85,8 @@ fn the_listing_follows_the_pins() {
     assert_eq!(mode & 0o7777, 0o555);
 }
 
-/// > To other users (`allow_other`) it shows nothing unless `listpins` says so: the root can then be
-/// > entered but not listed (mode 0111, `EPERM` for root).
+/// > With `allow_other` the root is not listed unless `listpins` says so: it can be entered but not
+/// > listed (mode 0111, `EPERM` for root).
 #[test]
 fn others_see_pins_only_on_request() {
     let hidden = tree("allow_other");

@@ -78,7 +78,7 @@ fn many(count: usize) -> (TempMount, usize) {
     (TempMount::of(builder, &[("sharded", sharded), ("plain", plain)], ""), count)
 }
 
-/// > However large a directory is: 50,000 names, twice, from the daemon and from the kernel.
+/// > A directory is listed whole however large it is.
 #[test]
 fn large_directories_are_listed_whole() {
     let (mount, count) = many(50_000);

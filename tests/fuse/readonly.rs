@@ -58,7 +58,7 @@ fn nothing_can_be_changed() {
     check_all(&tree());
 }
 
-/// > That stays so when an administrator remounts the filesystem read-write.
+/// > It stays read-only when an administrator remounts it read-write.
 #[test]
 fn a_remount_does_not_make_it_writable() {
     let tree = tree();

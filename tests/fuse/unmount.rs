@@ -44,7 +44,8 @@ fn run(program: &str, args: &[&str], point: &Path) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// > A mount ends cleanly by its owner,
+/// > A mount ends cleanly by its owner, by umount(8), by `fusermount3 -u`, and when the daemon lets
+/// > go of it.
 #[test]
 fn by_its_owner() {
     let tree = mounted();
@@ -53,7 +54,6 @@ fn by_its_owner() {
     check_gone(&tree);
 }
 
-/// > by umount(8),
 #[test]
 fn by_umount() {
     let tree = mounted();
@@ -61,7 +61,6 @@ fn by_umount() {
     check_gone(&tree);
 }
 
-/// > by `fusermount3 -u`,
 #[test]
 fn by_fusermount() {
     let tree = mounted();
@@ -69,7 +68,6 @@ fn by_fusermount() {
     check_gone(&tree);
 }
 
-/// > and when the daemon lets go of it.
 #[test]
 fn by_being_dropped() {
     let tree = mounted();
@@ -101,7 +99,7 @@ fn open_files_do_not_hold_it_for_ever() {
     assert!(open.metadata().is_err() || open.metadata().is_ok_and(|stat| stat.len() == 7));
 }
 
-/// > The same when its connection is aborted while files are open: the dead mount is cleared away.
+/// > A mount whose connection was aborted is cleared away when its owner unmounts.
 #[test]
 fn after_an_abort() {
     let tree = mounted();

@@ -51,6 +51,9 @@ fn run(mut command: Command, point: &Path) -> Result<Output, MountError> {
 fn refusal(output: &Output) -> MountError {
     let text = String::from_utf8_lossy(&output.stderr);
     let text = text.trim().trim_start_matches("fusermount3: ");
+    if text.contains("/dev/fuse: Permission denied") {
+        return MountError::DeviceClosed;
+    }
     MountError::Fusermount(if text.is_empty() { output.status.to_string() } else { text.into() })
 }
 

@@ -85,6 +85,11 @@ pub enum MountError {
     /// `fusermount3` refused; it says why.
     #[error("fusermount3: {0}")]
     Fusermount(String),
+    /// Users may not open the device.
+    #[error(
+        "/dev/fuse is closed to this user; run `chmod 666 /dev/fuse` as root (udev does so when the package `fuse3` is installed), or mount as root"
+    )]
+    DeviceClosed,
     /// The last users did not let go, and the connection cannot be aborted.
     #[error(
         "{} is unmounted, but files below it are still open (`fuser -m` and `lsof` show by whom)",
@@ -313,8 +318,12 @@ mod tests {
     }
 
     #[test]
-    fn root_mounts_directly() {
-        check_mount(mount_direct);
+    fn only_root_mounts_directly() {
+        if geteuid().is_root() {
+            return check_mount(mount_direct);
+        }
+        let refused = mount_direct(Path::new("/"), &spec());
+        assert!(matches!(refused, Err(MountError::NotPermitted(_))));
     }
 
     #[test]
