@@ -25,8 +25,8 @@ use crate::cli::call::Call;
 use crate::cli::client::{Client, Reached, daemon, is_free_within, reach};
 use crate::cli::failure::{Failure, tell};
 use crate::cli::{Global, log};
-use crate::node::Node;
 use crate::node::config::Config;
+use crate::node::{self, Node};
 
 /// How long a daemon in the background may take to answer: opening a repository after a crash
 /// hashes one pack, which takes seconds on a slow disk.
@@ -158,10 +158,8 @@ fn stop_of(node: Arc<Node>) -> io::Result<impl Future<Output = ()> + Send + 'sta
 /// Why it did not start, from its log.
 pub(crate) async fn start_in_background(global: &Global) -> Result<(), Failure> {
     let repo = global.repository()?;
-    if !repo.join("version").try_exists()? {
-        let missing = crate::store::StoreError::Missing { path: repo };
-        return Err(crate::api::error::ApiError::from(missing).into());
-    }
+    // Its log lies there.
+    node::require(&repo)?;
     let (log, start) = open_log(&repo)?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--repo")
