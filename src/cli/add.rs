@@ -16,6 +16,7 @@ use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::upload::standard_input;
 use crate::cli::{Global, print_json};
+use crate::unixfs::import::{Follow, Selection, content_len};
 
 const EXAMPLES: &str = "Examples:
   cidfs add photo.jpg
@@ -164,7 +165,10 @@ impl Add {
             !(self.quiet || self.quieter || self.silent) || self.progress.is_some();
         let wanted = if shows_progress { self.progress } else { Some(false) };
         let call = call.switch("progress", Progress::is_wanted(wanted));
-        let progress = Progress::start(wanted, self.total());
+        let progress = Progress::start(wanted, None);
+        if Progress::is_wanted(wanted) {
+            self.measure(&progress);
+        }
         let answer = client.send(call).await?;
         let mut printer = Printer::new(self, progress);
         answer.lines(|event| printer.event(event)).await?;
@@ -227,15 +231,28 @@ impl Add {
         }
     }
 
-    /// Returns the number of bytes to be read if that is cheap to know: not for directories.
-    fn total(&self) -> Option<u64> {
+    /// Finds out meanwhile how many bytes will be read. What stands in the way is reported by the
+    /// import itself.
+    fn measure(&self, progress: &Progress) {
         if self.reads_stdin() {
-            return None;
+            return;
         }
-        let len = |path: &PathBuf| {
-            std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len())
+        let selection = Selection {
+            hidden: self.which.hidden,
+            ignore: self.which.ignore.clone(),
+            ignore_rules: self.which.ignore_rules_path.clone(),
+            follow: match (self.which.dereference_symlinks, self.which.dereference_args) {
+                (true, _) => Follow::Always,
+                (false, true) => Follow::Arguments,
+                (false, false) => Follow::Never,
+            },
         };
-        self.paths.iter().map(len).sum()
+        let (paths, total) = (self.paths.clone(), progress.total());
+        tokio::task::spawn_blocking(move || {
+            if let Ok(len) = content_len(&paths, &selection) {
+                total.set(len);
+            }
+        });
     }
 }
 

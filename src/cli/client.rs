@@ -137,6 +137,25 @@ pub(crate) async fn daemon(repo: &Path) -> Result<Option<SocketPath>, Failure> {
     }
 }
 
+/// Waits until no process has the repository; tells whether that came to be.
+///
+/// # Errors
+/// When the repository cannot be opened for another reason.
+pub(crate) async fn is_free_within(repo: &Path, patience: Duration) -> Result<bool, Failure> {
+    let give_up = Instant::now() + patience;
+    while Instant::now() < give_up {
+        match open_here(repo).await? {
+            Ok(node) => {
+                node.close().await?;
+                return Ok(true);
+            }
+            Err(error) if error.is_locked() => tokio::time::sleep(LOCK_POLL).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

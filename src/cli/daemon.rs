@@ -5,7 +5,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use crate::api;
 use crate::api::control::{Control as _, MountRequest};
 use crate::api::server::Server;
 use crate::cli::call::Call;
-use crate::cli::client::{Client, daemon};
+use crate::cli::client::{Client, daemon, is_free_within};
 use crate::cli::failure::{Failure, tell};
 use crate::cli::{Global, log};
 use crate::node::Node;
@@ -30,8 +33,11 @@ use crate::node::config::Config;
 /// hashes one pack, which takes seconds on a slow disk.
 const START_WAIT_MAX: Duration = Duration::from_mins(1);
 
-/// How often it is asked.
-const START_POLL: Duration = Duration::from_millis(50);
+/// How long a daemon may take to stop: its grace for requests, and mounts that are in use.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How often it is looked at meanwhile.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Name of the log of a daemon in the background.
 const LOG_NAME: &str = "daemon.log";
@@ -90,32 +96,40 @@ impl Daemon {
     }
 
     async fn serve(&self, node: &Arc<Node>, repo: &Path) -> Result<(), Failure> {
-        let config = node.config_in_use().clone();
-        let server = Server::bind(repo, config.api.connections)?;
         let stop = stop_of(node.clone())?;
         if self.mount {
-            let request = MountRequest {
-                source: b"/ipfs".to_vec(),
-                dir: config.mount.ipfs,
-                options: config.mount.options,
-            };
-            let mounting = tokio::task::spawn_blocking({
-                let node = node.clone();
-                move || node.mount(&request)
-            });
-            let mount = mounting.await.map_err(Failure::new)?.map_err(|error| {
-                Failure::from(error)
-                    .hint("`cidfs config mount.ipfs DIR` chooses another mount point")
-            })?;
-            tell(format_args!("{} mounted at: {}", mount.source, mount.dir.display()));
+            mount_configured(node.clone()).await?;
         }
-        tell(format_args!(
-            "Daemon is ready (repository {}, process {})",
-            repo.display(),
-            std::process::id()
-        ));
+        let server = Server::bind(repo, node.config_in_use().api.connections)?;
+        let pid = std::process::id();
+        tell(format_args!("Daemon is ready (repository {}, process {pid})", repo.display()));
+        notify_ready()?;
         Ok(server.serve(api::router(node.clone()), stop).await?)
     }
+}
+
+async fn mount_configured(node: Arc<Node>) -> Result<(), Failure> {
+    let config = node.config_in_use().mount.clone();
+    let (source, dir, options) = (b"/ipfs".to_vec(), config.ipfs, config.options);
+    let request = MountRequest { source, dir, options };
+    let mounting = tokio::task::spawn_blocking(move || node.mount(&request));
+    let mount = mounting.await.map_err(Failure::new)?.map_err(|error| {
+        Failure::from(error).hint("`cidfs config mount.ipfs DIR` chooses another mount point")
+    })?;
+    tell(format_args!("{} mounted at: {}", mount.source, mount.dir.display()));
+    Ok(())
+}
+
+/// Tells the service manager, if there is one, that the daemon answers (sd_notify(3)).
+fn notify_ready() -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(drop)
 }
 
 fn already_running(repo: &Path) -> Failure {
@@ -176,7 +190,7 @@ pub(crate) async fn start_in_background(global: &Global) -> Result<(), Failure> 
             child.wait()?;
             return Err(started_badly("", "the daemon did not answer within a minute"));
         }
-        tokio::time::sleep(START_POLL).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -217,11 +231,16 @@ fn started_badly(log: &str, otherwise: &str) -> Failure {
 pub(crate) struct Shutdown {}
 
 impl Shutdown {
-    /// Asks it to stop; it takes its mounts down first.
-    pub(crate) async fn run(&self, client: &Client) -> Result<(), Failure> {
+    /// Asks it to stop and waits until it has: mounts first, then the store.
+    pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<(), Failure> {
         if !client.is_daemon() {
             return Err(Failure::new("no daemon is running for this repository"));
         }
-        client.send(Call::new("shutdown")).await.map(drop)
+        client.send(Call::new("shutdown")).await?;
+        if is_free_within(&global.repository()?, STOP_WAIT_MAX).await? {
+            return Ok(());
+        }
+        Err(Failure::new("the daemon has not stopped yet")
+            .hint("it finishes what is under way; `cidfs status` tells when it is gone"))
     }
 }

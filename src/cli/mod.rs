@@ -152,7 +152,7 @@ impl Command {
             Self::Config(command) => command.run(global, client).await,
             Self::Umount(command) => command.run(client).await,
             Self::Status(command) => command.run(global, client).await,
-            Self::Shutdown(command) => command.run(client).await,
+            Self::Shutdown(command) => command.run(global, client).await,
             Self::Init(_) | Self::Daemon(_) | Self::Mount(_) | Self::Version(_) => {
                 unreachable!("these were run without a client")
             }

@@ -3,6 +3,9 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 
+const WITH_TOTAL: &str = " {bytes} / {total_bytes} [{bar:40}] {percent}% {bytes_per_sec} {eta}";
+const WITHOUT_TOTAL: &str = " {spinner} {bytes} {bytes_per_sec}";
+
 /// A bar of bytes; without a known total it shows what has passed and how fast.
 #[derive(Debug)]
 pub(crate) struct Progress(ProgressBar);
@@ -14,14 +17,13 @@ impl Progress {
             return Self(ProgressBar::hidden());
         }
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-        let template = match total {
-            Some(_) => " {bytes} / {total_bytes} [{bar:40}] {percent}% {bytes_per_sec} {eta}",
-            None => " {spinner} {bytes} {bytes_per_sec}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=>-"));
-        }
+        set_style(&bar, if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL });
         Self(bar)
+    }
+
+    /// Returns what tells the total when it becomes known.
+    pub(crate) fn total(&self) -> Total {
+        Total(self.0.clone())
     }
 
     /// Starts a counter of things called `what`.
@@ -30,9 +32,7 @@ impl Progress {
             return Self(ProgressBar::hidden());
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template(&format!(" {{spinner}} {{pos}} {what}")) {
-            bar.set_style(style);
-        }
+        set_style(&bar, &format!(" {{spinner}} {{pos}} {what}"));
         Self(bar)
     }
 
@@ -55,6 +55,23 @@ impl Progress {
     pub(crate) fn above<T>(&self, write: impl FnOnce() -> T) -> T {
         self.0.suspend(write)
     }
+}
+
+/// The total of a bar, found out meanwhile.
+#[derive(Debug)]
+pub(crate) struct Total(ProgressBar);
+
+impl Total {
+    /// Sets the total in bytes.
+    pub(crate) fn set(&self, bytes: u64) {
+        self.0.set_length(bytes);
+        set_style(&self.0, WITH_TOTAL);
+    }
+}
+
+fn set_style(bar: &ProgressBar, template: &str) {
+    let style = ProgressStyle::with_template(template).expect("the templates are in this file");
+    bar.set_style(style.progress_chars("=>-"));
 }
 
 impl Drop for Progress {

@@ -1,6 +1,6 @@
 //! The mounts of a node: made, listed, taken down; those that others unmounted are forgotten.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use crate::api::error::ApiError;
 use crate::dag::Dag;
 use crate::fuse::{self, Mount, MountOptions};
 use crate::store::Repository;
-use crate::sys::mount::refuse_inside;
+use crate::sys::mount::{FS_TYPE, clear_dead, mount_at, refuse_inside};
 use crate::unixfs::{ContentPath, resolve};
 use crate::vfs::{FixedRoot, Namespace, Root, Vfs};
 
@@ -56,18 +56,15 @@ impl Mounts {
         Ok(info)
     }
 
-    /// Takes the mount on `dir` down; waits for those who have files open.
+    /// Takes the mount on `dir` down; waits for those who have files open. A dead mount that a
+    /// crash left there goes too.
     pub(super) fn umount(&self, dir: &Path) -> Result<(), ApiError> {
         self.forget_ended();
-        // Only the folder above: the directory itself may be what no longer answers.
-        let real = dir.parent().and_then(|parent| parent.canonicalize().ok());
-        let real = real.zip(dir.file_name()).map(|(parent, name)| parent.join(name));
+        let dir = point_of(dir);
         let mut table = self.table.lock();
-        let place =
-            table.iter().position(|(info, _)| info.dir == dir || Some(&info.dir) == real.as_ref());
-        let Some(place) = place else {
-            let error = format!("{} is not a mount of this node", dir.display());
-            return Err(ApiError::failed(error).hint("`cidfs status` lists the mounts"));
+        let Some(place) = table.iter().position(|(info, _)| info.dir == dir) else {
+            drop(table);
+            return umount_dead(&dir);
         };
         let (info, mount) = table.swap_remove(place);
         drop(table);
@@ -134,4 +131,26 @@ impl Mounts {
         drop(table);
         drop(ended);
     }
+}
+
+/// Resolves symbolic links above a mount point; the directory itself may be what does not answer.
+fn point_of(dir: &Path) -> PathBuf {
+    let parent = dir.parent().and_then(|parent| parent.canonicalize().ok());
+    parent.zip(dir.file_name()).map_or_else(|| dir.to_owned(), |(parent, name)| parent.join(name))
+}
+
+fn umount_dead(dir: &Path) -> Result<(), ApiError> {
+    let is_ours = || {
+        let entry = mount_at(dir).map_err(|error| ApiError::failed(error).about(dir.display()))?;
+        Ok::<_, ApiError>(entry.is_some_and(|entry| entry.fs_type == FS_TYPE))
+    };
+    if is_ours()? {
+        clear_dead(dir)?;
+        if !is_ours()? {
+            tracing::info!(dir = %dir.display(), "unmounted what a crash had left");
+            return Ok(());
+        }
+    }
+    let error = format!("{} is not a mount of this node", dir.display());
+    Err(ApiError::failed(error).hint("`cidfs status` lists the mounts"))
 }

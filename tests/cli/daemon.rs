@@ -116,9 +116,11 @@ fn a_stop_waits_for_what_is_under_way() {
     stdin.write_all(b"hello ").unwrap();
     // The request has begun when the daemon has a connection more than it had.
     std::thread::sleep(std::time::Duration::from_millis(300));
-    sandbox.ok(&["shutdown"]);
+    let mut shutdown = sandbox.command().arg("shutdown").spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
     stdin.write_all(b"world\n").unwrap();
     drop(stdin);
+    assert!(shutdown.wait().unwrap().success());
     let output = client.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), HELLO);
     assert_eq!(daemon.wait(), Some(0));
@@ -153,6 +155,50 @@ fn status_is_for_scripts_too() {
     let stat: serde_json::Value =
         serde_json::from_str(&sandbox.ok(&["repo", "stat", "--json"])).unwrap();
     assert_eq!(stat["Version"], "cidfs-repo@1");
+}
+
+#[test]
+fn the_time_of_a_command_is_limited() {
+    let sandbox = Sandbox::new();
+    let check = || {
+        // Standard input that says nothing and does not end.
+        let (silent, _open) = std::io::pipe().unwrap();
+        let mut command = sandbox.command();
+        let output = command.args(["--timeout=200ms", "add"]).stdin(silent).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("deadline exceeded"));
+    };
+    check();
+    let daemon = sandbox.daemon();
+    check();
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn the_service_manager_hears_when_the_daemon_is_ready() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(super::sandbox::PATIENCE)).unwrap();
+    let mut daemon = sandbox.command().arg("daemon").env("NOTIFY_SOCKET", &path).spawn().unwrap();
+    let mut buffer = [0; 100];
+    let len = socket.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..len], b"READY=1");
+    sandbox.ok(&["shutdown"]);
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn logs_can_be_json() {
+    let sandbox = Sandbox::new();
+    let daemon =
+        sandbox.command().args(["daemon", "--json-logs"]).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the daemon", || sandbox.is_daemon_up());
+    sandbox.ok(&["shutdown"]);
+    let output = daemon.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    assert_eq!(last["fields"]["message"], "stopped");
 }
 
 #[test]
