@@ -86,7 +86,7 @@ fn the_map_names_every_layer() {
 #[test]
 fn pages_name_what_is_there() {
     let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
-    let folders = [root().to_owned(), root().join("docs")];
+    let folders = ["", "docs", "mount"].map(|folder| root().join(folder));
     let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
     let pages = entries.map(|entry| entry.unwrap().path()).filter(is_page);
     let rule = |page: &Source<'_>| {
