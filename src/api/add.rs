@@ -172,10 +172,8 @@ impl Job {
         let Some((pins, name)) = &self.pins else {
             return Ok(());
         };
-        for root in roots {
-            pins.add(&root.cid, PinMode::Recursive, name.as_deref())?;
-        }
-        Ok(())
+        let cids: Vec<_> = roots.iter().map(|root| root.cid).collect();
+        Ok(pins.add_all(&cids, PinMode::Recursive, name.as_deref())?)
     }
 }
 

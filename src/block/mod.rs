@@ -7,6 +7,8 @@
 mod cid;
 mod hash;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 pub use self::cid::{
@@ -126,6 +128,14 @@ impl Block {
         &self.data
     }
 
+    /// Returns some of the bytes; `range` is cut at their end.
+    pub fn slice(&self, range: Range<u64>) -> Bytes {
+        let cut =
+            |at: u64| usize::try_from(at).map_or(self.data.len(), |at| at.min(self.data.len()));
+        let start = cut(range.start);
+        self.data.slice(start..cut(range.end).max(start))
+    }
+
     /// Returns the bytes, without the address.
     pub fn into_data(self) -> Bytes {
         self.data
@@ -138,6 +148,16 @@ mod tests {
 
     fn hello() -> Bytes {
         Bytes::from_static(b"hello world\n")
+    }
+
+    #[test]
+    #[expect(clippy::reversed_empty_ranges, reason = "a caller's mistake must not panic")]
+    fn slices_are_cut_at_the_end() {
+        let block = Block::hash(codecs::RAW, HashFn::SHA2_256, hello()).unwrap();
+        let slice = |range| block.slice(range);
+        assert_eq!((&slice(0..5)[..], &slice(6..u64::MAX)[..]), (&b"hello"[..], &b"world\n"[..]));
+        assert!(slice(12..13).is_empty() && slice(u64::MAX..u64::MAX).is_empty());
+        assert!(slice(7..3).is_empty());
     }
 
     #[test]

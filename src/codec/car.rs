@@ -17,8 +17,8 @@ use crate::block::{
 /// Longest header in bytes: room for 27,000 roots, and no more than an idle reader may hold.
 pub const HEADER_LEN_MAX: usize = 1024 * 1024;
 
-/// Longest CID in bytes: four varints of ten bytes and a digest (spec 01 §3).
-pub const CID_LEN_MAX: usize = 4 * 10 + DIGEST_LEN_MAX;
+/// Longest CID in bytes: four varints and a digest (spec 01 §3).
+pub const CID_LEN_MAX: usize = 4 * VARINT_LEN_MAX + DIGEST_LEN_MAX;
 
 /// Longest section in bytes, without its length field: a CID and a block.
 pub const SECTION_LEN_MAX: usize = CID_LEN_MAX + BLOCK_LEN_MAX;
@@ -454,7 +454,7 @@ mod tests {
         check("84808080808080808002", "the length at byte 26 is malformed");
         check(
             "ffffffff0f",
-            "the length at byte 26 claims 4294967295 bytes, over the limit of 2097320 bytes",
+            "the length at byte 26 claims 4294967295 bytes, over the limit of 2097316 bytes",
         );
         check(
             "0102",

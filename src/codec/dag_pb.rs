@@ -140,6 +140,13 @@ impl PbNode {
         self.links[index].name.map(|name| self.slice(name)).unwrap_or_default()
     }
 
+    /// Leaves out the links whose numbers `keep` refuses.
+    pub(super) fn retain_links(&mut self, keep: impl Fn(usize) -> bool) {
+        let mut index = 0..;
+        self.links.retain(|_| index.next().is_some_and(&keep));
+        self.links.shrink_to_fit();
+    }
+
     /// Returns the links in the order of the block.
     pub fn links(&self) -> impl ExactSizeIterator<Item = PbLink<'_>> {
         (0..self.links.len()).map(|index| self.link(index))

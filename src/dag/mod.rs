@@ -134,7 +134,7 @@ impl Dag {
     /// [`DagError`].
     pub async fn read(&self, cid: &Cid, range: Range<u64>) -> Result<Bytes, DagError> {
         let local = |store: &dyn BlockStore| store.read_range(cid, range.clone());
-        self.find(cid, local, |block| slice(block.data(), &range)).await
+        self.find(cid, local, |block| block.slice(range.clone())).await
     }
 
     /// Returns a decoded node.
@@ -208,13 +208,6 @@ impl Dag {
         }
         self.shared.fetches.join(cid).await
     }
-}
-
-/// Returns the part of `bytes` in `range`, cut at the end.
-fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
-    let cut = |at: u64| usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()));
-    let (start, end) = (cut(range.start), cut(range.end));
-    bytes.slice(start..end.max(start))
 }
 
 #[cfg(test)]

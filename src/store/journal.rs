@@ -25,6 +25,8 @@ const MARKER: [u8; 2] = [0xc1, 0xdf];
 const FRAME_LEN: usize = 2 + 2 + 4;
 /// Longest payload in bytes: a CID and a pin name fit ten times.
 pub(super) const PAYLOAD_LEN_MAX: usize = 4096;
+/// Most bytes that one write appends, so that it is known how long a torn end may be.
+const APPEND_LEN_MAX: usize = FRAME_LEN + PAYLOAD_LEN_MAX;
 
 /// An open journal.
 #[derive(Debug)]
@@ -106,15 +108,25 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends a record, durable when this returns.
-    pub(super) fn append(&mut self, payload: &[u8]) -> Result<(), StoreError> {
-        let mut bytes = Vec::with_capacity(FRAME_LEN + payload.len());
-        push_record(payload, &mut bytes);
-        let written = write_all(&*self.disk, &self.file, &mut [IoSlice::new(&bytes)], self.len)
+    /// Appends records, durable when this returns; many of them share a write and a sync.
+    pub(super) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        for payload in payloads {
+            if bytes.len() + FRAME_LEN + payload.len() > APPEND_LEN_MAX {
+                self.write(&std::mem::take(&mut bytes))?;
+            }
+            push_record(payload, &mut bytes);
+        }
+        self.write(&bytes)?;
+        self.records += payloads.len();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let written = write_all(&*self.disk, &self.file, &mut [IoSlice::new(bytes)], self.len)
             .and_then(|()| self.disk.sync(&self.file));
         written.at(&self.path).inspect_err(|_| self.in_doubt = true)?;
         self.len += bytes.len() as u64;
-        self.records += 1;
         Ok(())
     }
 }
@@ -185,8 +197,8 @@ fn replay(bytes: &[u8]) -> Replay {
             None => at += 1,
         }
     }
-    // More than one record's bytes at the end cannot be the one write that was under way.
-    replay.damaged |= bytes.len() - replay.end > FRAME_LEN + PAYLOAD_LEN_MAX;
+    // More bytes at the end than one write appends cannot be the write that was under way.
+    replay.damaged |= bytes.len() - replay.end > APPEND_LEN_MAX;
     replay
 }
 
@@ -222,7 +234,7 @@ mod tests {
         for cut in before_last..whole.len() {
             let (dir, mut journal, found) = reopen(&whole[..cut]);
             assert_eq!(found, payloads(4), "cut at {cut}");
-            journal.append(&payloads(5)[4]).unwrap();
+            journal.append(&payloads(5)[4..]).unwrap();
             assert_eq!(std::fs::read(dir.path().join("journal")).unwrap(), whole);
         }
     }

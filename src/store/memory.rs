@@ -29,7 +29,7 @@ impl BlockStore for MemoryStore {
     }
 
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.get(cid)?.map(|block| slice(block.data(), range)))
+        Ok(self.get(cid)?.map(|block| block.slice(range)))
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
@@ -47,11 +47,4 @@ impl BlockStore for MemoryStore {
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
         Ok(self.blocks.write().remove(&BlockKey::of(cid)).is_some())
     }
-}
-
-/// Returns `range` of `data`, cut at its end.
-pub(super) fn slice(data: &Bytes, range: Range<u64>) -> Bytes {
-    let cut = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(data.len());
-    let start = cut(range.start);
-    data.slice(start..cut(range.end).max(start))
 }

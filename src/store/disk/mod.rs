@@ -30,7 +30,6 @@ use self::writer::Writer;
 use super::diskio::{DiskIo, RealDisk};
 use super::extent::PackId;
 use super::key::BlockKey;
-use super::memory::slice;
 use super::pack::files::PackFiles;
 use super::pack::filter::{Filter, Probe};
 use super::pack::{CopyState, Entry, Pack};
@@ -245,7 +244,7 @@ impl BlockStore for DiskStore {
                 }
             }
         }
-        Ok(self.get(cid)?.map(|block| slice(block.data(), range)))
+        Ok(self.get(cid)?.map(|block| block.slice(range)))
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

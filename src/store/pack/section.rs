@@ -1,15 +1,15 @@
 //! The CARv1 framing of packs (spec 04): a fixed header, then `uvarint(len) CID data` sections.
 
-use crate::block::{BLOCK_LEN_MAX, Cid, cid_prefix};
+use crate::block::{BLOCK_LEN_MAX, Cid, VARINT_LEN_MAX, cid_prefix};
+use crate::codec::car::{CID_LEN_MAX, section_header};
 
 /// The header of every pack: version 1 and the placeholder root, because some readers refuse an
 /// archive without roots (spec 04).
 pub(in crate::store) const PACK_HEADER: [u8; 26] =
     *b"\x19\xa2eroots\x81\xd8\x2aE\x00\x01\x55\x00\x00gversion\x01";
 
-/// Longest length varint and CID in bytes: 10 for the length, 10 each for version, codec and hash
-/// code at most, 2 for the digest length, 128 of digest.
-pub(in crate::store) const SECTION_HEAD_LEN_MAX: usize = 10 + 30 + 2 + 128;
+/// Longest length varint and CID in bytes.
+pub(in crate::store) const SECTION_HEAD_LEN_MAX: usize = VARINT_LEN_MAX + CID_LEN_MAX;
 
 /// The part of a section in front of the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,10 @@ pub(in crate::store) struct SectionHead {
 
 /// Parses the head at the front of `bytes`; `None` when there is none or a limit is broken.
 pub(in crate::store) fn parse_head(bytes: &[u8]) -> Option<SectionHead> {
-    let (section_len, rest) = unsigned_varint::decode::u64(bytes).ok()?;
-    let section_len = usize::try_from(section_len).ok()?;
-    let (cid, cid_len) = cid_prefix(rest).ok()?;
+    let (varint_len, section_len) = section_header(bytes)?;
+    let (cid, cid_len) = cid_prefix(&bytes[varint_len..]).ok()?;
     let data_len = section_len.checked_sub(cid_len).filter(|len| *len <= BLOCK_LEN_MAX)?;
-    let head_len = u16::try_from(bytes.len() - rest.len() + cid_len).ok()?;
+    let head_len = u16::try_from(varint_len + cid_len).ok()?;
     Some(SectionHead { cid, head_len, data_len: u32::try_from(data_len).ok()? })
 }
 

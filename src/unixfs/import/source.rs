@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek64};
 
+use super::buffers::Buffers;
 use super::chunk::CHUNK_LEN_MAX;
 use super::error::ImportError;
 use super::nodes::{Made, Nodes};
@@ -101,13 +102,11 @@ impl Source {
         ImportError::Changed { path: self.path.clone() }
     }
 
-    fn read_range(&self, offset: u64, len: usize) -> Result<Bytes, ImportError> {
-        let mut data = vec![0; len];
-        match self.file.read_exact_at(&mut data, offset) {
-            Ok(()) => Ok(data.into()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.changed()),
-            Err(error) => Err(self.error(error)),
-        }
+    fn read_at(&self, data: &mut [u8], offset: u64) -> Result<(), ImportError> {
+        self.file.read_exact_at(data, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.changed(),
+            _ => self.error(error),
+        })
     }
 
     /// Returns where data begins at or after `offset`: holes need not be read. A filesystem that
@@ -138,7 +137,7 @@ pub(super) enum Piece {
     /// Bytes that were read and cut already.
     Chunks(Vec<Bytes>),
     /// A range to be read and cut into equal chunks.
-    Range { source: Arc<Source>, offset: u64, len: usize, chunk_len: usize },
+    Range { source: Arc<Source>, buffers: Buffers, offset: u64, len: usize, chunk_len: usize },
     /// The same leaf again and again.
     Repeat { made: Box<Made>, count: usize },
 }
@@ -147,8 +146,8 @@ impl Piece {
     pub(super) fn leaves(self, nodes: &Nodes) -> Result<Vec<Made>, ImportError> {
         match self {
             Self::Chunks(chunks) => chunks.into_iter().map(|chunk| nodes.leaf(chunk)).collect(),
-            Self::Range { source, offset, len, chunk_len } => {
-                let mut rest = source.read_range(offset, len)?;
+            Self::Range { source, buffers, offset, len, chunk_len } => {
+                let mut rest = buffers.filled(len, |data| source.read_at(data, offset))?;
                 let mut leaves = Vec::with_capacity(len.div_ceil(chunk_len));
                 while !rest.is_empty() {
                     leaves.push(nodes.leaf(rest.split_to(chunk_len.min(rest.len())))?);
@@ -165,14 +164,20 @@ impl Piece {
 pub(super) struct Ranges {
     source: Arc<Source>,
     nodes: Nodes,
+    buffers: Buffers,
     chunk_len: usize,
     at: u64,
     zeros: Option<Made>,
 }
 
 impl Ranges {
-    pub(super) fn new(source: Arc<Source>, nodes: Nodes, chunk_len: usize) -> Self {
-        Self { source, nodes, chunk_len, at: 0, zeros: None }
+    pub(super) fn new(
+        source: Arc<Source>,
+        nodes: Nodes,
+        buffers: Buffers,
+        chunk_len: usize,
+    ) -> Self {
+        Self { source, nodes, buffers, chunk_len, at: 0, zeros: None }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Piece>, ImportError> {
@@ -192,7 +197,8 @@ impl Ranges {
         let len = at_most(chunk_len * (PIECE_LEN / chunk_len).max(1), end - self.at);
         let offset = self.at;
         self.at += len as u64;
-        Ok(Some(Piece::Range { source: Arc::clone(&self.source), offset, len, chunk_len }))
+        let (source, buffers) = (Arc::clone(&self.source), self.buffers.clone());
+        Ok(Some(Piece::Range { source, buffers, offset, len, chunk_len }))
     }
 
     fn zeros(&mut self) -> Result<Made, ImportError> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::buffers::Buffers;
 use super::chunk::{CHUNK_LEN_MAX, Chunker, Segments};
 use super::directory::{self, Entry};
 use super::dirs::{DirId, Dirs, TOP, text};
@@ -41,6 +42,7 @@ pub struct TreeBuilder<'p> {
     options: ImportOptions,
     nodes: Nodes,
     workers: Workers,
+    buffers: Buffers,
     output: Output,
     progress: ProgressFn<'p>,
     dirs: Dirs,
@@ -70,6 +72,7 @@ impl<'p> TreeBuilder<'p> {
         Ok(Self {
             nodes: Nodes::new(Arc::new(options.profile.clone())),
             workers: Workers::new(options.threads),
+            buffers: Buffers::default(),
             output: Output::new(store),
             progress,
             dirs: Dirs::new(options.metadata.of(Metadata::default())),
@@ -214,7 +217,8 @@ impl<'p> TreeBuilder<'p> {
         let shown = self.dirs.path(dir, name);
         let root = match self.options.profile.chunker {
             Chunker::Size(chunk_len) => {
-                let mut ranges = Ranges::new(Arc::clone(&source), self.nodes.clone(), chunk_len);
+                let (nodes, buffers) = (self.nodes.clone(), self.buffers.clone());
+                let mut ranges = Ranges::new(Arc::clone(&source), nodes, buffers, chunk_len);
                 self.big(&shown, || ranges.next(), metadata)?
             }
             chunker => {

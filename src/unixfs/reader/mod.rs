@@ -57,7 +57,8 @@ async fn collect(
     root: File,
     range: Range<u64>,
 ) -> Result<Bytes, UnixfsError> {
-    let mut out = Joined::default();
+    let len = usize::try_from(range.end - range.start).unwrap_or(READ_LEN_MAX);
+    let mut out = Joined { first: Bytes::new(), all: BytesMut::new(), len };
     let mut loaded = 0_usize;
     let mut levels = vec![Level::new(dag, root, range, PARTS_AHEAD)];
     while let Some(level) = levels.last_mut() {
@@ -121,20 +122,19 @@ impl File {
         }
     }
 
-    /// Returns what covers `range`: the node's own bytes, then links; those without bytes are
-    /// skipped.
+    /// Returns what covers `range`: the node's own bytes, then links.
     fn parts(self, range: Range<u64>) -> impl Stream<Item = Claim> {
         let inline = self.node().inline().clone();
         let inline = (range.start < inline.len() as u64)
             .then(|| Claim::Own(cut(&inline, range.start..range.end)));
-        let links = self.node().links_in(range.clone()).filter_map(move |index| {
+        let links = self.node().links_in(range.clone()).map(move |index| {
             let part = self.node().link_range(index);
             let wanted = range.start.max(part.start)..range.end.min(part.end);
-            (!wanted.is_empty()).then(|| Claim::Link {
+            Claim::Link {
                 cid: self.node().link(index).cid,
                 len: part.end - part.start,
                 range: wanted.start - part.start..wanted.end - part.start,
-            })
+            }
         });
         futures::stream::iter(inline.into_iter().chain(links))
     }
@@ -186,11 +186,12 @@ fn cut(bytes: &Bytes, range: Range<u64>) -> Bytes {
     bytes.slice(place(range.start)..place(range.end))
 }
 
-/// Parts joined in order; a single one is not copied.
-#[derive(Default)]
+/// Parts joined in order; a single one is not copied, others once.
 struct Joined {
     first: Bytes,
     all: BytesMut,
+    /// Bytes of all parts together.
+    len: usize,
 }
 
 impl Joined {
@@ -200,6 +201,7 @@ impl Joined {
             return;
         }
         if self.all.is_empty() {
+            self.all.reserve(self.len);
             self.all.extend_from_slice(&self.first);
         }
         self.all.extend_from_slice(&bytes);
