@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use cidfs::codec::car;
 use cidfs::testkit::dag_builder::DagBuilder;
+use serde_json::json;
 
 use super::sandbox::{ABSENT, HELLO, Sandbox, TREE, vector_tree};
 
@@ -31,6 +32,9 @@ fn cat_writes_files_and_parts_of_them() {
     check(&[&file, "--offset=6", "--length=10"], "world\nhell");
     assert_eq!(sandbox.ok(&["cat", &format!("/ipfs/{HELLO}")]), "hello world");
     assert_eq!(sandbox.ok(&["cat", &format!("ipfs://{HELLO}")]), "hello world");
+    let link = format!("{TREE}/link");
+    assert_eq!(sandbox.ok(&["cat", &link]), "hello.txt", "kubo's clients read targets so");
+    assert_eq!(sandbox.ok(&["cat", &link, &file, "--offset=6", "--length=6"]), "txthel");
 }
 
 #[test]
@@ -107,7 +111,13 @@ fn ls_as_json_is_one_value_or_a_stream() {
     );
     assert_eq!(links[2]["Type"], 1);
     let stream = sandbox.ok(&["ls", "--json", "--stream", TREE]);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&stream).unwrap(), whole);
+    let lines: Vec<serde_json::Value> =
+        stream.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "kubo's clients take one link a line");
+    for (line, link) in lines.iter().zip(links) {
+        assert_eq!(*line, json!({ "Objects": [{ "Hash": TREE, "Links": [link] }] }));
+    }
+    assert_eq!(sandbox.ok(&["ls", "--json", "--stream", &format!("{TREE}/sub")]), "");
 }
 
 #[test]
