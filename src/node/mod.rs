@@ -307,7 +307,9 @@ mod tests {
             {
                 let node = &node;
                 scope.spawn(move || {
-                    (0..20).for_each(|_| drop(node.set_config(key, value).unwrap()))
+                    for _ in 0..20 {
+                        node.set_config(key, value).unwrap();
+                    }
                 });
             }
         });
