@@ -81,6 +81,8 @@ enum Source {
 
 struct Job {
     options: ImportOptions,
+    /// Whether directories are taken among the paths.
+    recursive: bool,
     store: Option<Arc<dyn BlockStore>>,
     /// Where the roots are pinned, and under what name.
     pins: Option<(Pins, Option<String>)>,
@@ -90,16 +92,12 @@ struct Job {
 
 async fn import(node: &Node, params: Params, source: Source) -> Result<Response, ApiError> {
     let options = import_options(node, &params)?;
-    if let Source::Paths(paths) = &source
-        && !params.is_on("recursive")?
-    {
-        refuse_directories(paths, options.selection.follow)?;
-    }
     let only_hash = params.is_on("only-hash")?;
     let pins = !only_hash && params.flag("pin")?.unwrap_or(true);
     let pin_name = params.text("pin-name")?.map(str::to_owned);
     let job = Job {
         options,
+        recursive: params.is_on("recursive")?,
         store: (!only_hash).then(|| node.dag().store().clone()),
         pins: pins.then(|| (node.repository().pins.clone(), pin_name)),
         encoder: params.encoder()?,
@@ -138,6 +136,9 @@ impl Job {
         };
         let imported = match source {
             Source::Paths(paths) => {
+                if !self.recursive {
+                    refuse_directories(&paths, self.options.selection.follow)?;
+                }
                 import_paths(&paths, &self.options, self.store.clone(), &progress)
                     .map_err(ApiError::from)
             }

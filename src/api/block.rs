@@ -109,7 +109,8 @@ impl Address {
                 ApiError::client(format!("unrecognized multihash function: {name}"))
             })?,
         };
-        if params.parse::<i64>("mhlen")?.is_some_and(|len| len != -1) {
+        let mhlen = params.parse::<i64>("mhlen")?.filter(|len| *len != -1);
+        if mhlen.is_some_and(|len| usize::try_from(len) != Ok(hash.digest_len())) {
             return Err(ApiError::client("a hash is not cut short; leave out mhlen"));
         }
         let format = params.text("format")?;

@@ -116,6 +116,7 @@ struct Importer {
     encoder: CidEncoder,
     pins: bool,
     tells_stats: bool,
+    /// What is to be pinned, once each.
     roots: Vec<Cid>,
     batch: Vec<Block>,
     batch_bytes: usize,
@@ -142,11 +143,11 @@ impl Importer {
 
     fn archive(&mut self, reader: impl Read, sink: &Sink) -> Result<(), ApiError> {
         let reader = CarReader::new(reader)?;
-        for &root in reader.roots() {
+        for &root in reader.roots().iter().filter(|_| self.pins) {
             if !self.roots.contains(&root) {
                 self.roots.push(root);
             }
-            if self.pins && self.roots.len() > ROOTS_MAX {
+            if self.roots.len() > ROOTS_MAX {
                 return Err(ApiError::failed(format!("over {ROOTS_MAX} roots"))
                     .hint("import it with --pin-roots=false and pin what you need"));
             }
@@ -200,7 +201,7 @@ impl Importer {
 
     fn finish(mut self, sink: &Sink) -> Result<(), ApiError> {
         self.commit(sink)?;
-        for root in self.roots.iter().filter(|_| self.pins) {
+        for root in &self.roots {
             let offline = self.node.dag().offline();
             let pinned = pin(&self.node, &offline, *root, true, None, None);
             let pinned = Handle::current().block_on(pinned);

@@ -1,7 +1,9 @@
-//! `cat`: the bytes of files, one after the other.
+//! `cat`: the bytes of files, one after the other. A symbolic link is its target, as kubo has it:
+//! that is how its clients read one.
 
 use axum::extract::State;
 use axum::response::Response;
+use bytes::Bytes;
 
 use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
@@ -10,14 +12,20 @@ use crate::api::reply::{self, Kind};
 use crate::api::request::Form;
 use crate::block::Cid;
 use crate::dag::Dag;
-use crate::unixfs::{FileType, read, stat};
+use crate::unixfs::{self, FileType};
 
 /// Bytes read and sent at a time: enough that the cost of a piece vanishes.
 const PIECE_LEN: usize = 1024 * 1024;
 
-/// A part of a file that is to be sent.
+/// Where bytes come from.
+enum Content {
+    File(Cid, u64),
+    Target(Bytes),
+}
+
+/// A part of it that is to be sent.
 struct Part {
-    cid: Cid,
+    content: Content,
     start: u64,
     end: u64,
 }
@@ -33,22 +41,19 @@ pub(super) async fn cat(
     let mut parts = Vec::new();
     for arg in params.args_some("ipfs-path")? {
         let cid = cid_of(&dag, arg).await?;
-        let file_len = file_len(&dag, &cid).await?;
-        let start = skip.min(file_len);
-        let end = file_len.min(start.saturating_add(left));
+        let content = Content::of(&dag, cid).await?;
+        let start = skip.min(content.len());
+        let end = content.len().min(start.saturating_add(left));
         skip -= start;
         left -= end - start;
-        parts.push(Part { cid, start, end });
+        parts.push(Part { content, start, end });
     }
     let total = parts.iter().map(|part| part.end - part.start).sum();
     reply::stream(&params, Kind::Bytes("text/plain", Some(total)), |sink| async move {
-        for Part { cid, mut start, end } in parts {
+        for Part { content, mut start, end } in parts {
             while start < end {
                 let len = usize::try_from(end - start).unwrap_or(PIECE_LEN).min(PIECE_LEN);
-                let bytes = read(&dag, &cid, start, len).await?;
-                if bytes.is_empty() {
-                    return Err(ApiError::failed(format!("{cid} ends before its length says")));
-                }
+                let bytes = content.read(&dag, start, len).await?;
                 start += bytes.len() as u64;
                 sink.bytes(bytes).await?;
             }
@@ -58,12 +63,37 @@ pub(super) async fn cat(
     .await
 }
 
-async fn file_len(dag: &Dag, cid: &Cid) -> Result<u64, ApiError> {
-    let stat = stat(dag, cid).await?;
-    match stat.kind {
-        FileType::File => Ok(stat.file_len),
-        FileType::Directory => Err(ApiError::failed("this dag node is a directory")
-            .hint("`cidfs ls` lists it, `cidfs get` copies it")),
-        FileType::Symlink => Err(ApiError::failed("this dag node is a symbolic link")),
+impl Content {
+    async fn of(dag: &Dag, cid: Cid) -> Result<Self, ApiError> {
+        let stat = unixfs::stat(dag, &cid).await?;
+        match stat.kind {
+            FileType::File => Ok(Self::File(cid, stat.file_len)),
+            FileType::Symlink => Ok(Self::Target(unixfs::read_link(dag, &cid).await?)),
+            FileType::Directory => Err(ApiError::failed("this dag node is a directory")
+                .hint("`cidfs ls` lists it, `cidfs get` copies it")),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::File(_, len) => *len,
+            Self::Target(target) => target.len() as u64,
+        }
+    }
+
+    /// Returns up to `len` bytes from `start`, which lies before the end; at least one.
+    async fn read(&self, dag: &Dag, start: u64, len: usize) -> Result<Bytes, ApiError> {
+        let bytes = match self {
+            Self::File(cid, _) => unixfs::read(dag, cid, start, len).await?,
+            Self::Target(target) => {
+                let rest = usize::try_from(start).ok().and_then(|start| target.get(start..));
+                let rest = rest.unwrap_or_default();
+                target.slice_ref(&rest[..len.min(rest.len())])
+            }
+        };
+        if bytes.is_empty() {
+            return Err(ApiError::failed("the content ends before its length says"));
+        }
+        Ok(bytes)
     }
 }

@@ -31,5 +31,5 @@ pub(super) async fn config(
 
 /// `config/show`
 pub(super) async fn show(State(node): State<Node>) -> Result<Response, ApiError> {
-    Ok(reply::json(&node.config(None)?))
+    Ok(reply::json(&blocking(move || node.config(None)).await?))
 }

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value as Json;
 
 use crate::api::error::ApiError;
@@ -95,10 +95,15 @@ pub struct MountRequest {
 pub struct MountInfo {
     /// `/ipfs`, or a path below it.
     pub source: String,
-    /// The mount point.
+    /// The mount point; in JSON as text, which cannot say what is not UTF-8.
+    #[serde(serialize_with = "as_text")]
     pub dir: PathBuf,
     /// Options as given.
     pub options: String,
+}
+
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// Returns the way to blocks that a request may use.

@@ -31,8 +31,9 @@ const WRITE_LEN: usize = 64 * 1024;
 /// Entries taken from a directory at a time.
 const BATCH_LEN: usize = 256;
 
-/// Most directories inside each other; the kernel's longest path has half of 4,096 names.
-const DEPTH_MAX: usize = 2048;
+/// Longest path in bytes inside an archive: the kernel's (`PATH_MAX`, with its final NUL), beyond
+/// which nobody can unpack it. It bounds the depth too.
+const PATH_LEN_MAX: usize = 4095;
 
 /// Permissions of what stores none, kubo's.
 const FILE_MODE: u32 = 0o644;
@@ -90,8 +91,9 @@ impl Archive {
                 continue;
             };
             let path = [&frame.path[..], b"/", &entry.name].concat();
-            if frames.len() == DEPTH_MAX {
-                return Err(ApiError::failed(format!("over {DEPTH_MAX} directories deep")));
+            if path.len() > PATH_LEN_MAX {
+                return Err(ApiError::failed(format!("a path of over {PATH_LEN_MAX} bytes"))
+                    .about(frame.cid));
             }
             frames.extend(self.entry(path, entry.cid)?);
         }

@@ -87,7 +87,7 @@ pub struct LsLink {
     pub mtime: Option<i64>,
 }
 
-/// `ls?arg=…&stream=&resolve-type=&size=`
+/// `ls?arg=…&stream=&resolve-type=&size=&batches=` (`batches` is ours)
 pub(super) async fn ls(State(node): State<Node>, Form(params): Form) -> Result<Response, ApiError> {
     let dag = dag_of(&node, &params)?;
     let mut roots = Vec::new();
@@ -116,24 +116,29 @@ pub(super) async fn ls(State(node): State<Node>, Form(params): Form) -> Result<R
     .await
 }
 
-/// Sends one object a line, each with some of the links.
+/// Sends one link a line, which is what kubo's clients take. In batches (ours) a line has some of
+/// the links, and a directory without any has a line too.
 async fn lines(
     params: &Params,
     listing: Listing,
     roots: Vec<(String, Cid)>,
 ) -> Result<Response, ApiError> {
+    let in_batches = params.is_on("batches")?;
     reply::stream(params, Kind::Json, |sink| async move {
-        for (arg, cid) in roots {
-            let mut place = Place::Start;
-            let mut is_first = true;
-            while let Some(links) = listing.next(&cid, &mut place).await? {
-                let objects = vec![LsObject { hash: arg.clone(), links }];
-                sink.json(&LsOutput { objects }).await?;
-                is_first = false;
+        for (hash, cid) in roots {
+            let line = |links| LsOutput { objects: vec![LsObject { hash: hash.clone(), links }] };
+            if in_batches {
+                sink.json(&line(Vec::new())).await?;
             }
-            if is_first {
-                let objects = vec![LsObject { hash: arg, links: Vec::new() }];
-                sink.json(&LsOutput { objects }).await?;
+            let mut place = Place::Start;
+            while let Some(links) = listing.next(&cid, &mut place).await? {
+                if in_batches {
+                    sink.json(&line(links)).await?;
+                    continue;
+                }
+                for link in links {
+                    sink.json(&line(vec![link])).await?;
+                }
             }
         }
         Ok(())

@@ -84,15 +84,16 @@ impl Params {
             .map_err(|_| ApiError::client(format!("option \"{name}\" is not UTF-8")))
     }
 
-    /// Returns a switch; `--name` alone (an empty value) switches it on.
+    /// Returns a switch, in the words of Go's `ParseBool` as kubo takes them; `--name` alone (an
+    /// empty value) switches it on.
     ///
     /// # Errors
-    /// When the value is neither `true` nor `false`.
+    /// When the value is neither true nor false.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.text(name)? {
             None => Ok(None),
-            Some("" | "true" | "1") => Ok(Some(true)),
-            Some("false" | "0") => Ok(Some(false)),
+            Some("" | "1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "False" | "FALSE") => Ok(Some(false)),
             Some(other) => Err(ApiError::client(format!(
                 "option \"{name}\" takes true or false, not \"{other}\""
             ))),
@@ -329,11 +330,13 @@ mod tests {
 
     #[test]
     fn options_are_typed() {
-        let params = params("a=true&b=false&c&n=12&bad=x&arg=1&arg=two+words");
+        let params = params("a=true&b=false&c&n=12&bad=x&arg=1&arg=two+words&py=True&no=F");
         assert_eq!(params.flag("a").unwrap(), Some(true));
         assert_eq!(params.flag("b").unwrap(), Some(false));
         assert_eq!(params.flag("c").unwrap(), Some(true));
         assert_eq!(params.flag("d").unwrap(), None);
+        assert_eq!(params.flag("py").unwrap(), Some(true));
+        assert_eq!(params.flag("no").unwrap(), Some(false));
         assert!(params.flag("bad").is_err());
         assert_eq!(params.parse::<u32>("n").unwrap(), Some(12));
         assert!(params.parse::<u32>("bad").is_err());

@@ -100,6 +100,11 @@ impl HashFn {
         self.code
     }
 
+    /// Returns the length of its digests in bytes; 0 for identity, whose digest is the data.
+    pub fn digest_len(self) -> usize {
+        self.digest_len
+    }
+
     /// Returns the multicodec name.
     pub fn name(self) -> String {
         match self.code {

@@ -165,6 +165,8 @@ pub(crate) async fn start_in_background(global: &Global) -> Result<(), Failure> 
         .arg("--repo")
         .arg(&repo)
         .args(["daemon", "--background"])
+        // It must not keep the volume of the caller's directory from being unmounted.
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -23,6 +23,10 @@ use crate::cli::progress::Progress;
 /// Pieces of the archive under way to the disk.
 const PIECES_MAX: usize = 8;
 
+/// Set-user-id and set-group-id: what is copied belongs to the person who copies it, and a
+/// stranger's program is not to run with that person's rights.
+const POWER_BITS: u32 = 0o6000;
+
 /// Copy files and directories to this machine's disk
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -134,6 +138,7 @@ fn with_tar(path: &Path) -> PathBuf {
 fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(Pieces { receiver, piece: Bytes::new() });
     archive.set_preserve_permissions(true);
+    archive.set_mask(POWER_BITS);
     archive.set_preserve_mtime(true);
     let mut directories = Vec::new();
     for entry in archive.entries()? {
@@ -162,17 +167,24 @@ impl Directory {
         }
         let path = folder.join(name);
         match std::fs::create_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-            made => made?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path) => {}
+            made => made.map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })?,
         }
         Ok(Self { path, mode: header.mode()?, mtime: header.mtime()? })
     }
 
     fn finish(&self) -> io::Result<()> {
         let directory = File::open(&self.path)?;
-        directory.set_permissions(Permissions::from_mode(self.mode & 0o7777))?;
+        directory.set_permissions(Permissions::from_mode(self.mode & 0o7777 & !POWER_BITS))?;
         directory.set_modified(UNIX_EPOCH + Duration::from_secs(self.mtime))
     }
+}
+
+/// Tells whether `path` itself is a directory: a symbolic link to one could lead anywhere.
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
 fn outside(name: &Path) -> io::Error {

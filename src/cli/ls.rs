@@ -53,7 +53,7 @@ impl Ls {
         if global.json {
             return print_json(client, call.switch("stream", self.stream)).await;
         }
-        let answer = client.send(call.option("stream", true)).await?;
+        let answer = client.send(call.option("stream", true).option("batches", true)).await?;
         let mut printer = Printer::new(self);
         let result = answer.lines(|output| printer.output(output)).await;
         // What was listed before an error is shown, then the error.

@@ -167,14 +167,13 @@ impl Global {
         if let Some(repo) = self.repo.clone().or_else(|| from("CIDFS_PATH").map(PathBuf::from)) {
             return Ok(std::path::absolute(repo)?);
         }
-        if let Some(data) = from("XDG_DATA_HOME") {
-            return Ok(PathBuf::from(data).join("cidfs"));
-        }
-        match from("HOME") {
-            Some(home) => Ok(PathBuf::from(home).join(".local/share/cidfs")),
+        let repo = match (from("XDG_DATA_HOME"), from("HOME")) {
+            (Some(data), _) => PathBuf::from(data).join("cidfs"),
+            (None, Some(home)) => PathBuf::from(home).join(".local/share/cidfs"),
             // A system service has no home.
-            None => Ok(PathBuf::from("/var/lib/cidfs")),
-        }
+            (None, None) => PathBuf::from("/var/lib/cidfs"),
+        };
+        Ok(std::path::absolute(repo)?)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::cli::output::Output;
   cidfs mount                            in the foreground, as config.toml says
   cidfs mount /ipfs ~/ipfs               returns when it is there; starts a daemon if none runs
   cidfs mount /ipfs/bafybeig… /srv/site -o allow_other,noexec
-  mount -t cidfs /ipfs /mnt -o offline   the same through mount(8)
+  mount -t cidfs -o ro,offline /ipfs /mnt   the same through mount(8), which needs ro
 
 Options after -o: allow_other, listpins, nonempty, noexec, offline, hard, timeout=60s, uid=N, gid=N,
 umask=M, fmask=M, dmask=M, fsname=NAME.")]

@@ -1,6 +1,7 @@
 //! Files of a multipart body, the way kubo's clients send them.
 
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -12,9 +13,6 @@ use tokio::sync::mpsc;
 use crate::api::request::escape;
 use crate::cli::call::Call;
 use crate::cli::failure::Failure;
-
-/// Ends the one part; what is sent is not searched for it, so it is long enough not to occur.
-const BOUNDARY: &str = "cidfs-5a1cf0c29d8e4f6f9c3b7e21d0a48b65-the-only-part";
 
 /// Bytes sent at a time.
 const PIECE_LEN: usize = 256 * 1024;
@@ -36,15 +34,22 @@ pub(crate) fn file(call: Call, path: &Path) -> Result<Call, Failure> {
 fn part(call: Call, name: &str, content: impl Read + Send + 'static) -> Call {
     let mut escaped = String::new();
     escape(name.as_bytes(), &mut escaped);
+    let boundary = boundary();
     let head = format!(
-        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{escaped}\"\r\n\
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{escaped}\"\r\n\
          Content-Type: application/octet-stream\r\n\r\n"
     );
-    let tail = format!("\r\n--{BOUNDARY}--\r\n");
+    let tail = format!("\r\n--{boundary}--\r\n");
     let body = stream::iter([Ok(Bytes::from(head))])
         .chain(pieces(content))
         .chain(stream::iter([Ok(Bytes::from(tail))]));
-    call.body(format!("multipart/form-data; boundary={BOUNDARY}"), Body::from_stream(body))
+    call.body(format!("multipart/form-data; boundary={boundary}"), Body::from_stream(body))
+}
+
+/// Returns what ends the one part. The content is not searched for it, so nobody may know it before.
+fn boundary() -> String {
+    let random = |half: u8| RandomState::new().hash_one(half);
+    format!("cidfs-{:016x}{:016x}", random(0), random(1))
 }
 
 /// Reads on a thread of its own, which ends when nobody takes the pieces any more.

@@ -7,6 +7,7 @@
 
 mod adapter;
 mod late;
+mod listings;
 mod options;
 mod requests;
 
@@ -15,15 +16,15 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
+use fuser::{Config, Session, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use self::adapter::Adapter;
+use self::listings::drop_listings;
 use self::requests::Requests;
 use crate::sys::mount::{self, MountError, Mounted};
-use crate::vfs::{Changes, Vfs};
+use crate::vfs::Vfs;
 
 pub use self::options::{MountOptions, OptionError, TIMEOUT, TIMEOUT_MAX};
 
@@ -113,24 +114,6 @@ impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.requests.close();
         self.end.send_replace(true);
-    }
-}
-
-/// Makes the kernel forget listings that are no longer right. The call can wait for the kernel, so
-/// it is made on a thread that holds nothing.
-async fn drop_listings(mut changes: Changes, notifier: Notifier, closed: CancellationToken) {
-    while let Some(inos) = closed.run_until_cancelled(changes.next()).await {
-        let notifier = notifier.clone();
-        let told = tokio::task::spawn_blocking(move || {
-            for ino in inos {
-                if let Err(error) = notifier.inval_inode(INodeNo(ino), 0, 0) {
-                    tracing::debug!(ino, %error, "the kernel does not take back a listing");
-                }
-            }
-        });
-        if told.await.is_err() {
-            return;
-        }
     }
 }
 

@@ -34,6 +34,11 @@ const SIGNAL_TICK: Duration = Duration::from_millis(100);
 /// page that its caller needs, which may be here. The blocks go on coming all the while.
 const RANGE_GRACE: Duration = Duration::from_secs(1);
 
+/// How long blocks that such a read asked for go on coming at most, also without a deadline: as
+/// long as a caller waits by default. Nobody may ask again, and each holds a place among
+/// [`WAITING_MAX`].
+const RANGE_AFTER: Duration = Duration::from_mins(1);
+
 /// How long a request is willing to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
@@ -145,26 +150,28 @@ impl Inner {
             Patience::Deadline => futures::future::pending().boxed(),
             Patience::Range => tokio::time::sleep(RANGE_GRACE).boxed(),
         };
-        let (number, interrupted) = self.enter(tid);
+        let (number, mut interrupted) = self.enter(tid);
         let mut deadline = deadline;
         let result = tokio::select! {
             biased;
             result = &mut work => result,
             () = &mut deadline => Err(Error::TimedOut),
             () = grace => Err(Error::NotYet),
-            _ = interrupted => Err(Error::Interrupted),
+            _ = &mut interrupted => Err(Error::Interrupted),
             () = self.closed.cancelled() => Err(Error::Interrupted),
         };
-        self.callers.lock().by_number.remove(&number);
         let go_on = matches!(result, Err(Error::NotYet));
         reply(result);
         if go_on {
             tokio::select! {
                 result = work => drop(result),
                 () = deadline => {}
+                () = tokio::time::sleep(RANGE_AFTER) => {}
+                _ = interrupted => {}
                 () = self.closed.cancelled() => {}
             }
         }
+        self.callers.lock().by_number.remove(&number);
         drop(turn);
     }
 
@@ -269,6 +276,31 @@ mod tests {
         let result = answer(&requests, Patience::Range, work);
         assert_eq!(result, Err(Error::NotYet.to_string()));
         receive.recv_timeout(SOON).unwrap();
+    }
+
+    #[test]
+    fn what_a_range_left_under_way_ends_with_its_caller() {
+        let runtime = runtime();
+        let requests = Requests::new(runtime.handle().clone(), None);
+        let (tell_tid, tid) = sync_channel(1);
+        let (end, ended) = sync_channel::<()>(0);
+        let caller = std::thread::spawn(move || {
+            tell_tid.send(nix::unistd::gettid().as_raw().unsigned_abs()).unwrap();
+            ended.recv().unwrap();
+        });
+        let (alive, dropped) = sync_channel::<()>(1);
+        let work = async move {
+            let _alive = alive;
+            futures::future::pending::<Result<u32, Error>>().await
+        };
+        let (send, receive) = sync_channel(1);
+        let reply = move |result| send.send(result).unwrap();
+        requests.answer(tid.recv().unwrap(), Patience::Range, work, reply);
+        assert!(matches!(receive.recv_timeout(SOON).unwrap(), Err(Error::NotYet)));
+        end.send(()).unwrap();
+        caller.join().unwrap();
+        let gone = dropped.recv_timeout(SOON).unwrap_err();
+        assert_eq!(gone, std::sync::mpsc::RecvTimeoutError::Disconnected);
     }
 
     #[test]

@@ -225,8 +225,11 @@ pub fn set(repo: &Path, key: &str, value: &str) -> Result<Json, ConfigError> {
         Some(default) => parse_like(key, default, value)?,
         None => return Err(unknown(key)),
     };
+    let text = read(&path)?;
+    // Also makes sure that the section is one.
+    Config::parse(&text, &path)?;
     let mut document: toml_edit::DocumentMut =
-        read(&path)?.parse().map_err(|error: toml_edit::TomlError| ConfigError::Syntax {
+        text.parse().map_err(|error: toml_edit::TomlError| ConfigError::Syntax {
             path: path.clone(),
             message: error.to_string(),
         })?;
@@ -434,6 +437,16 @@ mod tests {
         let config = Config::load(repo.path()).unwrap();
         assert_eq!(config.mount.ipfs, Path::new("/mnt/x"));
         assert!(config.log.json);
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_already_is_told_and_left() {
+        let repo = tempfile::tempdir().unwrap();
+        let path = repo.path().join(FILE_NAME);
+        std::fs::write(&path, "mount = 3").unwrap();
+        let error = set(repo.path(), "mount.ipfs", "/mnt/x").unwrap_err().to_string();
+        assert!(error.contains("\"mount\" takes a section"), "{error}");
+        assert_eq!(read(&path).unwrap(), "mount = 3");
     }
 
     #[test]

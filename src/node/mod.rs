@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value as Json;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -86,6 +87,8 @@ pub struct Node {
     config: Config,
     dag: Dag,
     mounts: Mounts,
+    /// Held while the file is read and written, so that no change undoes another.
+    config_edit: Mutex<()>,
     stop: Notify,
 }
 
@@ -141,7 +144,14 @@ impl Node {
             DagLimits { node_cache_bytes: config.store.node_cache, ..DagLimits::default() };
         let dag = Dag::new(repository.blocks.clone(), Arc::new(Offline), limits);
         let mounts = Mounts::new(runtime, inode_key(path)?);
-        Ok(Arc::new(Self { repository, config, dag, mounts, stop: Notify::new() }))
+        Ok(Arc::new(Self {
+            repository,
+            config,
+            dag,
+            mounts,
+            config_edit: Mutex::default(),
+            stop: Notify::new(),
+        }))
     }
 
     /// Returns the configuration in use.
@@ -207,6 +217,7 @@ impl Control for Node {
     }
 
     fn set_config(&self, key: &str, value: &str) -> Result<Json, ApiError> {
+        let _edit = self.config_edit.lock();
         Ok(config::set(self.repository.path(), key, value)?)
     }
 
@@ -283,6 +294,29 @@ mod tests {
         let error = Node::open(&path, Handle::current()).unwrap_err();
         assert!(error.to_string().contains("did you mean \"store.node_cache\""), "{error}");
         assert!(!path.join("dirty").try_exists().unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_change_of_the_configuration_undoes_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repo");
+        init(&path).unwrap();
+        let node = Node::open(&path, Handle::current()).unwrap();
+        std::thread::scope(|scope| {
+            for (key, value) in [("log.level", "debug"), ("mount.ipfs", "/x"), ("log.json", "true")]
+            {
+                let node = &node;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        node.set_config(key, value).unwrap();
+                    }
+                });
+            }
+        });
+        let config = Config::load(&path).unwrap();
+        assert_eq!((config.log.level.as_str(), config.log.json), ("debug", true));
+        assert_eq!(config.mount.ipfs, Path::new("/x"));
+        node.close().await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The mounts of a node: made, listed, taken down; those that others unmounted are forgotten.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use crate::api::error::ApiError;
 use crate::dag::Dag;
 use crate::fuse::{self, Mount, MountOptions};
 use crate::store::Repository;
-use crate::sys::mount::{FS_TYPE, clear_dead, mount_at, refuse_inside};
+use crate::sys::mount::{FS_TYPE, clear_dead, mount_at, real_path, refuse_inside};
 use crate::unixfs::{ContentPath, resolve};
 use crate::vfs::{FixedRoot, Namespace, Root, Vfs};
 
@@ -24,12 +24,15 @@ pub(super) struct Mounts {
     runtime: Handle,
     inode_key: [u8; 32],
     table: Mutex<Vec<(MountInfo, Mount)>>,
+    /// Held while a directory is looked at and mounted on, so that two requests cannot find the
+    /// same one free.
+    mounting: Mutex<()>,
 }
 
 impl Mounts {
     /// Returns an empty table.
     pub(super) fn new(runtime: Handle, inode_key: [u8; 32]) -> Self {
-        Self { runtime, inode_key, table: Mutex::new(Vec::new()) }
+        Self { runtime, inode_key, table: Mutex::default(), mounting: Mutex::default() }
     }
 
     /// Mounts; may wait for the disk and the kernel.
@@ -40,14 +43,15 @@ impl Mounts {
         request: &MountRequest,
     ) -> Result<MountInfo, ApiError> {
         let options = MountOptions::parse(&request.options)?;
-        self.forget_ended();
-        if self.table.lock().len() >= MOUNTS_MAX {
-            return Err(ApiError::failed(format!("over {MOUNTS_MAX} mounts")));
-        }
         refuse_inside(repository.path(), &request.dir)?;
         let (source, root) = self.root(repository, dag, &request.source)?;
         let volume = Some(repository.path().to_owned());
         let vfs = Vfs::new(dag.clone(), root, options.vfs(self.inode_key, volume));
+        let _mounting = self.mounting.lock();
+        self.forget_ended();
+        if self.table.lock().len() >= MOUNTS_MAX {
+            return Err(ApiError::failed(format!("over {MOUNTS_MAX} mounts")));
+        }
         let mount = fuse::mount(vfs, &request.dir, &options, &self.runtime)?;
         let dir = mount.point().to_owned();
         tracing::info!(source, dir = %dir.display(), "mounted");
@@ -60,7 +64,7 @@ impl Mounts {
     /// crash left there goes too.
     pub(super) fn umount(&self, dir: &Path) -> Result<(), ApiError> {
         self.forget_ended();
-        let dir = point_of(dir);
+        let dir = real_path(dir).unwrap_or_else(|_| dir.to_owned());
         let mut table = self.table.lock();
         let Some(place) = table.iter().position(|(info, _)| info.dir == dir) else {
             drop(table);
@@ -131,12 +135,6 @@ impl Mounts {
         drop(table);
         drop(ended);
     }
-}
-
-/// Resolves symbolic links above a mount point; the directory itself may be what does not answer.
-fn point_of(dir: &Path) -> PathBuf {
-    let parent = dir.parent().and_then(|parent| parent.canonicalize().ok());
-    parent.zip(dir.file_name()).map_or_else(|| dir.to_owned(), |(parent, name)| parent.join(name))
 }
 
 fn umount_dead(dir: &Path) -> Result<(), ApiError> {

@@ -184,3 +184,14 @@ fn wrong_choices_are_named() {
     sandbox.fails(&["add", "--nonsense", "h"], 2, &["--nonsense"]);
     sandbox.fails(&["add", "-", "h"], 2, &["cannot be mixed"]);
 }
+
+#[test]
+fn no_content_ends_an_upload_early() {
+    let sandbox = Sandbox::new();
+    // What an upload itself looks like, for instance from a recording of one.
+    let old = "\r\n--cidfs-5a1cf0c29d8e4f6f9c3b7e21d0a48b65-the-only-part";
+    let content = format!("{old}\r\nContent-Disposition: form-data\r\n\r\nx{old}--\r\n");
+    sandbox.write("f", &content);
+    let added = sandbox.run_with_input(&["add", "-Q"], content.as_bytes()).ok();
+    assert_eq!(added, sandbox.ok(&["add", "-Q", "f"]));
+}

@@ -2,6 +2,8 @@
 //!
 //! These need /dev/fuse and the right to mount, as every test of a mount does.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
 use super::sandbox::{Sandbox, TREE, vector_tree, wait_for};
@@ -54,6 +56,50 @@ fn a_mount_starts_a_daemon_and_is_there_when_it_returns() {
     sandbox.fails(&["umount", "one"], 1, &["is not a mount of this node"]);
     stop(&sandbox);
     assert!(!is_mounted(&sandbox, "m"), "the daemon took it down");
+}
+
+#[test]
+fn mount_points_may_have_any_name() {
+    let sandbox = with_tree();
+    let name = OsStr::from_bytes(b"m\xff");
+    std::fs::create_dir(sandbox.path(name)).unwrap();
+    sandbox.ok(&[OsStr::new("mount"), OsStr::new("/ipfs"), name]);
+    assert!(sandbox.path(name).join(TREE).is_dir());
+    let status = sandbox.ok(&["status", "--json"]);
+    assert!(status.contains("/m\u{fffd}\""), "{status}");
+    sandbox.ok(&[OsStr::new("umount"), name]);
+    assert!(sandbox.ok(&["status"]).contains("Mounts:     0"));
+    std::os::unix::fs::symlink("m", sandbox.path("link")).unwrap();
+    sandbox.ok(&["mount", "/ipfs", "link"]);
+    assert!(is_mounted(&sandbox, "m"), "the link is followed");
+    sandbox.ok(&["umount", "link"]);
+    assert!(!is_mounted(&sandbox, "m"));
+    stop(&sandbox);
+}
+
+#[test]
+fn two_mounts_at_once_do_not_land_on_each_other() {
+    let sandbox = with_tree();
+    let _daemon = sandbox.daemon();
+    let codes = std::thread::scope(|scope| {
+        let mount = || sandbox.run(&["mount", "/ipfs", "m"]).code;
+        let mounts: Vec<_> = (0..4).map(|_| scope.spawn(mount)).collect();
+        mounts.into_iter().map(|mount| mount.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    sandbox.ok(&["umount", "m"]);
+    assert!(!is_mounted(&sandbox, "m"));
+}
+
+#[test]
+fn a_daemon_in_the_background_keeps_no_directory() {
+    let sandbox = with_tree();
+    sandbox.ok(&["mount", "/ipfs", "m"]);
+    let status: serde_json::Value =
+        serde_json::from_str(&sandbox.ok(&["status", "--json"])).unwrap();
+    let cwd = std::fs::read_link(format!("/proc/{}/cwd", status["Pid"])).unwrap();
+    assert_eq!(cwd, std::path::Path::new("/"));
+    stop(&sandbox);
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! `cat`, `ls`, `get`, `stat`, `resolve`, `dag`, `block`, `refs`: what comes back out.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Stdio;
+
+use cidfs::codec::car;
+use cidfs::testkit::dag_builder::DagBuilder;
+use serde_json::json;
 
 use super::sandbox::{ABSENT, HELLO, Sandbox, TREE, vector_tree};
 
@@ -27,6 +32,9 @@ fn cat_writes_files_and_parts_of_them() {
     check(&[&file, "--offset=6", "--length=10"], "world\nhell");
     assert_eq!(sandbox.ok(&["cat", &format!("/ipfs/{HELLO}")]), "hello world");
     assert_eq!(sandbox.ok(&["cat", &format!("ipfs://{HELLO}")]), "hello world");
+    let link = format!("{TREE}/link");
+    assert_eq!(sandbox.ok(&["cat", &link]), "hello.txt", "kubo's clients read targets so");
+    assert_eq!(sandbox.ok(&["cat", &link, &file, "--offset=6", "--length=6"]), "txthel");
 }
 
 #[test]
@@ -103,7 +111,13 @@ fn ls_as_json_is_one_value_or_a_stream() {
     );
     assert_eq!(links[2]["Type"], 1);
     let stream = sandbox.ok(&["ls", "--json", "--stream", TREE]);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&stream).unwrap(), whole);
+    let lines: Vec<serde_json::Value> =
+        stream.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "kubo's clients take one link a line");
+    for (line, link) in lines.iter().zip(links) {
+        assert_eq!(*line, json!({ "Objects": [{ "Hash": TREE, "Links": [link] }] }));
+    }
+    assert_eq!(sandbox.ok(&["ls", "--json", "--stream", &format!("{TREE}/sub")]), "");
 }
 
 #[test]
@@ -174,6 +188,55 @@ fn get_keeps_permissions_and_times() {
         let metadata = std::fs::metadata(sandbox.path(name)).unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o700, 1_700_000_000), "{name}");
     }
+}
+
+#[test]
+fn get_gives_strangers_programs_no_power() {
+    let sandbox = Sandbox::new();
+    sandbox.write("f", "#!/bin/sh\n");
+    std::fs::create_dir(sandbox.path("d")).unwrap();
+    for name in ["f", "d"] {
+        let permissions = Permissions::from_mode(0o7755);
+        std::fs::set_permissions(sandbox.path(name), permissions).unwrap();
+        let cid = sandbox.ok(&["add", "-rQ", "--preserve-mode", name]);
+        let out = format!("{name}.out");
+        sandbox.ok(&["get", &cid, "-o", &out]);
+        let mode = std::fs::metadata(sandbox.path(out)).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o1755, "{name}");
+    }
+}
+
+#[test]
+fn get_does_not_follow_links_that_lie_there() {
+    let sandbox = Sandbox::new();
+    sandbox.write("d/sub/f", "x");
+    let cid = sandbox.ok(&["add", "-rQ", "d"]);
+    for name in ["out", "elsewhere"] {
+        std::fs::create_dir(sandbox.path(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("../elsewhere", sandbox.path("out/sub")).unwrap();
+    sandbox.fails(&["get", &cid, "-o", "out"], 1, &["out/sub", "exists"]);
+    assert_eq!(std::fs::read_dir(sandbox.path("elsewhere")).unwrap().count(), 0);
+}
+
+/// Paths add up on the way down, so they must not add up to more memory than there is.
+#[test]
+fn get_ends_where_no_path_can_go() {
+    let mut builder = DagBuilder::new();
+    let mut dag = builder.raw("bottom");
+    for _ in 0..17 {
+        dag = builder.directory(&[("n".repeat(255), dag)]);
+    }
+    let mut archive = Vec::new();
+    car::write_header(&mut archive, &[dag]).unwrap();
+    for block in &builder.blocks {
+        car::write_section(&mut archive, block).unwrap();
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("deep.car", archive);
+    sandbox.ok(&["dag", "import", "deep.car"]);
+    let args = ["get", "-a", &dag.to_string(), "-o", "deep.tar"];
+    sandbox.fails(&args, 1, &["a path of over 4095 bytes"]);
 }
 
 #[test]

@@ -311,5 +311,9 @@ fn archives_and_blocks_are_uploaded() {
     assert_eq!(lines[1], json!({ "Stats": { "BlockCount": 4, "BlockBytesCount": 183 } }));
     let parts: [Part<'_>; 1] =
         [("form-data; name=\"data\"", "application/octet-stream", b"hello world\n")];
-    assert_eq!(upload(&sandbox, "block/put", &parts).json(), json!({ "Key": HELLO, "Size": 12 }));
+    for query in ["block/put", "block/put?mhlen=-1", "block/put?mhtype=sha2-256&mhlen=32"] {
+        let answer = upload(&sandbox, query, &parts);
+        assert_eq!(answer.json(), json!({ "Key": HELLO, "Size": 12 }), "{query}");
+    }
+    assert_eq!(upload(&sandbox, "block/put?mhlen=20", &parts).status, 400);
 }

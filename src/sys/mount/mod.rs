@@ -21,7 +21,7 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::{getegid, geteuid};
 
 pub use self::mountinfo::{MountEntry, mount_at, mounts};
-pub use self::point::{clear_dead, prepare_point, refuse_inside};
+pub use self::point::{clear_dead, prepare_point, real_path, refuse_inside};
 
 /// Filesystem type of our mounts: the subtype is the name of the binary, so that mount(8) finds its
 /// helper.

@@ -52,7 +52,10 @@ pub fn refuse_inside(repository: &Path, point: &Path) -> Result<(), MountError> 
 }
 
 /// Resolves symbolic links without asking a filesystem that may be mounted on the path itself.
-fn real_path(path: &Path) -> Result<PathBuf, MountError> {
+///
+/// # Errors
+/// [`MountError::Missing`], [`MountError::NotADirectory`], or what else is wrong with the path.
+pub fn real_path(path: &Path) -> Result<PathBuf, MountError> {
     let absolute = std::path::absolute(path)
         .map_err(|error| MountError::io("cannot find the directory of", path, error))?;
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
