@@ -31,6 +31,7 @@ part() {
     local name=$1 log=$LOGS/$1.log started=$SECONDS ok bad
     shift
     local ended=0
+    printf '%s: ' "$name"
     timeout "$PART_TIMEOUT" "$@" >"$log" 2>&1 || ended=$?
     # A line of libtest, or of scripts/fuzz (TARGET: N executions).
     ok=$(awk '/^test result: / { n += $4 } / executions$/ { n++ } END { print n + 0 }' "$log")
@@ -38,7 +39,7 @@ part() {
     if [ "$ended" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
     passed=$((passed + ok)) failed=$((failed + bad))
     mapfile -t -O "${#not_run[@]}" not_run < <(grep '^NOT RUN: ' "$log" | sort -u)
-    echo "$name: $ok passed, $bad failed, $((SECONDS - started)) s"
+    echo "$ok passed, $bad failed, $((SECONDS - started)) s"
     if [ "$bad" -gt 0 ]; then
         echo "--- the end of $log:"
         tail -n 80 "$log"
