@@ -156,7 +156,8 @@ impl Archive {
         header.set_entry_type(kind);
         header.set_size(0);
         header.set_mode(metadata.mode.unwrap_or(mode));
-        let stored = metadata.mtime.and_then(|mtime| u64::try_from(mtime.seconds).ok());
+        // An archive has no time before 1970, and none is stored as now, as kubo does.
+        let stored = metadata.mtime.map(|mtime| u64::try_from(mtime.seconds).unwrap_or(0));
         header.set_mtime(stored.unwrap_or(self.now));
         header
     }

@@ -254,10 +254,16 @@ impl StreamBody {
             return Err(BrokenOff(error.message().to_owned()));
         }
         // A header takes visible ASCII; names in a message may hold anything.
-        let told: String = error.message().escape_default().collect();
+        let told: String = error.message().chars().flat_map(visible).collect();
         let value = HeaderValue::from_str(&told).map_err(|_| BrokenOff(told))?;
         Ok(Frame::trailers(HeaderMap::from_iter([(STREAM_ERROR, value)])))
     }
+}
+
+fn visible(character: char) -> impl Iterator<Item = char> {
+    let is_visible = matches!(character, ' '..='~');
+    let escaped = (!is_visible).then(|| character.escape_default()).into_iter().flatten();
+    is_visible.then_some(character).into_iter().chain(escaped)
 }
 
 impl Drop for StreamBody {
@@ -290,7 +296,7 @@ mod tests {
 
     async fn fail_late(sink: Sink) -> Result<(), ApiError> {
         sink.bytes(Bytes::from_static(b"part")).await?;
-        Err(ApiError::failed("broken \u{e9}"))
+        Err(ApiError::failed("\"broken\" \u{e9}"))
     }
 
     #[tokio::test]
@@ -298,7 +304,7 @@ mod tests {
         let params = params("", "trailers").await;
         let answer = stream(&params, Kind::Json, fail_late).await.unwrap();
         let body = answer.into_body().collect().await.unwrap();
-        assert_eq!(body.trailers().unwrap()[STREAM_ERROR], "broken \\u{e9}");
+        assert_eq!(body.trailers().unwrap()[STREAM_ERROR], "\"broken\" \\u{e9}");
         assert_eq!(body.to_bytes(), "part");
     }
 

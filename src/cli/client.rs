@@ -55,22 +55,9 @@ impl Client {
     /// # Errors
     /// When there is no repository, or another process keeps it locked.
     pub(crate) async fn open(global: &Global) -> Result<Self, Failure> {
-        let repo = global.repository()?;
-        let give_up = Instant::now() + LOCK_WAIT_MAX;
-        let transport = loop {
-            if let Some(socket) = daemon(&repo).await? {
-                break Transport::Socket(socket);
-            }
-            match open_here(&repo).await? {
-                Ok(node) => {
-                    let router = api::router(node.clone());
-                    break Transport::InProcess { node, router };
-                }
-                Err(error) if error.is_locked() && Instant::now() < give_up => {
-                    tokio::time::sleep(LOCK_POLL).await;
-                }
-                Err(error) => return Err(Failure::from(error)),
-            }
+        let transport = match reach(&global.repository()?).await? {
+            Reached::Daemon(socket) => Transport::Socket(socket),
+            Reached::Here(node) => Transport::InProcess { router: api::router(node.clone()), node },
         };
         Ok(Self {
             transport,
@@ -116,6 +103,35 @@ impl Client {
                 drop(router);
                 Ok(node.close().await?)
             }
+        }
+    }
+}
+
+/// Who has the repository.
+pub(crate) enum Reached {
+    /// A daemon, at this socket.
+    Daemon(SocketPath),
+    /// This process, from now on.
+    Here(Arc<Node>),
+}
+
+/// Finds the daemon of the repository, or opens the repository; waits a little for another command
+/// that has it.
+///
+/// # Errors
+/// When there is no repository, or another process keeps it.
+pub(crate) async fn reach(repo: &Path) -> Result<Reached, Failure> {
+    let give_up = Instant::now() + LOCK_WAIT_MAX;
+    loop {
+        if let Some(socket) = daemon(repo).await? {
+            return Ok(Reached::Daemon(socket));
+        }
+        match open_here(repo).await? {
+            Ok(node) => return Ok(Reached::Here(node)),
+            Err(error) if error.is_locked() && Instant::now() < give_up => {
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -23,11 +22,11 @@ use crate::api;
 use crate::api::control::{Control as _, MountRequest};
 use crate::api::server::Server;
 use crate::cli::call::Call;
-use crate::cli::client::{Client, daemon, is_free_within};
+use crate::cli::client::{Client, Reached, daemon, is_free_within, reach};
 use crate::cli::failure::{Failure, tell};
 use crate::cli::{Global, log};
-use crate::node::Node;
 use crate::node::config::Config;
+use crate::node::{self, Node};
 
 /// How long a daemon in the background may take to answer: opening a repository after a crash
 /// hashes one pack, which takes seconds on a slow disk.
@@ -81,14 +80,10 @@ impl Daemon {
         // A configuration that cannot be used is reported when the node opens.
         let config = Config::load(&repo).ok();
         log::start(config.as_ref().map(|config| &config.log), self.json_logs)?;
-        if daemon(&repo).await?.is_some() {
-            return Err(already_running(&repo));
-        }
-        let open = tokio::task::spawn_blocking({
-            let (repo, runtime) = (repo.clone(), Handle::current());
-            move || Node::open(&repo, runtime)
-        });
-        let node = open.await.map_err(Failure::new)??;
+        let node = match reach(&repo).await? {
+            Reached::Daemon(_) => return Err(already_running(&repo)),
+            Reached::Here(node) => node,
+        };
         let served = self.serve(&node, &repo).await;
         let closed = node.close().await;
         tracing::info!("stopped");
@@ -120,7 +115,7 @@ async fn mount_configured(node: Arc<Node>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells the service manager, if there is one, that the daemon answers (sd_notify(3)).
+/// Tells the service manager, if there is one, that the daemon answers (`sd_notify(3)`).
 fn notify_ready() -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()) else {
         return Ok(());
@@ -163,10 +158,8 @@ fn stop_of(node: Arc<Node>) -> io::Result<impl Future<Output = ()> + Send + 'sta
 /// Why it did not start, from its log.
 pub(crate) async fn start_in_background(global: &Global) -> Result<(), Failure> {
     let repo = global.repository()?;
-    if !repo.join("version").try_exists()? {
-        let missing = crate::store::StoreError::Missing { path: repo };
-        return Err(crate::api::error::ApiError::from(missing).into());
-    }
+    // Its log lies there.
+    node::require(&repo)?;
     let (log, start) = open_log(&repo)?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--repo")

@@ -42,7 +42,8 @@ impl Mount {
             return Daemon::with_mounts().run(global).await;
         };
         let repo = global.repository()?;
-        if daemon(&repo).await?.is_none() {
+        let is_ours = daemon(&repo).await?.is_none();
+        if is_ours {
             start_in_background(global).await?;
         }
         let client = Client::open(global).await?;
@@ -50,7 +51,12 @@ impl Mount {
             .arg(source)
             .path("path", &std::path::absolute(dir)?)
             .option("options", self.options.join(","));
-        let answer = client.send(call).await?;
+        let answer = client.send(call).await;
+        if answer.is_err() && is_ours {
+            // A daemon that was started for this mount is not left behind without it.
+            client.send(Call::new("shutdown")).await?;
+        }
+        let answer = answer?;
         let mut out = Output::new();
         if global.json {
             return answer.copy_to(&mut out, |_| ()).await;

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 
-use crate::api::pin::{PinEntry, PinOutput, PinVerified};
+use crate::api::pin::PinOutput;
+use crate::api::pin::listing::PinEntry;
+use crate::api::pin::verify::PinVerified;
 use crate::cli::call::Call;
 use crate::cli::client::Client;
 use crate::cli::failure::{Failure, tell};

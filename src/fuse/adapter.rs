@@ -68,29 +68,28 @@ impl Adapter {
         ino: INodeNo,
         patience: Patience,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
-        reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
+        reply: impl FnOnce(Result<T, Error>) + Send + 'static,
     ) {
         let reply = move |result: Result<T, Error>| {
-            reply(result.map_err(|error| report(op, ino, &error)));
+            if let Err(error) = &result {
+                log(op, ino, error);
+            }
+            reply(result);
         };
         self.requests.answer(request.pid(), patience, work, reply);
     }
 }
 
-/// Logs a failure once and returns its errno. Wrong bytes and bugs are for the operator to see;
-/// what is merely absent is not.
-fn report(op: &'static str, ino: INodeNo, error: &Error) -> Errno {
-    let errno = error.errno();
-    if errno == nix::errno::Errno::EIO {
+/// Wrong bytes and bugs are for the operator to see; what is merely absent is not.
+fn log(op: &'static str, ino: INodeNo, error: &Error) {
+    if error.is_fault() {
         tracing::warn!(op, ino = ino.0, %error, "a request failed");
     } else {
         tracing::debug!(op, ino = ino.0, %error, "a request failed");
     }
-    errno_of(error)
 }
 
-/// fuser has an errno type of its own.
-fn errno_of(error: &Error) -> Errno {
+fn errno(error: &Error) -> Errno {
     Errno::from_i32(error.errno() as i32)
 }
 
@@ -122,13 +121,13 @@ impl Filesystem for Adapter {
             work,
             move |found| match found {
                 Ok(Some(Found { attr, ttl })) => reply.entry(&ttl, &file_attr(&attr), GENERATION),
-                // Inode 0 is how absence is kept by the kernel (ENOENT would be asked again).
+                // Inode 0 is how absence is kept by the kernel (an error would be asked again).
                 Ok(None) => reply.entry(&FOREVER, &absent(), GENERATION),
-                Err(errno) => {
-                    if errno == Errno::ETIMEDOUT && !was_late {
+                Err(error) => {
+                    if matches!(error, Error::TimedOut) && !was_late {
                         late.note(parent.0, name);
                     }
-                    reply.error(errno);
+                    reply.error(errno(&error));
                 }
             },
         );
@@ -149,7 +148,7 @@ impl Filesystem for Adapter {
         let work = async move { vfs.getattr(ino.0).await };
         self.answer(request, "getattr", ino, Patience::Deadline, work, |found| match found {
             Ok(Found { attr, ttl }) => reply.attr(&ttl, &file_attr(&attr)),
-            Err(errno) => reply.error(errno),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -158,7 +157,7 @@ impl Filesystem for Adapter {
         let work = async move { vfs.readlink(ino.0).await };
         self.answer(request, "readlink", ino, Patience::Deadline, work, |target| match target {
             Ok(target) => reply.data(&target),
-            Err(errno) => reply.error(errno),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -172,7 +171,7 @@ impl Filesystem for Adapter {
                 let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
                 reply.opened(NO_HANDLE, keep);
             }
-            Err(errno) => reply.error(errno),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -195,15 +194,15 @@ impl Filesystem for Adapter {
         let work = async move { vfs.read(ino.0, offset, len).await };
         self.answer(request, "read", ino, patience, work, |bytes| match bytes {
             Ok(bytes) => reply.data(&bytes),
-            Err(errno) => reply.error(errno),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
-    /// Once ENOSYS was answered, the kernel opens directories by itself and lists them from its
+    /// Once it is told that this is left to it, the kernel opens directories by itself and lists them from its
     /// own cache.
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         if self.has_no_opendir {
-            reply.error(Errno::ENOSYS);
+            reply.error(errno(&Error::LeftToKernel));
         } else {
             let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
             reply.opened(NO_HANDLE, keep);
@@ -224,7 +223,7 @@ impl Filesystem for Adapter {
         self.answer(request, "readdir", ino, Patience::Deadline, work, move |entries| {
             let entries = match entries {
                 Ok(entries) => entries,
-                Err(errno) => return reply.error(errno),
+                Err(error) => return reply.error(errno(&error)),
             };
             let fits = |entry: &Entry| {
                 let name = OsStr::from_bytes(&entry.name);
@@ -251,7 +250,7 @@ impl Filesystem for Adapter {
         self.answer(request, "readdirplus", ino, Patience::Deadline, work, move |entries| {
             let entries = match entries {
                 Ok(entries) => entries,
-                Err(errno) => return reply.error(errno),
+                Err(error) => return reply.error(errno(&error)),
             };
             let is_full = |entry: &Entry| {
                 let (attr, name) = (file_attr(&entry.attr), OsStr::from_bytes(&entry.name));
@@ -274,7 +273,7 @@ impl Filesystem for Adapter {
                 let name_max = u32::try_from(crate::codec::node::NAME_LEN_MAX).unwrap_or(u32::MAX);
                 reply.statfs(total, free, available, 0, 0, unit, name_max, unit);
             }
-            Err(errno) => reply.error(errno),
+            Err(error) => reply.error(errno(&error)),
         });
     }
 
@@ -322,27 +321,27 @@ impl Filesystem for Adapter {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn rename(
@@ -355,11 +354,11 @@ impl Filesystem for Adapter {
         _: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn create(
@@ -372,7 +371,7 @@ impl Filesystem for Adapter {
         _: i32,
         reply: ReplyCreate,
     ) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn setxattr(
@@ -385,11 +384,11 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 
     fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno_of(&Error::ReadOnly));
+        reply.error(errno(&Error::ReadOnly));
     }
 }
 
@@ -401,12 +400,12 @@ fn forget_all(vfs: &Vfs, entries: &[Entry]) {
 }
 
 /// A size of 0 asks how long the value is.
-fn reply_xattr(value: Result<Bytes, Errno>, size: u32, reply: ReplyXattr) {
+fn reply_xattr(value: Result<Bytes, Error>, size: u32, reply: ReplyXattr) {
     match value.map(|value| (u32::try_from(value.len()), value)) {
         Ok((Ok(len), _)) if size == 0 => reply.size(len),
         Ok((Ok(len), value)) if len <= size => reply.data(&value),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(errno) => reply.error(errno),
+        Ok(_) => reply.error(errno(&Error::XattrTooLong)),
+        Err(error) => reply.error(errno(&error)),
     }
 }
 

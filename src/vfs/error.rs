@@ -26,6 +26,12 @@ pub enum Error {
     /// The inode has no such extended attribute.
     #[error("no such extended attribute")]
     NoXattr,
+    /// The caller's buffer is too small for the attribute.
+    #[error("the extended attribute is longer than the room for it")]
+    XattrTooLong,
+    /// The kernel does this by itself once it is told so.
+    #[error("left to the kernel")]
+    LeftToKernel,
     /// The volume of the repository cannot be asked for its room.
     #[error("the volume of the repository cannot be read: {0}")]
     Volume(Errno),
@@ -57,12 +63,19 @@ impl Error {
             // kubo's own mount answers so too; EACCES would point at mode bits that root ignores.
             Self::NotListed => Errno::EPERM,
             Self::NoXattr => Errno::ENODATA,
+            Self::XattrTooLong => Errno::ERANGE,
+            Self::LeftToKernel => Errno::ENOSYS,
             Self::Volume(errno) => *errno,
             Self::TimedOut => Errno::ETIMEDOUT,
             Self::NotYet | Self::TooManyWaiting => Errno::EAGAIN,
             Self::Interrupted => Errno::EINTR,
             Self::Panicked => Errno::EIO,
         }
+    }
+
+    /// Tells whether something is wrong, and not merely absent or not allowed.
+    pub fn is_fault(&self) -> bool {
+        self.errno() == Errno::EIO
     }
 }
 

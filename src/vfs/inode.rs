@@ -22,6 +22,9 @@ pub const ROOT_INO: u64 = 1;
 const INO_MAX: u64 = (1 << 63) - 1;
 const INO_MIN: u64 = 2;
 
+/// Room for slots that is kept when they are freed; a larger table gives back what it does not use.
+const SLOTS_KEPT: usize = 4096;
+
 /// What an inode stands for; equal identities are one inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Identity {
@@ -106,11 +109,16 @@ impl InodeTable {
         if ino == ROOT_INO {
             return;
         }
-        if let Entry::Occupied(mut slot) = self.slots.lock().entry(ino) {
+        let mut slots = self.slots.lock();
+        if let Entry::Occupied(mut slot) = slots.entry(ino) {
             slot.get_mut().lookups = slot.get().lookups.saturating_sub(lookups);
             if slot.get().lookups == 0 {
                 slot.remove();
             }
+        }
+        if slots.capacity() > SLOTS_KEPT && slots.len() < slots.capacity() / 8 {
+            let enough = slots.len() * 2;
+            slots.shrink_to(enough.max(SLOTS_KEPT / 2));
         }
     }
 
@@ -238,6 +246,18 @@ mod tests {
         table.forget(ino, 5);
         table.forget(ROOT_INO, u64::MAX);
         assert_eq!(table.len(), 1, "the root stays");
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let table = table();
+        let inos: Vec<_> =
+            (0..100_000_u64).map(|n| table.admit(dir(ROOT_INO, &n.to_le_bytes()))).collect();
+        for ino in inos {
+            table.forget(ino, 1);
+        }
+        assert_eq!(table.len(), 1);
+        assert!(table.slots.lock().capacity() <= SLOTS_KEPT);
     }
 
     #[test]

@@ -1,14 +1,8 @@
 //! `dag import` and `dag export`: archives made by others come in, ours are byte for byte kubo's.
 
-use std::path::PathBuf;
+use cidfs::testkit::fixtures::shared_fixtures;
 
 use super::sandbox::{HELLO, Sandbox, TREE, vector_tree};
-
-/// Archives that come with the design; absent in a copy of the project alone.
-fn fixtures() -> Option<PathBuf> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
-    path.is_dir().then_some(path)
-}
 
 #[test]
 fn an_export_is_the_archive_of_the_vectors() {
@@ -81,7 +75,7 @@ fn a_missing_block_ends_an_export_with_an_error() {
 
 #[test]
 fn archives_of_others_come_in_and_go_out_again() {
-    let Some(fixtures) = fixtures() else {
+    let Some(fixtures) = shared_fixtures() else {
         return;
     };
     let sandbox = Sandbox::new();

@@ -80,6 +80,14 @@ fn what_cannot_be_mounted_is_told() {
 }
 
 #[test]
+fn a_mount_that_fails_leaves_no_daemon() {
+    let sandbox = with_tree();
+    sandbox.fails(&["mount", "/ipfs", "nowhere"], 1, &["does not exist"]);
+    wait_for("the daemon's end", || !sandbox.is_daemon_up());
+    assert!(sandbox.ok(&["status"]).starts_with("Daemon:     not running"));
+}
+
+#[test]
 fn without_arguments_the_configured_mount_runs_in_the_foreground() {
     let sandbox = with_tree();
     sandbox.fails(&["config", "mount.ipfs", "m"], 1, &["absolute"]);

@@ -22,38 +22,12 @@ struct Exception {
 }
 
 /// What may differ from the rules.
-const EXCEPTIONS: [Exception; 5] = [
-    Exception {
-        rule: "errno",
-        path: "src/fuse/adapter.rs",
-        what: "ENOSYS",
-        reason: "to opendir: the protocol's word for `do it yourself from now on`, no failure",
-    },
-    Exception {
-        rule: "errno",
-        path: "src/fuse/adapter.rs",
-        what: "ERANGE",
-        reason: "the protocol's word for a short xattr buffer, which only the adapter knows of",
-    },
-    Exception {
-        rule: "errno",
-        path: "src/fuse/adapter.rs",
-        what: "EIO",
-        reason: "reads what the table chose, to log it louder; chooses nothing",
-    },
-    Exception {
-        rule: "errno",
-        path: "src/fuse/adapter.rs",
-        what: "ETIMEDOUT",
-        reason: "reads what the table chose, to remember who was late; chooses nothing",
-    },
-    Exception {
-        rule: "errno",
-        path: "src/unixfs/import/source.rs",
-        what: "ENXIO",
-        reason: "how lseek(2) says that only a hole is left; io::ErrorKind has no word for it",
-    },
-];
+const EXCEPTIONS: [Exception; 1] = [Exception {
+    rule: "errno",
+    path: "src/unixfs/import/source.rs",
+    what: "ENXIO",
+    reason: "how lseek(2) says that only a hole is left; io::ErrorKind has no word for it",
+}];
 
 /// Files over [`rules::LINES_MAX`], each with the length it may not outgrow and why it is one file.
 const LONG_FILES: [(&str, usize, &str); 0] = [];

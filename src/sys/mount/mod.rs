@@ -335,7 +335,8 @@ mod tests {
     fn a_dead_mount_is_taken_over() {
         let dir = tempfile::tempdir().unwrap();
         let point = prepare_point(dir.path(), false).unwrap();
-        for _ in 0..2 {
+        // `fusermount3` does not mount over a dead mount, so only root can leave two of them.
+        for _ in 0..if geteuid().is_root() { 2 } else { 1 } {
             let (device, _) = mount(&point, &spec()).unwrap();
             drop(device);
         }
