@@ -28,7 +28,7 @@ done_before() {
 
 # part NAME COMMAND…: runs it with its output in a log.
 part() {
-    local name=$1 log=$LOGS/$1.log started=$SECONDS ok bad
+    local name=$1 log=$LOGS/$1.log started=$SECONDS ok bad failures
     shift
     local ended=0
     printf '%s: ' "$name"
@@ -41,8 +41,10 @@ part() {
     mapfile -t -O "${#not_run[@]}" not_run < <(grep '^NOT RUN: ' "$log" | sort -u)
     echo "$ok passed, $bad failed, $((SECONDS - started)) s"
     if [ "$bad" -gt 0 ]; then
-        echo "--- the end of $log:"
-        tail -n 80 "$log"
+        echo "--- from $log:"
+        # libtest lists what failed at the end; another failure has only its last lines.
+        failures=$(sed -n '/^failures:$/,$p' "$log" | tail -n 80)
+        echo "${failures:-$(tail -n 40 "$log")}"
     else
         echo "$name $ok" >>"$STATE"
     fi
