@@ -28,9 +28,10 @@ done_before() {
 
 # part NAME COMMAND…: runs it with its output in a log.
 part() {
-    local name=$1 log=$LOGS/$1.log started=$SECONDS ok bad
+    local name=$1 log=$LOGS/$1.log started=$SECONDS ok bad failures
     shift
     local ended=0
+    printf '%s: ' "$name"
     timeout "$PART_TIMEOUT" "$@" >"$log" 2>&1 || ended=$?
     # A line of libtest, or of scripts/fuzz (TARGET: N executions).
     ok=$(awk '/^test result: / { n += $4 } / executions$/ { n++ } END { print n + 0 }' "$log")
@@ -38,10 +39,12 @@ part() {
     if [ "$ended" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi
     passed=$((passed + ok)) failed=$((failed + bad))
     mapfile -t -O "${#not_run[@]}" not_run < <(grep '^NOT RUN: ' "$log" | sort -u)
-    echo "$name: $ok passed, $bad failed, $((SECONDS - started)) s"
+    echo "$ok passed, $bad failed, $((SECONDS - started)) s"
     if [ "$bad" -gt 0 ]; then
-        echo "--- the end of $log:"
-        tail -n 80 "$log"
+        echo "--- from $log:"
+        # libtest lists what failed at the end; another failure has only its last lines.
+        failures=$(sed -n '/^failures:$/,$p' "$log" | tail -n 80)
+        echo "${failures:-$(tail -n 40 "$log")}"
     else
         echo "$name $ok" >>"$STATE"
     fi
