@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
         let (prefix_len, len) = section_header(&data[at..]).expect("a section that was read");
         let cid_len = section.cid.encoded_len();
         assert_eq!(data[at + prefix_len + cid_len..at + prefix_len + len], section.data);
-        // The longer ones cannot be their own address.
+        // The longer ones do not fit into an identity CID.
         blocks.extend(Block::hash(section.cid.codec(), HashFn::IDENTITY, section.data));
     }
     assert!(reader.next().is_none(), "reading goes on after its end");

@@ -1,7 +1,7 @@
 //! Chunkers: what parses says the same again, and its pieces are the data, none outside its limits.
 //!
-//! The first line of the input is a chunker, the rest is the data, repeated until chunks of the
-//! largest sizes are full.
+//! The first line of the input is a chunker, the next byte says how long the data are, and the rest
+//! is repeated to make them.
 #![no_main]
 
 use cidfs::unixfs::import::{CHUNK_LEN_MAX, Chunker};
@@ -11,10 +11,10 @@ use libfuzzer_sys::fuzz_target;
 const BUZHASH_MIN: usize = 128 * 1024;
 /// The longest chunk of buzhash in bytes.
 const BUZHASH_MAX: usize = 512 * 1024;
-/// Data in bytes: enough that buzhash and the default of rabin must cut, small enough for speed.
-const DATA_LEN: usize = 600 * 1024;
-/// Data in bytes for chunkers with small chunks.
-const SMALL_DATA_LEN: usize = 8 * 1024;
+/// Data in bytes of one input in sixteen: enough that buzhash and the default of rabin must cut.
+const DATA_LEN_MAX: usize = 600 * 1024;
+/// Data in bytes beyond the shortest chunk, where the others look for a cut.
+const DATA_LEN_USUAL: usize = 8 * 1024;
 
 fuzz_target!(|data: &[u8]| {
     let Some(end) = data.iter().position(|&byte| byte == b'\n') else { return };
@@ -25,8 +25,10 @@ fuzz_target!(|data: &[u8]| {
     assert!(min >= 1 && min <= max && max <= CHUNK_LEN_MAX);
     assert_eq!(chunker.len_max(), max);
 
-    let len = if max > SMALL_DATA_LEN { DATA_LEN } else { SMALL_DATA_LEN };
-    let content = data[end + 1..].iter().copied().cycle().take(len).collect::<Vec<u8>>();
+    let Some((choice, seed @ [_, ..])) = data[end + 1..].split_first() else { return };
+    let len =
+        if choice % 16 == 0 { DATA_LEN_MAX } else { (min + DATA_LEN_USUAL).min(DATA_LEN_MAX) };
+    let content = seed.repeat(len / seed.len());
     let mut rest = &content[..];
     while !rest.is_empty() {
         let cut = chunker.cut(rest);

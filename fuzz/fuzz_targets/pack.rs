@@ -186,10 +186,15 @@ impl Case {
     }
 
     fn write(&self, packs: &Path) {
-        let files = [("car", Some(&self.pack)), ("idx", self.index.as_ref()), ("dead", self.tombs.as_ref())];
+        let files = [
+            ("car", Some(&self.pack)),
+            ("idx", self.index.as_ref()),
+            ("dead", self.tombs.as_ref()),
+        ];
         for (extension, content) in files {
             if let Some(content) = content {
-                fs::write(packs.join(format!("{PACK:010}.{extension}")), content).expect("room for a file");
+                fs::write(packs.join(format!("{PACK:010}.{extension}")), content)
+                    .expect("room for a file");
             }
         }
     }
@@ -215,7 +220,10 @@ impl Case {
             let Some(found) = unless_corrupt(store.get(cid)) else { continue };
             assert_eq!(&found, block);
             assert_eq!(store.block_len(cid).expect("it was read"), Some(data.len() as u64));
-            assert_eq!(store.read_range(cid, 0..u64::MAX).expect("it was read").as_ref(), Some(data));
+            assert_eq!(
+                store.read_range(cid, 0..u64::MAX).expect("it was read").as_ref(),
+                Some(data)
+            );
             served.insert(*cid, found.into_data());
         }
         served

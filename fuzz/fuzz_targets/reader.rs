@@ -1,8 +1,8 @@
 //! Reading files and directories whose blocks are linked in any way: every answer is bounded, and
 //! answers agree with each other.
 //!
-//! The input says which blocks there are, each linking to those before it, to none, or to itself in
-//! an address, and then what is asked of them.
+//! The input says which blocks there are, each linking to those before it, to what is not here, or
+//! to identity CIDs, and then what is asked of them.
 #![no_main]
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,8 +20,8 @@ use cidfs::exchange::Offline;
 use cidfs::store::{BlockStore, MemoryStore};
 use cidfs::testkit::dag_builder::DagBuilder;
 use cidfs::unixfs::{
-    ContentPath, Cookie, DirEntry, FileType, READ_LEN_MAX, Segment, Stat, list, lookup, read, read_link, resolve,
-    stat, walk,
+    ContentPath, Cookie, DirEntry, FileType, READ_LEN_MAX, Segment, Stat, list, lookup, read,
+    read_link, resolve, stat, walk,
 };
 use futures::StreamExt as _;
 use futures::executor::block_on;
@@ -147,11 +147,7 @@ fn add_block(
 }
 
 /// Adds a file node that tells the truth of its parts' lengths or does not.
-fn file(
-    input: &mut Unstructured<'_>,
-    builder: &mut DagBuilder,
-    before: &[Cid],
-) -> Result<Cid> {
+fn file(input: &mut Unstructured<'_>, builder: &mut DagBuilder, before: &[Cid]) -> Result<Cid> {
     let kind = if input.ratio(1, 8)? { Kind::Raw } else { Kind::File };
     let own = bytes(input)?;
     let mut parts = Vec::new();
@@ -165,7 +161,11 @@ fn file(
     }
     // The builder adds the lengths up.
     let room = i64::MAX as u64 - own.len() as u64;
-    if parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(part.1)).is_none_or(|sum| sum > room) {
+    if parts
+        .iter()
+        .try_fold(0_u64, |sum, part| sum.checked_add(part.1))
+        .is_none_or(|sum| sum > room)
+    {
         parts.clear();
     }
     Ok(builder.file_node(kind, &own, &parts))
@@ -183,7 +183,8 @@ fn shard(input: &mut Unstructured<'_>, builder: &mut DagBuilder, before: &[Cid])
     for (name, cid) in entries(input, before)? {
         slots.insert(input.int_in_range(0..=fanout - 1)?, (name, cid));
     }
-    let slots: Vec<_> = slots.into_iter().map(|(bucket, (name, cid))| (bucket, name, cid)).collect();
+    let slots: Vec<_> =
+        slots.into_iter().map(|(bucket, (name, cid))| (bucket, name, cid)).collect();
     Ok(builder.shard(fanout, &slots))
 }
 
@@ -221,7 +222,7 @@ fn entries(input: &mut Unstructured<'_>, before: &[Cid]) -> Result<Vec<(Vec<u8>,
     (0..count).map(|_| Ok((name(input)?, target(input, before)?))).collect()
 }
 
-/// Returns a block from before, one that is not here, or one that is its own address.
+/// Returns a block from before, one that is not here, or an identity CID.
 fn target(input: &mut Unstructured<'_>, before: &[Cid]) -> Result<Cid> {
     let at = input.arbitrary::<u8>()?;
     if let Some(cid) = before.len().checked_sub(1 + usize::from(at)).and_then(|at| before.get(at)) {
@@ -329,7 +330,7 @@ fn check_walk(dag: &Dag, cid: Cid, blocks: usize) {
     let visits: Vec<_> = answers.into_iter().flatten().collect();
     let cids: HashSet<_> = visits.iter().map(|visit| visit.cid).collect();
     assert_eq!(cids.len(), visits.len());
-    // Of those that it visits, some may not be here, or be their own address.
+    // Of those that it visits, some may not be here, or be in their own CID.
     assert!(visits.len() <= blocks * (LINKS_MAX + 1) + 1);
 }
 

@@ -38,7 +38,10 @@ fn check_query(query: &[u8]) {
         assert!(time <= DURATION_MAX);
     }
     if let (Ok(encoder), Some(Ok(cid))) = (params.encoder(), params.bytes("arg").map(parse_cid)) {
-        assert_eq!(parse_cid(encoder.encode(&cid).as_bytes()).map(|cid| *cid.hash()).ok(), Some(*cid.hash()));
+        assert_eq!(
+            parse_cid(encoder.encode(&cid).as_bytes()).map(|cid| *cid.hash()).ok(),
+            Some(*cid.hash())
+        );
     }
 }
 

@@ -13,7 +13,8 @@ pub fn dir(target: &str) -> PathBuf {
     let prefix = format!("cidfs-fuzz-{target}-");
     for entry in fs::read_dir(&base).expect("a directory").flatten() {
         let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse::<u32>().ok());
+        let process =
+            name.to_str().and_then(|name| name.strip_prefix(&prefix)?.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
             // Another process may be at it too.
             fs::remove_dir_all(entry.path()).ok();
