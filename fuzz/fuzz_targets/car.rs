@@ -1,12 +1,11 @@
-//! CAR: reading ends; what was read can be written and read again; and the decoders take whatever
-//! the sections hold, verified or not.
+//! CAR: reading ends, sections are what lies at their offset, and what was read can be written and
+//! read again.
+//!
+//! What the sections hold is left to the targets of their decoders, and nothing is hashed.
 #![no_main]
 
-use bytes::Bytes;
-use cidfs::block::{Block, HashFn, codecs};
+use cidfs::block::{Block, HashFn};
 use cidfs::codec::car::{CarReader, section_header, write_header, write_section};
-use cidfs::codec::node::Node;
-use cidfs::codec::{dag_cbor, dag_json};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -19,7 +18,8 @@ fuzz_target!(|data: &[u8]| {
         let (prefix_len, len) = section_header(&data[at..]).expect("a section that was read");
         let cid_len = section.cid.encoded_len();
         assert_eq!(data[at + prefix_len + cid_len..at + prefix_len + len], section.data);
-        blocks.push(decode_all(section.cid.codec(), section.data));
+        // The longer ones do not fit into an identity CID.
+        blocks.extend(Block::hash(section.cid.codec(), HashFn::IDENTITY, section.data));
     }
     assert!(reader.next().is_none(), "reading goes on after its end");
     for block in &blocks {
@@ -34,15 +34,3 @@ fuzz_target!(|data: &[u8]| {
             .eq(blocks.into_iter().map(Ok))
     );
 });
-
-/// Runs the decoder that the codec asks for and returns the bytes as a block of their true hash.
-fn decode_all(codec: u64, data: Bytes) -> Block {
-    let block =
-        Block::hash(codec, HashFn::SHA2_256, data).expect("a section is no longer than a block");
-    match codec {
-        codecs::DAG_CBOR => drop(dag_cbor::decode(block.data())),
-        codecs::DAG_JSON => drop(dag_json::decode(block.data())),
-        _ => drop(Node::decode(&block)),
-    }
-    block
-}

@@ -19,7 +19,7 @@ mod guard;
 mod hints;
 pub mod ls;
 pub mod mount;
-mod multipart;
+pub mod multipart;
 pub mod name;
 mod paths;
 pub mod pin;

@@ -64,12 +64,7 @@ impl<'a> Part<'a> {
             Some("application/symlink") => PartKind::Symlink,
             _ => PartKind::File,
         };
-        let path = match parameter(&disposition, "filename") {
-            Some(name) => unescape(&name)?,
-            None => Vec::new(),
-        };
-        let path = path.strip_prefix(b"/").unwrap_or(&path).to_vec();
-        let metadata = metadata_of(&disposition)?;
+        let Disposition { path, metadata } = Disposition::parse(&disposition)?;
         Ok(Self { kind, path, metadata, field, handle, piece: Bytes::new() })
     }
 }
@@ -86,6 +81,30 @@ impl Read for Part<'_> {
         let len = self.piece.len().min(buffer.len());
         self.piece.copy_to_slice(&mut buffer[..len]);
         Ok(len)
+    }
+}
+
+/// What the `Content-Disposition` of a part says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disposition {
+    /// The path, without a leading `/`; empty for a stream without a name.
+    pub path: Vec<u8>,
+    /// Permissions and time.
+    pub metadata: Metadata,
+}
+
+impl Disposition {
+    /// Parses the header's value.
+    ///
+    /// # Errors
+    /// When a parameter is malformed.
+    pub fn parse(value: &[u8]) -> Result<Self, ApiError> {
+        let path = match parameter(value, "filename") {
+            Some(name) => unescape(&name)?,
+            None => Vec::new(),
+        };
+        let path = path.strip_prefix(b"/").unwrap_or(&path).to_vec();
+        Ok(Self { path, metadata: metadata_of(value)? })
     }
 }
 

@@ -286,8 +286,8 @@ pub(super) fn unescape(text: &[u8]) -> Result<Vec<u8>, ApiError> {
         bytes.push(match first {
             b'+' => b' ',
             b'%' => {
-                let digits = rest.split_off(..2).and_then(|two| str::from_utf8(two).ok());
-                digits.and_then(|two| u8::from_str_radix(two, 16).ok()).ok_or_else(|| {
+                let digits = rest.split_off(..2).and_then(|two| byte_of_hex(two.try_into().ok()?));
+                digits.ok_or_else(|| {
                     ApiError::client("a \"%\" without two hex digits in the parameters")
                 })?
             }
@@ -295,6 +295,12 @@ pub(super) fn unescape(text: &[u8]) -> Result<Vec<u8>, ApiError> {
         });
     }
     Ok(bytes)
+}
+
+/// Parses two hex digits; the standard parsers take a sign too.
+fn byte_of_hex(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+    u8::try_from(high? << 4 | low?).ok()
 }
 
 /// Escapes bytes for a query or form.
@@ -345,7 +351,7 @@ mod tests {
 
     #[test]
     fn malformed_escapes_are_refused() {
-        for form in ["a=%", "a=%4", "a=%zz", "%ff=1"] {
+        for form in ["a=%", "a=%4", "a=%zz", "a=%+7", "%ff=1"] {
             assert!(parse_form(form.as_bytes()).is_err(), "{form}");
         }
     }

@@ -83,7 +83,13 @@ impl Pins {
         Journal::write_new(path, disk, &[]).map(drop)
     }
 
-    pub(super) fn open(path: &Path, disk: Arc<dyn DiskIo>) -> Result<Self, StoreError> {
+    /// Opens the journal at `path`; repairs what an unclean stop left behind.
+    ///
+    /// The caller holds the lock on the repository.
+    ///
+    /// # Errors
+    /// [`StoreError::NoJournal`], [`StoreError::Version`], [`StoreError::Io`].
+    pub fn open(path: &Path, disk: Arc<dyn DiskIo>) -> Result<Self, StoreError> {
         let (journal, payloads) = Journal::open(path, disk)?;
         let mut state = State::default();
         for payload in payloads {

@@ -248,10 +248,16 @@ fn check(map: &[u8], path: &Path, id: PackId) -> Result<u64, IndexError> {
         return Err(damaged("its entries do not match their checksum"));
     }
     let pack_len = u64_at(header, 24);
-    if entries.iter().any(|entry| decode(entry).end() > pack_len) {
+    if !entries.iter().all(|entry| lies_within(&decode(entry), pack_len)) {
         return Err(damaged("an entry lies outside the pack"));
     }
     Ok(pack_len)
+}
+
+/// Tells whether a section ends before `pack_len`; its numbers may be any.
+fn lies_within(entry: &Entry, pack_len: u64) -> bool {
+    let room = pack_len.checked_sub(entry.start);
+    room.is_some_and(|room| u64::from(entry.head_len) + u64::from(entry.len) <= room)
 }
 
 fn u32_at(header: &[u8; HEADER_LEN], at: usize) -> u32 {
@@ -326,6 +332,21 @@ mod tests {
         assert_eq!(pack.find(&old.key).unwrap().1, CopyState::Unproved, "another copy");
         pack.mark(&new, CopyState::Damaged);
         assert_eq!(pack.find(&old.key).unwrap().1, CopyState::Damaged);
+    }
+
+    #[test]
+    fn an_entry_beyond_the_pack_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.idx");
+        let check = |start, is_inside| {
+            write(&RealDisk, &path, PackId(7), 1000, &[Entry { start, ..entry(1) }]).unwrap();
+            let opened = SealedPack::open(&path, PackId(7));
+            assert_eq!(opened.is_ok(), is_inside, "{start}: {opened:?}");
+        };
+        check(1000 - 38 - 1, true);
+        check(1000 - 38, false);
+        check(1000, false);
+        check(u64::MAX, false);
     }
 
     #[test]
