@@ -11,9 +11,10 @@ use crate::cli::failure::Failure;
 
 const HELPER_NAMES: &[&str] = &["mount.cidfs", "mount.fuse.cidfs"];
 
-/// Options of fstab that speak to mount(8), systemd or `fsck`, never to a file system.
+/// Options of fstab that speak to mount(8), systemd or `fsck`, never to a file system; and `rw`,
+/// which mount(8) adds whenever `ro` is not said.
 const FOREIGN_OPTIONS: &[&str] =
-    &["auto", "noauto", "nofail", "_netdev", "defaults", "user", "users", "nouser", "owner"];
+    &["auto", "noauto", "nofail", "_netdev", "defaults", "user", "users", "nouser", "owner", "rw"];
 
 /// Returns the command line to parse: as given, or translated from mount(8)'s.
 ///
@@ -77,7 +78,7 @@ mod tests {
         check("/sbin/mount.cidfs /ipfs /mnt", "cidfs mount -- /ipfs /mnt");
         check(
             "mount.fuse.cidfs /ipfs /mnt -s -o rw,noauto,x-systemd.automount,allow_other",
-            "cidfs mount -o rw,allow_other -- /ipfs /mnt",
+            "cidfs mount -o allow_other -- /ipfs /mnt",
         );
         check(
             "mount.cidfs /ipfs /mnt -o repo=/srv/r,uid=1",
