@@ -159,7 +159,7 @@ impl Add {
     pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<(), Failure> {
         let call = self.source(self.options())?;
         if global.json {
-            return print_json(client, call).await;
+            return print_json(client, call).await.map_err(unfinished);
         }
         let shows_progress =
             !(self.quiet || self.quieter || self.silent) || self.progress.is_some();
@@ -171,7 +171,7 @@ impl Add {
         }
         let answer = client.send(call).await?;
         let mut printer = Printer::new(self, progress);
-        answer.lines(|event| printer.event(event)).await?;
+        answer.lines(|event| printer.event(event)).await.map_err(unfinished)?;
         printer.finish()
     }
 
@@ -254,6 +254,11 @@ impl Add {
             }
         });
     }
+}
+
+/// An import ends when nobody reads what it prints.
+fn unfinished(failure: Failure) -> Failure {
+    failure.or_unfinished("standard output was closed before everything was added")
 }
 
 struct Printer<'a> {

@@ -62,6 +62,11 @@ impl Failure {
     fn closed_pipe() -> Self {
         Self::new("")
     }
+
+    /// Makes a reader that went away a failure after all, because the work is not done without it.
+    pub(crate) fn or_unfinished(self, sentence: &str) -> Self {
+        if self.message.is_empty() { Self::new(sentence) } else { self }
+    }
 }
 
 /// Writes a line for the person to standard error.

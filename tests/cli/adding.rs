@@ -1,5 +1,7 @@
 //! `cidfs add`: the CIDs of the vectors, flag by flag, and what is printed.
 
+use std::process::Stdio;
+
 use super::sandbox::{HELLO, Sandbox, TREE, vector_tree};
 
 /// CID of the empty directory as CIDv1.
@@ -194,4 +196,22 @@ fn no_content_ends_an_upload_early() {
     sandbox.write("f", &content);
     let added = sandbox.run_with_input(&["add", "-Q"], content.as_bytes()).ok();
     assert_eq!(added, sandbox.ok(&["add", "-Q", "f"]));
+}
+
+#[test]
+fn an_import_that_nobody_listens_to_is_no_success() {
+    let sandbox = Sandbox::new();
+    // More lines than the buffers on the way hold.
+    for n in 0..3_000 {
+        sandbox.write(format!("d/{n:0100}"), "x");
+    }
+    let mut command = sandbox.command();
+    command.args(["add", "-r", "d"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("closed before everything was added"), "{told}");
+    assert_eq!(sandbox.ok(&["pin", "ls"]), "", "nothing is acknowledged");
 }
