@@ -16,6 +16,7 @@ use axum::response::Response;
 use cid::Version;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
+use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::api::control::Node;
 use crate::api::error::ApiError;
@@ -88,9 +89,16 @@ struct Job {
     pins: Option<(Pins, Option<String>)>,
     encoder: CidEncoder,
     shows_progress: bool,
+    /// Held until the roots are pinned.
+    _keeping: OwnedRwLockReadGuard<()>,
 }
 
 async fn import(node: &Node, params: Params, source: Source) -> Result<Response, ApiError> {
+    for unknown in ["nocopy", "fscache", "to-files"] {
+        if params.bytes(unknown).is_some_and(|value| value != b"false") {
+            return Err(ApiError::client(format!("--{unknown} is not supported")));
+        }
+    }
     let options = import_options(node, &params)?;
     let only_hash = params.is_on("only-hash")?;
     let pins = !only_hash && params.flag("pin")?.unwrap_or(true);
@@ -102,6 +110,7 @@ async fn import(node: &Node, params: Params, source: Source) -> Result<Response,
         pins: pins.then(|| (node.repository().pins.clone(), pin_name)),
         encoder: params.encoder()?,
         shows_progress: params.is_on("progress")?,
+        _keeping: node.keeping().clone().read_owned().await,
     };
     let handle = Handle::current();
     reply::stream_blocking(&params, Kind::Json, move |sink| job.run(source, &handle, &sink)).await

@@ -155,6 +155,9 @@ pub(super) async fn rm(State(node): State<Node>, Form(params): Form) -> Result<R
 }
 
 async fn remove(node: &Node, cid: Cid, force: bool) -> Result<(), ApiError> {
+    let Ok(_removing) = node.keeping().try_write() else {
+        return Err(ApiError::failed("something is being added or pinned; try again afterwards"));
+    };
     let pins = node.repository().pins.list();
     if let Some(pin) = pins.iter().find(|pin| pin.cid.hash() == cid.hash()) {
         return Err(ApiError::failed(format!("pinned: {}", mode_name(pin.mode))));

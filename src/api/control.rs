@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value as Json;
+use tokio::sync::RwLock;
 
 use crate::api::error::ApiError;
 use crate::api::request::Params;
@@ -26,6 +27,10 @@ pub trait Control: Debug + Send + Sync + 'static {
 
     /// Returns the way to blocks and nodes.
     fn dag(&self) -> &Dag;
+
+    /// Returns what is held shared while something becomes kept (from the first look at a block to
+    /// its pin), and exclusively while blocks are removed, so that no pin loses what it found.
+    fn keeping(&self) -> &Arc<RwLock<()>>;
 
     /// Returns how files are imported unless a request says otherwise.
     ///

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 
 use crate::api::add::unknown_profile;
 use crate::api::control::{Control, ImportDefaults, MountInfo, MountRequest};
@@ -87,6 +87,7 @@ pub struct Node {
     config: Config,
     dag: Dag,
     mounts: Mounts,
+    keeping: Arc<RwLock<()>>,
     /// Held while the file is read and written, so that no change undoes another.
     config_edit: Mutex<()>,
     stop: Notify,
@@ -149,6 +150,7 @@ impl Node {
             config,
             dag,
             mounts,
+            keeping: Arc::default(),
             config_edit: Mutex::default(),
             stop: Notify::new(),
         }))
@@ -189,6 +191,10 @@ impl Control for Node {
 
     fn dag(&self) -> &Dag {
         &self.dag
+    }
+
+    fn keeping(&self) -> &Arc<RwLock<()>> {
+        &self.keeping
     }
 
     fn import_defaults(&self) -> Result<ImportDefaults, ApiError> {

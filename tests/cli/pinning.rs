@@ -1,6 +1,8 @@
 //! `cidfs pin`: what is kept, by which pin, and under what name.
 
-use super::sandbox::{ABSENT, HELLO, Sandbox, TREE, vector_tree};
+use std::process::Stdio;
+
+use super::sandbox::{ABSENT, HELLO, Sandbox, TREE, vector_tree, wait_for};
 
 fn with_tree() -> Sandbox {
     let sandbox = Sandbox::new();
@@ -67,6 +69,20 @@ fn a_pin_moves_to_another_version() {
         format!("{new} recursive site")
     );
     sandbox.fails(&["pin", "update", TREE, &new], 1, &["was not recursively pinned"]);
+}
+
+#[test]
+fn nothing_is_removed_while_something_is_added() {
+    let sandbox = with_tree();
+    let _daemon = sandbox.daemon();
+    let mut add = sandbox.command();
+    let mut add =
+        add.args(["add", "-Q", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let removal = || sandbox.run(&["block", "rm", ABSENT]).stderr;
+    wait_for("the import to begin", || removal().contains("something is being added or pinned"));
+    drop(add.stdin.take());
+    assert!(add.wait().unwrap().success());
+    assert!(removal().contains("is not here"), "{}", removal());
 }
 
 #[test]

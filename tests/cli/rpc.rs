@@ -317,3 +317,17 @@ fn archives_and_blocks_are_uploaded() {
     }
     assert_eq!(upload(&sandbox, "block/put?mhlen=20", &parts).status, 400);
 }
+
+#[test]
+fn what_cannot_be_done_yet_is_refused() {
+    let (sandbox, _daemon) = with_daemon();
+    for option in ["nocopy", "fscache", "to-files"] {
+        let answer = upload(
+            &sandbox,
+            &format!("add?{option}=true"),
+            &[(r#"form-data; name="file"; filename="f""#, "application/octet-stream", b"x")],
+        );
+        assert_eq!(answer.status, 400, "{option}");
+        assert_eq!(answer.json()["Message"], format!("--{option} is not supported"));
+    }
+}

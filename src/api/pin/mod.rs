@@ -75,6 +75,7 @@ pub(super) async fn pin(
     name: Option<String>,
     progress: Option<&Sink>,
 ) -> Result<(), ApiError> {
+    let _keeping = node.keeping().clone().read_owned().await;
     let mode = if recursive { PinMode::Recursive } else { PinMode::Direct };
     let cids = if recursive { blocks_below(dag, root).boxed() } else { only(root).boxed() };
     let mut fetched = std::pin::pin!(fetch_all(dag, cids));
