@@ -221,7 +221,9 @@ impl Pins {
             journal.append(&new.collect::<Vec<_>>())?;
         }
         let mut state = self.ledger.state.write();
-        records.into_iter().for_each(|record| state.apply(record));
+        for record in records {
+            state.apply(record);
+        }
         Ok(())
     }
 }
