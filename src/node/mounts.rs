@@ -133,8 +133,14 @@ impl Mounts {
     }
 }
 
-/// Resolves symbolic links above a mount point; the directory itself may be what does not answer.
+/// Resolves symbolic links to and above a mount point; the directory itself may be what does not
+/// answer.
 fn point_of(dir: &Path) -> PathBuf {
+    if dir.is_symlink()
+        && let Ok(point) = dir.canonicalize()
+    {
+        return point;
+    }
     let parent = dir.parent().and_then(|parent| parent.canonicalize().ok());
     parent.zip(dir.file_name()).map_or_else(|| dir.to_owned(), |(parent, name)| parent.join(name))
 }

@@ -88,3 +88,11 @@ fn a_repository_in_use_names_its_holder() {
     assert!(holder.wait().unwrap().success());
     assert!(sandbox.ok(&["pin", "ls"]).ends_with("recursive"));
 }
+
+#[test]
+fn a_standard_error_that_takes_nothing_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = sandbox.command().args(["cat", "nonsense"]).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
