@@ -17,8 +17,8 @@ use crate::api::paths::cid_of;
 use crate::api::pin::pin;
 use crate::api::reply::{self, Gone, Kind, Sink};
 use crate::api::request::{CidEncoder, Form, Params};
-use crate::block::{Block, BlockError, Cid};
-use crate::codec::car::{self, CarReader};
+use crate::block::{Block, Cid};
+use crate::codec::car::{self, CarError, CarReader};
 use crate::store::BlockStore as _;
 use crate::unixfs;
 
@@ -121,7 +121,7 @@ struct Importer {
     batch: Vec<Block>,
     batch_bytes: usize,
     stats: CarStats,
-    /// How many blocks do not match their CIDs, and what is wrong with the first.
+    /// How many blocks were left out, and what is wrong with the first.
     refused: Option<(u64, String)>,
 }
 
@@ -155,6 +155,10 @@ impl Importer {
         for section in reader {
             let section = match section {
                 Ok(section) => section,
+                Err(error @ CarError::BlockTooBig { .. }) => {
+                    self.refuse(error.to_string());
+                    continue;
+                }
                 Err(error) => {
                     self.commit(sink)?;
                     return Err(error.into());
@@ -163,7 +167,7 @@ impl Importer {
             let at = section.offset;
             match Block::verify(section.cid, section.data) {
                 Ok(block) => self.block(block, sink)?,
-                Err(error) => self.refuse(at, &error),
+                Err(error) => self.refuse(format!("the section at byte {at}: {error}")),
             }
         }
         Ok(())
@@ -177,11 +181,11 @@ impl Importer {
         if self.batch_bytes >= BATCH_BYTES { self.store(sink) } else { Ok(()) }
     }
 
-    /// A block that is not what it claims is left out; the others may be all that is wanted.
-    fn refuse(&mut self, offset: u64, error: &BlockError) {
-        tracing::warn!(offset, %error, "refused a block of an archive");
-        let first = || format!("the section at byte {offset}: {error}");
-        self.refused.get_or_insert_with(|| (0, first())).0 += 1;
+    /// A block that is too big or not what it claims is left out; the others may be all that is
+    /// wanted.
+    fn refuse(&mut self, why: String) {
+        tracing::warn!(why, "refused a block of an archive");
+        self.refused.get_or_insert((0, why)).0 += 1;
     }
 
     fn commit(&mut self, sink: &Sink) -> Result<(), ApiError> {

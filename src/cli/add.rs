@@ -14,7 +14,7 @@ use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
-use crate::cli::upload::standard_input;
+use crate::cli::upload::{is_standard_input, standard_input};
 use crate::cli::{Global, print_json};
 use crate::unixfs::import::{Follow, Selection, content_len};
 
@@ -208,7 +208,7 @@ impl Add {
 
     /// Adds what is to be read: paths, absolute because the node has another working directory.
     fn source(&self, mut call: Call) -> Result<Call, Failure> {
-        if self.reads_stdin() {
+        if is_standard_input(&self.paths) {
             return Ok(standard_input(call, self.stdin_name.as_deref().unwrap_or_default()));
         }
         if self.paths.iter().any(|path| path.as_os_str() == "-") {
@@ -223,18 +223,10 @@ impl Add {
         Ok(call)
     }
 
-    fn reads_stdin(&self) -> bool {
-        match &self.paths[..] {
-            [] => true,
-            [only] => only.as_os_str() == "-",
-            _ => false,
-        }
-    }
-
     /// Finds out meanwhile how many bytes will be read. What stands in the way is reported by the
     /// import itself.
     fn measure(&self, progress: &Progress) {
-        if self.reads_stdin() {
+        if is_standard_input(&self.paths) {
             return;
         }
         let selection = Selection {

@@ -10,7 +10,7 @@ use crate::cli::call::Call;
 use crate::cli::client::Client;
 use crate::cli::failure::{Failure, tell};
 use crate::cli::output::Output;
-use crate::cli::upload::{file, standard_input};
+use crate::cli::upload::{file, is_standard_input, standard_input};
 use crate::cli::{Global, print_lines};
 
 /// Work with single blocks
@@ -86,13 +86,11 @@ impl Put {
                 .maybe("format", self.format.as_ref())
                 .switch("pin", self.pin)
         };
-        let mut calls: Vec<Call> = Vec::new();
-        for path in &self.paths {
-            calls.push(file(call(), path)?);
-        }
-        if calls.is_empty() {
-            calls.push(standard_input(call(), ""));
-        }
+        let calls = if is_standard_input(&self.paths) {
+            vec![standard_input(call(), "")]
+        } else {
+            self.paths.iter().map(|path| file(call(), path)).collect::<Result<_, _>>()?
+        };
         for call in calls {
             print_lines(client.send(call).await?, global, |out, block: BlockStat| {
                 Ok(out.line(block.key)?)

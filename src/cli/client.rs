@@ -29,6 +29,9 @@ use crate::node::{Node, NodeError};
 /// within it, and a person waits no longer for an answer.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// How long a daemon may take for the shortest answer, on a machine with much to do.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// How often it looks again.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
@@ -136,7 +139,8 @@ pub(crate) async fn reach(repo: &Path) -> Result<Reached, Failure> {
     }
 }
 
-/// Returns the socket of the repository if a daemon listens on it.
+/// Returns the socket of the repository if a daemon answers on it. That one listens is not enough:
+/// a process that was killed does so for as long as the kernel takes it apart.
 ///
 /// # Errors
 /// When the repository or its socket may not be used.
@@ -147,7 +151,15 @@ pub(crate) async fn daemon(repo: &Path) -> Result<Option<SocketPath>, Failure> {
         other => other.map_err(refused)?,
     };
     match socket.connect().await {
-        Ok(_) => Ok(Some(socket)),
+        Ok(stream) => {
+            let answer = over(stream, Call::new("version").into_request()?);
+            let answer = tokio::time::timeout(ANSWER_WAIT_MAX, answer).await.map_err(|_late| {
+                Failure::new("the daemon does not answer")
+                    .about(repo.display())
+                    .hint("is it stopped, or are all `api.connections` taken?")
+            })?;
+            Ok(answer.is_ok().then_some(socket))
+        }
         Err(error) if is_nobody(&error) => Ok(None),
         Err(error) => Err(refused(error)),
     }

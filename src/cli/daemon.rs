@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::api;
 use crate::api::control::{Control as _, MountRequest};
-use crate::api::server::Server;
+use crate::api::server::{SOCKET_NAME, Server};
 use crate::cli::call::Call;
 use crate::cli::client::{Client, Reached, daemon, is_free_within, reach};
 use crate::cli::failure::{Failure, tell};
@@ -95,7 +95,8 @@ impl Daemon {
         if self.mount {
             mount_configured(node.clone()).await?;
         }
-        let server = Server::bind(repo, node.config_in_use().api.connections)?;
+        let server = Server::bind(repo, node.config_in_use().api.connections)
+            .map_err(|error| Failure::from(error).about(repo.join(SOCKET_NAME).display()))?;
         let pid = std::process::id();
         tell(format_args!("Daemon is ready (repository {}, process {pid})", repo.display()));
         notify_ready()?;
@@ -128,11 +129,14 @@ fn notify_ready() -> io::Result<()> {
 }
 
 fn already_running(repo: &Path) -> Failure {
-    let holder = std::fs::read_to_string(repo.join("lock")).unwrap_or_default();
-    let process =
-        holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
+    let process = holder(repo).map_or(String::new(), |pid| format!(" (process {pid})"));
     Failure::new(format!("a daemon is already running for {}{process}", repo.display()))
         .hint("`cidfs mount /ipfs DIR` asks it for a mount, `cidfs shutdown` stops it")
+}
+
+/// Returns the number of the process that has the repository, as far as it is known.
+fn holder(repo: &Path) -> Option<u32> {
+    std::fs::read_to_string(repo.join("lock")).ok()?.trim().parse().ok()
 }
 
 /// Returns what completes when the daemon is to stop.
@@ -152,11 +156,12 @@ fn stop_of(node: Arc<Node>) -> io::Result<impl Future<Output = ()> + Send + 'sta
     })
 }
 
-/// Starts a daemon in the background and waits until it answers.
+/// Starts a daemon in the background and waits until one answers; tells whether it is this one,
+/// since another command may have started one at the same time.
 ///
 /// # Errors
 /// Why it did not start, from its log.
-pub(crate) async fn start_in_background(global: &Global) -> Result<(), Failure> {
+pub(crate) async fn start_in_background(global: &Global) -> Result<bool, Failure> {
     let repo = global.repository()?;
     // Its log lies there.
     node::require(&repo)?;
@@ -173,10 +178,12 @@ pub(crate) async fn start_in_background(global: &Global) -> Result<(), Failure> 
         .spawn()?;
     let give_up = Instant::now() + START_WAIT_MAX;
     loop {
+        // Asked before: one that has ended because of another has left the other to be found.
+        let ended = child.try_wait()?;
         if daemon(&repo).await?.is_some() {
-            return Ok(());
+            return Ok(holder(&repo) == Some(child.id()));
         }
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = ended {
             let words = log_since(&repo, start).unwrap_or_default();
             return Err(started_badly(&words, &format!("the daemon ended at once ({status})")));
         }

@@ -13,7 +13,7 @@ use crate::cli::client::Client;
 use crate::cli::failure::{Failure, tell};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
-use crate::cli::upload::standard_input;
+use crate::cli::upload::{is_standard_input, standard_input};
 use crate::cli::{Global, print_json, print_lines};
 
 /// Work with DAGs of any codec
@@ -130,7 +130,7 @@ impl Stat {
   cidfs dag import backup.car
   curl -sL https://example.org/data.car | cidfs dag import --stats")]
 pub(crate) struct Import {
-    /// CAR files; standard input if there are none
+    /// CAR files; standard input if there are none, or for `-`
     paths: Vec<PathBuf>,
     /// Pin the roots that the archives name [default: true]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -147,11 +147,12 @@ impl Import {
     async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
         let call = Call::new("dag/import").switch("stats", self.stats);
         let mut call = call.maybe("pin-roots", self.pin_roots.as_ref());
-        for path in &self.paths {
-            call = call.path("path", &std::path::absolute(path)?);
-        }
-        if self.paths.is_empty() {
+        if is_standard_input(&self.paths) {
             call = standard_input(call, "");
+        } else {
+            for path in &self.paths {
+                call = call.path("path", &std::path::absolute(path)?);
+            }
         }
         let mut unpinned = None;
         print_lines(client.send(call).await?, global, |out, event: CarImported| {

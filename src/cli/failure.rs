@@ -1,7 +1,7 @@
 //! How a command ends when it does not succeed: a sentence, a hint, an exit code.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::api::error::{ApiError, ErrorBody};
@@ -69,10 +69,10 @@ impl Failure {
     }
 }
 
-/// Writes a line for the person to standard error.
-#[expect(clippy::print_stderr, reason = "the one place that writes to standard error")]
+/// Writes a line for the person to standard error. A standard error that takes nothing (a reader
+/// that went away, a full disk) changes nothing about how the command ends.
 pub(crate) fn tell(line: impl Display) {
-    eprintln!("{line}");
+    let _nobody_left_to_tell = writeln!(io::stderr(), "{line}");
 }
 
 impl From<io::Error> for Failure {

@@ -23,7 +23,10 @@ pub(crate) fn start(config: Option<&LogConfig>, json: bool) -> Result<(), Failur
     };
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| Failure::new(format!("{origin}: \"{filter}\": {error}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // To report a failed write the library would print, which panics where nothing can be written:
+    // a full disk must not end what only wanted to log.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    let log = log.with_writer(io::stderr);
     if json || config.is_some_and(|config| config.json) {
         log.json().init();
     } else {

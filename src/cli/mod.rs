@@ -36,6 +36,7 @@ use crate::cli::call::{Answer, Call, parse};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::sys::memory;
 
 /// IPFS as ordinary files.
 #[derive(Debug, Parser)]
@@ -103,6 +104,7 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    memory::bound_heaps();
     let cli = match helper::arguments(std::env::args_os().collect()) {
         Ok(arguments) => Cli::parse_from(arguments),
         Err(failure) => return failure.report(),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::api::control::MountInfo;
+use crate::api::mount::Status;
 use crate::cli::Global;
 use crate::cli::call::Call;
 use crate::cli::client::{Client, daemon};
@@ -42,18 +43,16 @@ impl Mount {
             return Daemon::with_mounts().run(global).await;
         };
         let repo = global.repository()?;
-        let is_ours = daemon(&repo).await?.is_none();
-        if is_ours {
-            start_in_background(global).await?;
-        }
+        let is_ours = daemon(&repo).await?.is_none() && start_in_background(global).await?;
         let client = Client::open(global).await?;
         let call = Call::new("mount")
             .arg(source)
             .path("path", &std::path::absolute(dir)?)
             .option("options", self.options.join(","));
         let answer = client.send(call).await;
-        if answer.is_err() && is_ours {
-            // A daemon that was started for this mount is not left behind without it.
+        if answer.is_err() && is_ours && !has_mounts(&client).await? {
+            // A daemon that was started for this mount is not left behind without it, unless
+            // another command has found it meanwhile.
             client.send(Call::new("shutdown")).await?;
         }
         let answer = answer?;
@@ -65,6 +64,11 @@ impl Mount {
         out.line(format!("{} mounted at: {}", mount.source, mount.dir.display()))?;
         Ok(out.flush()?)
     }
+}
+
+async fn has_mounts(client: &Client) -> Result<bool, Failure> {
+    let status: Status = client.send(Call::new("status")).await?.json().await?;
+    Ok(!status.mounts.is_empty())
 }
 
 /// Take a mount down

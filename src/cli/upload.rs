@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -19,6 +19,15 @@ const PIECE_LEN: usize = 256 * 1024;
 
 /// Pieces read ahead.
 const PIECES_MAX: usize = 8;
+
+/// Tells whether paths on the command line mean standard input: there are none, or the one is `-`.
+pub(crate) fn is_standard_input(paths: &[PathBuf]) -> bool {
+    match paths {
+        [] => true,
+        [only] => only.as_os_str() == "-",
+        _ => false,
+    }
+}
 
 /// Sends standard input under `name`, which may be empty.
 pub(crate) fn standard_input(call: Call, name: &str) -> Call {

@@ -23,6 +23,10 @@ pub const CID_LEN_MAX: usize = 4 * VARINT_LEN_MAX + DIGEST_LEN_MAX;
 /// Longest section in bytes, without its length field: a CID and a block.
 pub const SECTION_LEN_MAX: usize = CID_LEN_MAX + BLOCK_LEN_MAX;
 
+/// Longest section in bytes that is skipped, whose block is too big: a length above it is more
+/// likely damaged, and skipping it would swallow whole sections.
+const SKIPPED_LEN_MAX: u64 = 16 * 1024 * 1024;
+
 /// Bytes that are asked of the stream at once, and taken for a section before any of it is here.
 const READ_BUFFER_LEN: usize = 64 * 1024;
 
@@ -77,6 +81,18 @@ pub enum CarError {
         /// The limit in bytes.
         max: usize,
     },
+    /// A section holds a block over [`BLOCK_LEN_MAX`]; it was skipped, and reading may go on.
+    #[error(
+        "the section at byte {at}: {cid} is a block of {len} bytes, over the limit of {BLOCK_LEN_MAX} bytes"
+    )]
+    BlockTooBig {
+        /// Where the section begins.
+        at: u64,
+        /// The address of the block.
+        cid: Box<Cid>,
+        /// Its length in bytes.
+        len: u64,
+    },
     /// A section does not begin with a CID.
     #[error("the section at byte {at} does not begin with a CID ({source})")]
     Cid {
@@ -98,7 +114,8 @@ pub struct Section {
     pub data: Bytes,
 }
 
-/// Reads an archive section by section; as an iterator it ends after the first error.
+/// Reads an archive section by section; as an iterator it ends after the first error other than
+/// [`CarError::BlockTooBig`].
 #[derive(Debug)]
 pub struct CarReader<R> {
     input: Input<R>,
@@ -148,7 +165,7 @@ impl<R: Read> Iterator for CarReader<R> {
             return None;
         }
         let section = self.input.section().transpose();
-        self.done = !matches!(section, Some(Ok(_)));
+        self.done = !matches!(section, Some(Ok(_) | Err(CarError::BlockTooBig { .. })));
         section
     }
 }
@@ -262,18 +279,22 @@ impl<R: Read> Input<R> {
 
     fn section(&mut self) -> Result<Option<Section>, CarError> {
         let offset = self.at;
-        let Some(bytes) = self.framed(SECTION_LEN_MAX)? else { return Ok(None) };
-        if bytes.is_empty() {
+        let Some(len) = self.length()? else { return Ok(None) };
+        if len == 0 {
             return Err(CarError::EmptySection { at: offset });
         }
+        if len > SKIPPED_LEN_MAX {
+            return Err(CarError::TooBig { at: offset, len, max: SECTION_LEN_MAX });
+        }
+        let bytes = self.take(len.min(SECTION_LEN_MAX as u64))?;
         let (cid, cid_len) =
             cid_prefix(&bytes).map_err(|source| CarError::Cid { at: offset, source })?;
-        let data = Bytes::from(bytes).slice(cid_len..);
-        if data.len() > BLOCK_LEN_MAX {
-            let len = data.len() as u64;
-            return Err(CarError::TooBig { at: offset, len, max: BLOCK_LEN_MAX });
+        let data_len = len - cid_len as u64;
+        if data_len > BLOCK_LEN_MAX as u64 {
+            self.skip(len - bytes.len() as u64)?;
+            return Err(CarError::BlockTooBig { at: offset, cid: Box::new(cid), len: data_len });
         }
-        Ok(Some(Section { offset, cid, data }))
+        Ok(Some(Section { offset, cid, data: Bytes::from(bytes).slice(cid_len..) }))
     }
 
     /// Reads a length field and the bytes that it announces; `None` at a regular end.
@@ -337,7 +358,8 @@ impl<R: Read> Input<R> {
     }
 
     fn skip(&mut self, len: u64) -> Result<(), CarError> {
-        let skipped = io::copy(&mut self.reader.by_ref().take(len), &mut io::sink())
+        let left = self.end.map_or(len, |end| len.min(end.saturating_sub(self.at)));
+        let skipped = io::copy(&mut self.reader.by_ref().take(left), &mut io::sink())
             .map_err(|source| CarError::Read { at: self.at, source })?;
         self.at += skipped;
         if skipped < len { Err(CarError::Truncated { at: self.at }) } else { Ok(()) }
@@ -469,13 +491,28 @@ mod tests {
     }
 
     #[test]
-    fn a_block_over_the_limit_is_refused_and_ends_the_reading() {
-        let mut bytes = unhex(PROBE_CAR);
-        write_framed(&mut bytes, &[&[1, 0x55, 0, 0], &vec![0; BLOCK_LEN_MAX + 1]]).unwrap();
-        bytes.extend(unhex("0401550000"));
-        let mut reader = CarReader::new(&bytes[..]).unwrap();
-        assert!(matches!(reader.next(), Some(Err(CarError::TooBig { at: 26, .. }))));
-        assert!(reader.next().is_none());
+    fn a_block_over_the_limit_is_refused_by_name_and_the_next_is_read() {
+        for over in [1, 1000, 1 << 20] {
+            let mut bytes = unhex(PROBE_CAR);
+            write_framed(&mut bytes, &[&[1, 0x55, 0, 0], &vec![0; BLOCK_LEN_MAX + over]]).unwrap();
+            bytes.extend(unhex("0401550000"));
+            let len = (BLOCK_LEN_MAX + over) as u64;
+            let wrapped = wrap_v2(&bytes, 51, bytes.len() as u64);
+            for (archive, start) in [(&bytes, 0), (&wrapped, 51)] {
+                let mut reader = CarReader::new(&archive[..]).unwrap();
+                let at = start + 26;
+                let refused = reader.next().unwrap().unwrap_err().to_string();
+                let words =
+                    format!("byte {at}: bafkqaaa is a block of {len} bytes, over the limit");
+                assert!(refused.contains(&words), "{refused}");
+                assert!(matches!(reader.next(), Some(Ok(_))));
+                assert!(reader.next().is_none());
+            }
+            let cut = wrap_v2(&bytes, 51, bytes.len() as u64 - 6);
+            let mut reader = CarReader::new(&cut[..]).unwrap();
+            assert!(matches!(reader.next(), Some(Err(CarError::Truncated { .. }))), "{over}");
+            assert!(reader.next().is_none());
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl From<ConfigError> for ApiError {
         match error {
             ConfigError::Io { .. } | ConfigError::Syntax { .. } => Self::failed(error),
             ConfigError::UnknownKey { .. } => {
-                Self::client(error).hint("`cidfs config show` lists the keys")
+                Self::client(error).hint("the notes in config.toml of the repository name all keys")
             }
             ConfigError::WrongType { .. } | ConfigError::BadValue { .. } => Self::client(error),
         }

@@ -1,8 +1,8 @@
 //! The lock on a repository: one process at a time, and a message that names it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -12,6 +12,9 @@ use super::error::AtPath as _;
 
 /// Longest command line in bytes that is shown.
 const COMMAND_LEN_MAX: usize = 200;
+
+/// Longest text in bytes that is read as the number of a process: ten digits and a line end fit.
+const PID_LEN_MAX: u64 = 16;
 
 /// Held as long as it lives; the kernel lets go when the process dies.
 #[derive(Debug)]
@@ -27,10 +30,8 @@ impl RepositoryLock {
         let file = options.create(true).truncate(false).read(true).write(true).mode(0o600);
         let file = file.open(&path).at(&path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut lock) => {
-                lock.set_len(0).at(&path)?;
-                lock.rewind().at(&path)?;
-                writeln!(lock, "{}", std::process::id()).at(&path)?;
+            Ok(lock) => {
+                note_holder(&lock, &path)?;
                 Ok(Self { _file: lock })
             }
             Err((_, errno)) => match io::Error::from(errno) {
@@ -43,10 +44,27 @@ impl RepositoryLock {
     }
 }
 
+/// Writes the number of this process over that of the last one, in place, since a full disk would
+/// not give back the room of a file that was emptied. Without room only a message says less.
+fn note_holder(lock: &File, path: &Path) -> Result<(), StoreError> {
+    let number = format!("{}\n", std::process::id());
+    let noted = lock.write_all_at(number.as_bytes(), 0);
+    match noted.and_then(|()| lock.set_len(number.len() as u64)).at(path) {
+        Err(error @ StoreError::Full { .. }) => {
+            tracing::warn!(%error, "others will not be told who has the repository");
+            Ok(())
+        }
+        noted => noted,
+    }
+}
+
 /// Describes the process that wrote its number into the lock file.
 fn holder(path: &Path) -> String {
-    let pid = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    let Some(pid) = pid else { return "another process".to_owned() };
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(PID_LEN_MAX).read_to_string(&mut text));
+    let Some(pid) = read.ok().and_then(|_len| text.trim().parse::<u32>().ok()) else {
+        return "another process".to_owned();
+    };
     match std::fs::read(format!("/proc/{pid}/cmdline")) {
         Ok(line) if !line.is_empty() => format!("process {pid} ({})", command(&line)),
         _ => format!("process {pid}"),
@@ -77,6 +95,17 @@ mod tests {
         assert!(refused.contains(&pid), "{refused}");
         drop(lock);
         RepositoryLock::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_last_holder_is_written_over_and_a_full_disk_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, "4294967295 and more\n").unwrap();
+        drop(RepositoryLock::take(dir.path()).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        note_holder(&full, &path).unwrap();
     }
 
     #[test]

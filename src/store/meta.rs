@@ -40,6 +40,8 @@ impl Meta {
                         return Ok(meta);
                     }
                 }
+                // On a full disk there may be none, and none can be made.
+                Err(_) if std::fs::symlink_metadata(path).is_err() => {}
                 Err(error) => {
                     let aside = set_aside(path)?;
                     tracing::warn!(%error, aside = %aside.display(),
@@ -153,12 +155,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_table_nothing_is_known() {
+    fn where_no_table_can_be_made_nothing_is_known() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("file"), b"").unwrap();
-        let meta = Meta { table: open_table(&dir.path().join("file/meta")).ok() };
-        assert!(meta.table.is_none());
-        meta.set_verified_hour(PACK, 1);
-        assert_eq!(meta.verified_hour(PACK), None);
+        let nowhere = dir.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &nowhere).unwrap();
+        for keep in [true, false] {
+            let meta = Meta::open(&nowhere.join("meta"), keep, 5).unwrap();
+            assert!(meta.table.is_none());
+            meta.set_verified_hour(PACK, 1);
+            assert_eq!(meta.verified_hour(PACK), None);
+        }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
+use nix::unistd::geteuid;
 
 use super::disk::rebuild::rebuild;
 use super::diskio::{DiskIo, RealDisk, disk_usage, replace, sync_parent};
@@ -247,11 +248,18 @@ fn take_existing(path: &Path) -> Result<RepositoryLock, StoreError> {
     RepositoryLock::take(path)
 }
 
-/// Refuses a directory that others can write to, and file systems whose locks and syncs are not
-/// this machine's.
+/// Refuses a directory that others can write to, one of another user (files that root makes there
+/// would lock its owner out), and file systems whose locks and syncs are not this machine's.
 fn check_home(path: &Path) -> Result<(), StoreError> {
     let refuse = |reason: String| Err(StoreError::Unsafe { path: path.to_owned(), reason });
-    let mode = std::fs::metadata(path).at(path)?.mode();
+    let metadata = std::fs::metadata(path).at(path)?;
+    let (owner, own) = (metadata.uid(), geteuid().as_raw());
+    if owner != own {
+        return refuse(format!(
+            "it belongs to user {owner}, and this is user {own}; run cidfs as its owner"
+        ));
+    }
+    let mode = metadata.mode();
     if mode & OTHERS_WRITE != 0 {
         let octal = mode & 0o7777;
         return refuse(format!("others may write to it (mode {octal:03o}); `chmod 700` it"));
@@ -270,9 +278,10 @@ fn make_dir(path: &Path) -> Result<(), StoreError> {
 /// kernel, which still has what sled wrote, lived on.
 fn was_clean(path: &Path, generation: u64) -> Result<bool, StoreError> {
     let dirty = path.join("dirty");
-    match std::fs::read_to_string(&dirty) {
+    match std::fs::read(&dirty) {
         Ok(mark) => {
-            let same_boot = mark.trim_end() == format!("{} {generation}", boot_id()?);
+            let same_boot =
+                mark.trim_ascii_end() == format!("{} {generation}", boot_id()?).as_bytes();
             tracing::warn!(same_boot, "the repository was not closed cleanly");
             Ok(same_boot)
         }
@@ -383,6 +392,25 @@ mod tests {
         std::fs::write(path.join("version"), "2\n").unwrap();
         let refused = open_error(&path).to_string();
         assert!(refused.contains("format version 2"), "{refused}");
+    }
+
+    #[test]
+    fn a_home_of_another_user_is_refused() {
+        let (_dir, path) = made();
+        if !geteuid().is_root() {
+            return;
+        }
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        let refused = open_error(&path).to_string();
+        assert!(refused.contains("it belongs to user 65534"), "{refused}");
+    }
+
+    #[test]
+    fn a_damaged_mark_is_an_unclean_stop() {
+        let (_dir, path) = made();
+        std::fs::write(path.join("dirty"), [0xff, 0xfe, 0]).unwrap();
+        open(&path).close().unwrap();
+        assert!(!path.join("dirty").try_exists().unwrap());
     }
 
     #[test]

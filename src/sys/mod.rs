@@ -1,10 +1,11 @@
-//! The kernel calls that need `unsafe` or care: mounting, mapping, syncing, signals, volumes.
+//! The kernel calls that need `unsafe` or care: mounting, mapping, syncing, signals, volumes, memory.
 //!
 //! The promise: what is dangerous or odd about the kernel's interfaces is dealt with here, once, so
 //! that the layers above speak in paths, descriptors and typed errors. It knows nothing of blocks,
 //! files of the network, or the requests that travel over a descriptor it hands out.
 
 pub mod disk;
+pub mod memory;
 pub mod mmap;
 pub mod mount;
 pub mod thread;

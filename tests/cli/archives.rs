@@ -47,6 +47,24 @@ fn a_bad_block_is_refused_and_the_others_stored() {
 }
 
 #[test]
+fn a_block_over_the_limit_is_refused_by_name_and_the_others_stored() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.ok(&["add", "-rQ", "d"]);
+    let car = sandbox.run(&["dag", "export", TREE]).stdout;
+    let other = Sandbox::new();
+    // After the header: a length of 2 MiB + 5, an identity CID of no bytes, 2 MiB and a byte.
+    let big = [&b"\x85\x80\x80\x01\x01\x55\x00\x00"[..], &vec![0; 2 * 1024 * 1024 + 1]].concat();
+    let car = [&car[..59], &big, &car[59..]].concat();
+    let run = other.run_with_input(&["dag", "import", "-"], &car);
+    assert_eq!(run.code, 1);
+    for words in ["1 blocks were refused", "bafkqaaa is a block of 2097153 bytes, over the limit"] {
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+    assert_eq!(other.ok(&["cat", &format!("{TREE}/hello.txt")]), "hello world");
+}
+
+#[test]
 fn what_is_no_archive_is_refused() {
     let sandbox = Sandbox::new();
     vector_tree(&sandbox);

@@ -208,3 +208,12 @@ fn a_bad_log_filter_is_named() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("CIDFS_LOG: \"a=b=c\""));
 }
+
+#[test]
+fn a_socket_that_never_answers_is_no_daemon() {
+    let sandbox = Sandbox::new();
+    // As of a process that was killed and is not quite gone: connections are taken and broken off.
+    let listener = std::os::unix::net::UnixListener::bind(sandbox.repo().join("api.sock")).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    sandbox.ok(&["repo", "stat"]);
+}

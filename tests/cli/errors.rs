@@ -1,6 +1,6 @@
 //! What goes wrong before a command begins: no repository, wrong words, somebody else's lock.
 
-use super::sandbox::{HELLO, Sandbox};
+use super::sandbox::{HELLO, Sandbox, wait_for};
 
 #[test]
 fn a_repository_is_demanded_and_made_once() {
@@ -87,4 +87,17 @@ fn a_repository_in_use_names_its_holder() {
     drop(holder.stdin.take());
     assert!(holder.wait().unwrap().success());
     assert!(sandbox.ok(&["pin", "ls"]).ends_with("recursive"));
+}
+
+#[test]
+fn a_standard_error_that_takes_nothing_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = sandbox.command().args(["cat", "nonsense"]).stderr(full()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let mut daemon = sandbox.command();
+    let mut daemon = daemon.arg("daemon").env("CIDFS_LOG", "trace").stderr(full()).spawn().unwrap();
+    wait_for("the daemon", || sandbox.is_daemon_up());
+    sandbox.ok(&["shutdown"]);
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
 }

@@ -212,3 +212,39 @@ fn a_daemon_that_cannot_start_says_why() {
     std::fs::write(sandbox.repo().join("config.toml"), "[log]\nlevle = \"info\"\n").unwrap();
     sandbox.fails(&["mount", "/ipfs", "m"], 1, &["unknown key \"log.levle\"", "log.level"]);
 }
+
+#[test]
+fn a_link_to_a_mount_point_means_the_mount() {
+    let sandbox = with_tree();
+    std::os::unix::fs::symlink("m", sandbox.path("link")).unwrap();
+    let daemon = sandbox.daemon();
+    sandbox.ok(&["mount", "/ipfs", "link"]);
+    sandbox.ok(&["umount", "link"]);
+    assert!(!is_mounted(&sandbox, "m"));
+    sandbox.ok(&["mount", "/ipfs", "m"]);
+    daemon.kill();
+    let _daemon = sandbox.daemon();
+    sandbox.ok(&["umount", "link"]);
+    assert!(!is_mounted(&sandbox, "m"), "a dead mount too");
+}
+
+#[test]
+fn a_daemon_lives_with_half_a_gibibyte_of_addresses() {
+    let sandbox = with_tree();
+    let mount = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 524288 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_cidfs")])
+        .args(["mount", "/ipfs", "m"])
+        .current_dir(sandbox.path(""))
+        .env("CIDFS_PATH", sandbox.repo())
+        .output()
+        .unwrap();
+    assert!(mount.status.success(), "{mount:?}");
+    let readers: Vec<_> = (0..8)
+        .map(|_| sandbox.path(format!("m/{TREE}/hello.txt")))
+        .map(|path| std::thread::spawn(move || std::fs::read(path).unwrap()))
+        .collect();
+    for reader in readers {
+        assert_eq!(reader.join().unwrap(), b"hello world\n");
+    }
+    stop(&sandbox);
+}

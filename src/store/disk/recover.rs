@@ -56,7 +56,11 @@ fn open_pack(files: &PackFiles, disk: &dyn DiskIo, id: PackId) -> Result<Pack, S
 fn open_index(path: &Path, id: PackId, len: u64) -> Result<Option<SealedPack>, StoreError> {
     let damaged = match SealedPack::open(path, id) {
         Ok(sealed) if sealed.pack_len <= len => return Ok(Some(sealed)),
-        Ok(sealed) => format!("covers {} bytes of a pack of {len}", sealed.pack_len),
+        Ok(sealed) => {
+            tracing::error!(index = %path.display(), bytes = sealed.pack_len - len,
+                "a pack was cut short, and the blocks in what is missing are lost");
+            format!("covers {} bytes of a pack of {len}", sealed.pack_len)
+        }
         Err(IndexError::Missing) => return Ok(None),
         Err(IndexError::Damaged(why)) => why.to_owned(),
         Err(IndexError::Store(error)) => return Err(error),

@@ -206,6 +206,18 @@ fn a_missing_pack_costs_itself_and_its_number_is_not_an_index_of_another() {
 }
 
 #[test]
+fn files_of_other_names_are_no_packs() {
+    let fixture = Fixture::filled();
+    for name in ["1.car", "+000000001.car", "18446744073709551615.car", "x.car", "0000000001"] {
+        std::fs::write(fixture.path(name), b"").unwrap();
+    }
+    let store = fixture.open();
+    assert_eq!(store.stats().unwrap().packs, 3);
+    store.put(&blocks(8..9)).unwrap();
+    check_here(&store, 0..9);
+}
+
+#[test]
 fn what_no_index_covers_is_hashed_at_open() {
     let fixture = Fixture::new();
     let store = fixture.open();

@@ -59,11 +59,11 @@ impl PackFiles {
         for entry in std::fs::read_dir(&self.dir).at(&self.dir)? {
             let path = PathBuf::from(entry.at(&self.dir)?.file_name());
             let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-            if let (Some(number), Some(found)) = (number, path.extension())
-                && found == extension
-            {
-                ids.push(PackId(number));
-            }
+            let id = number.map(PackId).filter(|id| {
+                // Another way to write the number is another file; the last number has no next.
+                id.0 < u64::MAX && path.as_os_str() == format!("{id}.{extension}").as_str()
+            });
+            ids.extend(id);
         }
         ids.sort_unstable();
         Ok(ids)

@@ -1,0 +1,24 @@
+//! How the allocator of the C library takes memory: a named bound in place of its guess.
+//!
+//! glibc reserves 64 MiB of addresses for each of up to eight heaps a core. Nothing of that is
+//! memory, but it counts under a limit on the address space (`ulimit -v`), where a daemon would
+//! then be refused the memory that it does need.
+
+#![allow(unsafe_code, reason = "nix has no wrapper for mallopt(3)")]
+
+/// Heaps that threads share: two are enough to keep apart those who allocate at the same time, and
+/// reserve 128 MiB of addresses.
+#[cfg(target_env = "gnu")]
+const HEAPS_MAX: nix::libc::c_int = 2;
+
+/// Bounds the number of heaps of this process; to be called before there are other threads.
+///
+/// Other C libraries than glibc have no such heaps.
+pub fn bound_heaps() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: mallopt takes two numbers and touches only the allocator's own settings; one that
+        // it does not know is ignored.
+        unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, HEAPS_MAX) };
+    }
+}
