@@ -3,6 +3,7 @@
 //! Paths are read by the node itself and are for the owner's own programs: the control socket
 //! lets nobody else in.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::io::Read as _;
 use std::ops::ControlFlow;
@@ -135,8 +136,9 @@ fn refuse_directories(paths: &[PathBuf], follow: Follow) -> Result<(), ApiError>
 
 impl Job {
     fn run(&self, source: Source, handle: &Handle, sink: &Sink) -> Result<(), ApiError> {
-        let failed = std::cell::RefCell::new(None);
-        let progress = |event: Progress<'_>| match self.report(event, sink) {
+        let failed = RefCell::new(None);
+        let roots = RefCell::new(Vec::new());
+        let progress = |event: Progress<'_>| match self.report(event, &roots, sink) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
                 *failed.borrow_mut() = Some(error);
@@ -159,10 +161,18 @@ impl Job {
         if let Some(error) = failed.into_inner() {
             return Err(error);
         }
-        self.pin(&imported?)
+        self.pin(&imported?)?;
+        roots.into_inner().iter().try_for_each(|root| sink.json_blocking(root))
     }
 
-    fn report(&self, event: Progress<'_>, sink: &Sink) -> Result<(), ApiError> {
+    /// Sends what has happened; what has no directory above it waits in `roots`, since the name of a
+    /// root is the promise that all of it is durable and pinned.
+    fn report(
+        &self,
+        event: Progress<'_>,
+        roots: &RefCell<Vec<AddEvent>>,
+        sink: &Sink,
+    ) -> Result<(), ApiError> {
         let event = match event {
             Progress::Read { .. } if sink.is_gone() => return Err(reply::Gone.into()),
             Progress::Read { .. } if !self.shows_progress => return Ok(()),
@@ -172,7 +182,12 @@ impl Job {
             Progress::Added { name, cid, dag_size } => {
                 let hash = Some(self.encoder.encode(cid));
                 let size = Some(dag_size.to_string());
-                AddEvent { name: Name::new(name), hash, bytes: None, size }
+                let added = AddEvent { name: Name::new(name), hash, bytes: None, size };
+                if !name.contains(&b'/') {
+                    roots.borrow_mut().push(added);
+                    return Ok(());
+                }
+                added
             }
         };
         sink.json_blocking(&event)

@@ -215,3 +215,15 @@ fn an_import_that_nobody_listens_to_is_no_success() {
     assert!(told.contains("closed before everything was added"), "{told}");
     assert_eq!(sandbox.ok(&["pin", "ls"]), "", "nothing is acknowledged");
 }
+
+#[test]
+fn a_root_is_named_when_it_is_pinned() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    // A name too long for a pin fails after everything was imported: nothing may claim success.
+    let name = "n".repeat(300);
+    let run = sandbox.run(&["add", "-r", "--pin-name", &name, "d"]);
+    let told = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(told.contains("d/hello.txt") && !told.contains(TREE), "{told}");
+}

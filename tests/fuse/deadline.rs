@@ -85,3 +85,20 @@ fn the_mount_serves_others_meanwhile() {
         timed(0.0..1.0, || assert_eq!(fs::read(mount.path("here")).unwrap(), b"here"));
     });
 }
+
+#[test]
+fn a_slow_link_is_waited_for() {
+    let mut builder = DagBuilder::new();
+    let pieces: Vec<Vec<u8>> = (0..4).map(|piece| vec![piece; 100_000]).collect();
+    let leaves: Vec<_> = pieces.iter().map(|piece| (builder.raw(piece.clone()), 100_000)).collect();
+    let file = builder.file_node(Kind::File, b"", &leaves);
+    let root = builder.directory(&[("file", file)]);
+    let exchange = TestExchange::new(builder.blocks);
+    exchange.set_delay(Duration::from_millis(20));
+    exchange.set_bandwidth(400_000);
+    let store = Arc::new(TestStore::new([]));
+    let mount = TempMount::directory(store, Arc::new(exchange), &root, "timeout=20");
+    // One leaf alone takes a quarter of a second on this link.
+    let content = timed(0.25..20.0, || fs::read(mount.path("file")).unwrap());
+    assert_eq!(content, pieces.concat());
+}
