@@ -102,3 +102,23 @@ fn a_slow_link_is_waited_for() {
     let content = timed(0.25..20.0, || fs::read(mount.path("file")).unwrap());
     assert_eq!(content, pieces.concat());
 }
+
+#[test]
+fn what_a_link_loses_is_asked_for_again() {
+    let mut builder = DagBuilder::new();
+    let files: Vec<_> = (0..8).map(|n| (n.to_string(), builder.raw(vec![n; 100]))).collect();
+    let root = builder.directory(&files);
+    let exchange = TestExchange::new(builder.blocks);
+    exchange.lose_every(3);
+    let store = Arc::new(TestStore::new([]));
+    let mount = TempMount::directory(store, Arc::new(exchange), &root, "timeout=1");
+    let mut lost = 0;
+    for n in 0..8 {
+        let content = std::iter::repeat_with(|| fs::read(mount.path(n.to_string())))
+            .take(3)
+            .inspect(|read| lost += u32::from(read.is_err()))
+            .find_map(Result::ok);
+        assert_eq!(content, Some(vec![n; 100]));
+    }
+    assert!(lost > 0, "every third fetch was lost");
+}
