@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::StoreError;
-use super::diskio::set_aside;
+use super::diskio::{RealDisk, set_aside};
 use super::extent::PackId;
 
 /// Memory that sled may use for its cache, in bytes: a few bytes per pack fit a hundred times.
@@ -41,7 +41,7 @@ impl Meta {
                     }
                 }
                 Err(error) => {
-                    let aside = set_aside(path)?;
+                    let aside = set_aside(&RealDisk, path)?;
                     tracing::warn!(%error, aside = %aside.display(),
                         "metadata cannot be opened: it starts empty");
                 }

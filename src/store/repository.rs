@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
 
 use super::disk::rebuild::rebuild;
-use super::diskio::{DiskIo, RealDisk, disk_usage, replace, sync_parent};
+use super::diskio::{DiskIo, RealDisk, disk_usage, remove_if_there, replace, sync_parent};
 use super::error::AtPath as _;
 use super::lock::RepositoryLock;
 use super::meta::Meta;
@@ -48,6 +48,7 @@ pub struct Repository {
     pub pins: Pins,
     meta: Meta,
     path: PathBuf,
+    disk: Arc<dyn DiskIo>,
     _lock: RepositoryLock,
 }
 
@@ -95,7 +96,7 @@ impl Repository {
         }
         // Last, because its presence is what makes this a repository.
         replace(&RealDisk, &version, &mut [IoSlice::new(format!("{VERSION}\n").as_bytes())])?;
-        sync_parent(path)
+        sync_parent(&RealDisk, path)
     }
 
     /// Opens the repository at `path`.
@@ -130,7 +131,7 @@ impl Repository {
         mark_dirty(path, &*disk, generation)?;
         let meta = Meta::open(&path.join("meta"), keep_meta, generation)?;
         let blocks = Arc::new(DiskStore::open(&path.join("packs"), options)?);
-        Ok(Self { blocks, pins, meta, path: path.to_owned(), _lock: lock })
+        Ok(Self { blocks, pins, meta, path: path.to_owned(), disk, _lock: lock })
     }
 
     /// Returns the directory.
@@ -149,12 +150,8 @@ impl Repository {
         self.meta.close(generation);
         self.pins.close(generation)?;
         let dirty = self.path.join("dirty");
-        match std::fs::remove_file(&dirty) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::io(&dirty, error))
-            }
-            _ => sync_parent(&dirty),
-        }
+        remove_if_there(&*self.disk, &dirty)?;
+        sync_parent(&*self.disk, &dirty)
     }
 
     /// Returns what the repository holds.
@@ -216,7 +213,7 @@ impl Repository {
     ) -> Result<RebuildReport, StoreError> {
         let _lock = take_existing(path)?;
         Meta::throw_away(&path.join("meta"))?;
-        rebuild(&path.join("packs"), &RealDisk, progress)
+        rebuild(&path.join("packs"), Arc::new(RealDisk), progress)
     }
 }
 

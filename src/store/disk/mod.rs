@@ -119,8 +119,8 @@ impl DiskStore {
     /// # Errors
     /// [`StoreError::Io`], and [`StoreError::Version`] for an index file of a later version.
     pub fn open(dir: &Path, options: DiskOptions) -> Result<Self, StoreError> {
-        let files = PackFiles::new(dir);
-        let packs = recover::open_packs(&files, &*options.disk)?;
+        let files = PackFiles::new(dir, Arc::clone(&options.disk));
+        let packs = recover::open_packs(&files)?;
         let store = Self {
             files,
             options,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::store::StoreError;
-use crate::store::diskio::{DiskIo, set_aside};
+use crate::store::diskio::{set_aside, sync_parent};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
 use crate::store::pack::files::PackFiles;
@@ -21,47 +21,45 @@ use crate::store::pack::tombs::{self, Tomb};
 use crate::store::pack::{CopyState, Entry, Pack};
 
 /// Opens all packs, oldest first.
-pub(super) fn open_packs(
-    files: &PackFiles,
-    disk: &dyn DiskIo,
-) -> Result<Vec<Arc<Pack>>, StoreError> {
+pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError> {
     let ids = files.ids("car")?;
     for id in files.ids("idx")? {
         if ids.binary_search(&id).is_err() {
-            let aside = set_aside(&files.index(id))?;
+            let aside = set_aside(&*files.disk, &files.index(id))?;
             tracing::error!(pack = %files.pack(id).display(), index = %aside.display(),
                 "a pack is missing, and its blocks with it; its index is set aside");
         }
     }
-    ids.into_iter().map(|id| open_pack(files, disk, id).map(Arc::new)).collect()
+    ids.into_iter().map(|id| open_pack(files, id).map(Arc::new)).collect()
 }
 
-fn open_pack(files: &PackFiles, disk: &dyn DiskIo, id: PackId) -> Result<Pack, StoreError> {
+fn open_pack(files: &PackFiles, id: PackId) -> Result<Pack, StoreError> {
     let path = files.pack(id);
     let len = std::fs::metadata(&path).at(&path)?.len();
     let tombs = tombs::load(&files.tombs(id))?;
-    let sealed = open_index(&files.index(id), id, len)?;
+    let sealed = open_index(files, id, len)?;
     if let Some(sealed) = sealed.as_ref().filter(|sealed| sealed.pack_len < len) {
         tracing::info!(pack = %path.display(), bytes = len - sealed.pack_len, "checking unindexed bytes");
     }
     let pack = match sealed {
         Some(sealed) if sealed.pack_len == len => Pack::Sealed(sealed),
-        older => repair(files, disk, id, older, &tombs)?,
+        older => repair(files, id, older, &tombs)?,
     };
     apply(&pack, &tombs);
     Ok(pack)
 }
 
 /// Opens an index file; one that is no good is set aside.
-fn open_index(path: &Path, id: PackId, len: u64) -> Result<Option<SealedPack>, StoreError> {
-    let damaged = match SealedPack::open(path, id) {
+fn open_index(files: &PackFiles, id: PackId, len: u64) -> Result<Option<SealedPack>, StoreError> {
+    let path = files.index(id);
+    let damaged = match SealedPack::open(&path, id) {
         Ok(sealed) if sealed.pack_len <= len => return Ok(Some(sealed)),
         Ok(sealed) => format!("covers {} bytes of a pack of {len}", sealed.pack_len),
         Err(IndexError::Missing) => return Ok(None),
         Err(IndexError::Damaged(why)) => why.to_owned(),
         Err(IndexError::Store(error)) => return Err(error),
     };
-    let aside = set_aside(path)?;
+    let aside = set_aside(&*files.disk, &path)?;
     tracing::warn!(index = %aside.display(), damaged, "an index file is set aside and made anew");
     Ok(None)
 }
@@ -69,7 +67,6 @@ fn open_index(path: &Path, id: PackId, len: u64) -> Result<Option<SealedPack>, S
 /// Scans what no index covers, cuts a torn end off, and writes an index of all of it.
 fn repair(
     files: &PackFiles,
-    disk: &dyn DiskIo,
     id: PackId,
     older: Option<SealedPack>,
     tombs: &HashSet<Tomb>,
@@ -83,7 +80,7 @@ fn repair(
     let found = scan(&file, from, len, tombs).at(&path)?;
     log_gaps(&path, &found);
     entries.extend_from_slice(&found.entries);
-    cut_and_index(files, disk, id, &file, found.end, &entries)
+    cut_and_index(files, id, &file, found.end, &entries)
 }
 
 /// Cuts a pack at `end`, makes it durable and gives it an index file.
@@ -91,7 +88,6 @@ fn repair(
 /// A disk too full for the index leaves the pack readable, with its index in memory.
 pub(super) fn cut_and_index(
     files: &PackFiles,
-    disk: &dyn DiskIo,
     id: PackId,
     file: &File,
     end: u64,
@@ -99,11 +95,13 @@ pub(super) fn cut_and_index(
 ) -> Result<Pack, StoreError> {
     let path = files.pack(id);
     if file.metadata().at(&path)?.len() > end {
-        file.set_len(end).at(&path)?;
+        files.disk.set_len(file, end).at(&path)?;
     }
-    disk.sync(file).at(&path)?;
+    files.disk.sync(file).at(&path)?;
+    // Whoever made the pack may not have lived to sync its name.
+    sync_parent(&*files.disk, &path)?;
     let index = files.index(id);
-    let sealed = index::write(disk, &index, id, end, entries)
+    let sealed = index::write(&*files.disk, &index, id, end, entries)
         .and_then(|()| SealedPack::open(&index, id).map_err(|error| error.at_path(&index)));
     match sealed {
         Ok(sealed) => Ok(Pack::Sealed(sealed)),

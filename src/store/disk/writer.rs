@@ -144,8 +144,9 @@ impl DiskStore {
 
     fn create(&self, number: u64) -> Result<Active, StoreError> {
         let id = PackId(number);
-        let file = self.files.create(id)?;
-        sync_parent(&self.files.pack(id))?;
+        let (file, path) = (self.files.create(id)?, self.files.pack(id));
+        // With a name that may not last, the number would be in the way of the next attempt.
+        sync_parent(&*self.files.disk, &path).inspect_err(|_| self.files.discard(id))?;
         let pack = Arc::new(OpenPack::new(id, 0, []));
         self.edit_packs(|packs| packs.push(Arc::new(Pack::Open(Arc::clone(&pack)))));
         Ok(Active { pack, file, len: 0, blocks: 0, written_back: 0 })
@@ -175,7 +176,7 @@ impl DiskStore {
             slices.extend([IoSlice::new(head), IoSlice::new(block.data())]);
             rest = later;
         }
-        if let Err(error) = write_all(&*self.options.disk, &active.file, &mut slices, active.len) {
+        if let Err(error) = write_all(&*self.files.disk, &active.file, &mut slices, active.len) {
             self.cut_back(active);
             return Err(StoreError::io(&self.files.pack(active.pack.id), error));
         }
@@ -190,7 +191,7 @@ impl DiskStore {
     /// Cuts a half-written run off. If that fails too, the next write goes over it, and a scan
     /// leaves it out.
     fn cut_back(&self, active: &Active) {
-        if let Err(error) = active.file.set_len(active.len) {
+        if let Err(error) = self.files.disk.set_len(&active.file, active.len) {
             let pack = self.files.pack(active.pack.id);
             tracing::warn!(pack = %pack.display(), %error, "cannot cut off a failed write");
         }
@@ -209,7 +210,7 @@ impl DiskStore {
         if active.pack.is_refused() {
             return Err(StoreError::io(&path, std::io::Error::other("an earlier sync failed")));
         }
-        self.options.disk.sync(&active.file).at(&path).inspect_err(|error| {
+        self.files.disk.sync(&active.file).at(&path).inspect_err(|error| {
             tracing::error!(%error, "the disk failed to make a pack durable");
             active.pack.refuse();
         })?;
@@ -231,7 +232,7 @@ impl DiskStore {
         let path = self.files.index(id);
         let copies = active.pack.entries();
         let entries: Vec<_> = copies.iter().map(|(entry, _)| *entry).collect();
-        let sealed = index::write(&*self.options.disk, &path, id, active.len, &entries)
+        let sealed = index::write(&*self.files.disk, &path, id, active.len, &entries)
             .and_then(|()| SealedPack::open(&path, id).map_err(|error| error.at_path(&path)));
         match sealed.map(Pack::Sealed) {
             Ok(sealed) => {
@@ -283,7 +284,7 @@ impl DiskStore {
                 let Some((entry, state)) = pack.find(key) else { continue };
                 if state != CopyState::Removed {
                     let tomb = Tomb { key: *key, start: entry.start };
-                    tombs::append(&*self.options.disk, &self.files.tombs(pack.id()), &tomb)?;
+                    tombs::append(&*self.files.disk, &self.files.tombs(pack.id()), &[tomb])?;
                     pack.mark(&entry, CopyState::Removed);
                     buried.push(entry.extent(pack.id()));
                 }

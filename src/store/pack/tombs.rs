@@ -8,7 +8,6 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::store::StoreError;
@@ -51,20 +50,26 @@ pub(in crate::store) fn load(path: &Path) -> Result<HashSet<Tomb>, StoreError> {
     Ok(tombs)
 }
 
-/// Adds a tombstone, durable when this returns.
+/// Adds tombstones, durable when this returns: one write and one sync for all of them.
 pub(in crate::store) fn append(
     disk: &dyn DiskIo,
     path: &Path,
-    tomb: &Tomb,
+    tombs: &[Tomb],
 ) -> Result<(), StoreError> {
-    let mut options = OpenOptions::new();
-    let file = options.create(true).truncate(false).write(true).mode(0o600).open(path).at(path)?;
-    let at = end_of_records(&file).at(path)?;
-    let record = encode(tomb);
-    let mut slices = [IoSlice::new(&MAGIC), IoSlice::new(&record)];
-    let (slices, at) = if at == 0 { (&mut slices[..], 0) } else { (&mut slices[1..], at) };
-    write_all(disk, &file, slices, at).and_then(|()| disk.sync(&file)).at(path)?;
-    if at == 0 { sync_parent(path) } else { Ok(()) }
+    let (file, at) = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (disk.create(path).at(path)?, 0),
+        file => {
+            let file = file.at(path)?;
+            let at = end_of_records(&file).at(path)?;
+            (file, at)
+        }
+    };
+    let mut bytes = if at == 0 { MAGIC.to_vec() } else { Vec::new() };
+    bytes.extend(tombs.iter().flat_map(encode));
+    let written = write_all(disk, &file, &mut [IoSlice::new(&bytes)], at);
+    written.and_then(|()| disk.sync(&file)).at(path)?;
+    // Also when the file was there: whoever made it may not have lived to sync its name.
+    sync_parent(disk, path)
 }
 
 /// Returns where the next record goes: over the torn end of an earlier one, if there is one.
@@ -110,7 +115,7 @@ mod tests {
         let path = dir.path().join("1.dead");
         assert!(load(&path).unwrap().is_empty());
         for n in 0..3 {
-            append(&RealDisk, &path, &tomb(n)).unwrap();
+            append(&RealDisk, &path, &[tomb(n)]).unwrap();
         }
         assert_eq!(load(&path).unwrap(), (0..3).map(tomb).collect());
 
@@ -119,7 +124,7 @@ mod tests {
         bytes.truncate(bytes.len() - 7);
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(load(&path).unwrap(), HashSet::from([tomb(0)]));
-        append(&RealDisk, &path, &tomb(9)).unwrap();
+        append(&RealDisk, &path, &[tomb(9)]).unwrap();
         assert_eq!(load(&path).unwrap(), HashSet::from([tomb(0), tomb(9)]));
     }
 }
