@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
 
+use super::disk::hour_now;
 use super::disk::rebuild::rebuild;
 use super::diskio::{DiskIo, RealDisk, disk_usage, remove_if_there, replace, sync_parent};
 use super::error::AtPath as _;
@@ -131,6 +132,11 @@ impl Repository {
         mark_dirty(path, &*disk, generation)?;
         let meta = Meta::open(&path.join("meta"), keep_meta, generation)?;
         let blocks = Arc::new(DiskStore::open(&path.join("packs"), options)?);
+        let packs = blocks.pack_ids();
+        meta.forget_others(&packs);
+        for id in packs {
+            blocks.set_used_hours(id, &meta.used_hours(id));
+        }
         Ok(Self { blocks, pins, meta, path: path.to_owned(), disk, _lock: lock })
     }
 
@@ -146,12 +152,21 @@ impl Repository {
     /// after an error the stop counts as unclean.
     pub fn close(&self) -> Result<(), StoreError> {
         self.blocks.close()?;
+        self.keep_times();
         let generation = self.pins.generation() + 1;
         self.meta.close(generation);
         self.pins.close(generation)?;
         let dirty = self.path.join("dirty");
         remove_if_there(&*self.disk, &dirty)?;
         sync_parent(&*self.disk, &dirty)
+    }
+
+    /// Writes down when blocks were last used. Called now and then, it bounds what a crash makes
+    /// eviction forget; [`Repository::close`] calls it too.
+    pub fn keep_times(&self) {
+        for (id, hours) in self.blocks.take_used_hours() {
+            self.meta.set_used_hours(id, &hours);
+        }
     }
 
     /// Returns what the repository holds.
@@ -196,7 +211,7 @@ impl Repository {
             if self.blocks.verify_pack(id, &mut report, progress)?.is_break() {
                 break;
             }
-            self.meta.set_verified_hour(id, hour_now());
+            self.meta.set_verified_hour(id, hour_now().into());
         }
         Ok(report)
     }
@@ -295,11 +310,6 @@ fn mark_dirty(path: &Path, disk: &dyn DiskIo, generation: u64) -> Result<(), Sto
 fn boot_id() -> Result<String, StoreError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     Ok(std::fs::read_to_string(path).at(path)?.trim().to_owned())
-}
-
-fn hour_now() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs() / 3600)
 }
 
 #[cfg(test)]

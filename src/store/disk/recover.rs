@@ -18,6 +18,7 @@ use crate::store::pack::index::{self, IndexError, SealedPack};
 use crate::store::pack::open::OpenPack;
 use crate::store::pack::scan::{Gap, Scan, scan};
 use crate::store::pack::tombs::{self, Tomb};
+use crate::store::pack::usage::Usage;
 use crate::store::pack::{CopyState, Entry, Pack};
 
 /// Opens all packs, oldest first.
@@ -108,7 +109,7 @@ pub(super) fn cut_and_index(
         Err(error) => {
             tracing::warn!(%error, "a pack has no index file until the next start");
             let entries = entries.iter().map(|entry| (*entry, CopyState::Unproved));
-            Ok(Pack::Open(Arc::new(OpenPack::new(id, end, entries))))
+            Ok(Pack::Open(Arc::new(OpenPack::new(id, end, entries, Arc::new(Usage::new(end))))))
         }
     }
 }

@@ -89,11 +89,16 @@ impl PackFiles {
 
     /// Removes a pack that holds nothing that counts.
     pub(in crate::store) fn discard(&self, id: PackId) {
-        self.open.lock().pop(&id);
+        self.forget(id);
         let path = self.pack(id);
         if let Err(error) = self.disk.remove(&path) {
             tracing::warn!(pack = %path.display(), %error, "cannot remove an unfinished pack");
         }
+    }
+
+    /// Closes the file of a pack, when its last reader is done.
+    pub(in crate::store) fn forget(&self, id: PackId) {
+        self.open.lock().pop(&id);
     }
 
     /// Returns the open file of a pack.
