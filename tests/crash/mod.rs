@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod campaign;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;

@@ -15,8 +15,6 @@ mod recover;
 mod space;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_room;
 mod writer;
 
 use std::fmt::Debug;

@@ -1,14 +1,16 @@
 //! What eviction takes and what it leaves, and what that does to the disk.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
 use crate::block::{HashFn, codecs};
 use crate::store::faults::{Call, FaultyDisk};
+use crate::store::{BlockStore as _, DiskOptions};
 
 /// Bytes of a block of these tests: five pages, of which at least four lie whole inside.
 const LEN: usize = 20_480;

@@ -7,6 +7,9 @@
 //! so a pack of many small blocks, or of many dead ones, is emptied by moving what still lives in it
 //! to the newest pack ([`DiskStore::empty_pack`]); a pack in which nothing lives is deleted.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
