@@ -16,6 +16,7 @@ mod key;
 mod lock;
 mod memory;
 mod meta;
+mod pace;
 mod pack;
 mod pins;
 mod repository;

@@ -19,8 +19,10 @@ use super::disk::hour_now;
 use super::disk::rebuild::rebuild;
 use super::diskio::{DiskIo, RealDisk, disk_usage, remove_if_there, replace, sync_parent};
 use super::error::AtPath as _;
+use super::extent::PackId;
 use super::lock::RepositoryLock;
 use super::meta::Meta;
+use super::pace::Pace;
 use super::{DiskOptions, DiskStore, Pins, Progress, RebuildReport, StoreError, VerifyReport};
 
 /// Version of the directory's layout, in the file `version`.
@@ -202,18 +204,59 @@ impl Repository {
         &self,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<VerifyReport, StoreError> {
-        let ids = self.blocks.pack_ids().into_iter();
-        let mut order: Vec<_> = ids.map(|id| (self.meta.verified_hour(id), id)).collect();
-        order.sort_unstable();
+        let order = self.packs_to_verify();
         let mut report = VerifyReport::default();
         report.done.packs = order.len() as u64;
-        for (_, id) in order {
-            if self.blocks.verify_pack(id, &mut report, progress)?.is_break() {
+        for id in order {
+            if self.verify_pack(id, &mut report, progress)?.is_break() {
                 break;
             }
-            self.meta.set_verified_hour(id, hour_now().into());
         }
         Ok(report)
+    }
+
+    /// Reads and hashes the one pack that was not verified for longest, at most so many bytes a
+    /// second: called again and again, it goes through all of the repository and begins anew.
+    ///
+    /// `progress` is called for each block and ten times a second at least, and may break off.
+    ///
+    /// # Errors
+    /// As [`Repository::verify`].
+    pub fn scrub(
+        &self,
+        bytes_per_s: u64,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<VerifyReport, StoreError> {
+        let mut report = VerifyReport::default();
+        if let Some(id) = self.packs_to_verify().first() {
+            report.done.packs = 1;
+            let pace = Pace::new(bytes_per_s);
+            let mut slowly = |done: &Progress| pace.wait(done.bytes, &mut || progress(done));
+            // Broken off or not, the report says how far it came.
+            let (ControlFlow::Continue(()) | ControlFlow::Break(())) =
+                self.verify_pack(*id, &mut report, &mut slowly)?;
+        }
+        Ok(report)
+    }
+
+    /// Returns all packs, those that were not verified for longest first.
+    fn packs_to_verify(&self) -> Vec<PackId> {
+        let mut ids = self.blocks.pack_ids();
+        ids.sort_by_cached_key(|id| (self.meta.verified_hour(*id), *id));
+        ids
+    }
+
+    fn verify_pack(
+        &self,
+        id: PackId,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let done = self.blocks.verify_pack(id, report, progress)?;
+        if done.is_continue() {
+            self.meta.set_verified_hour(id, hour_now().into());
+        }
+        Ok(done)
     }
 
     /// Makes all index files and metadata of the repository at `path` anew from its packs; nobody
@@ -450,6 +493,40 @@ mod tests {
         assert_eq!(report.done.packs_done, 0);
         repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
         assert!(repository.stat().unwrap().verified.is_some());
+    }
+
+    #[test]
+    fn scrubbing_goes_through_all_packs_and_begins_anew() {
+        let (_dir, path) = made();
+        let options = DiskOptions { pack_blocks_max: 2, ..DiskOptions::default() };
+        let repository = Repository::open_with(&path, OpenMode::Existing, options).unwrap();
+        repository.blocks.put(&(0..5).map(block).collect::<Vec<_>>()).unwrap();
+        repository.blocks.commit().unwrap();
+        let begun = std::time::Instant::now();
+        let first = repository.scrub(100_000, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!((first.done.blocks, first.stopped), (2, false));
+        assert!(begun.elapsed() >= Duration::from_millis(100), "10,000 bytes at that rate");
+        let stopped = repository.scrub(1, &mut |_| ControlFlow::Break(())).unwrap();
+        assert!(stopped.stopped);
+        let fast = &mut || repository.scrub(u64::MAX, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!((fast().done.blocks, fast().done.blocks), (2, 1), "each pack in its turn");
+        assert_eq!(fast().done.blocks, 2, "and again");
+    }
+
+    #[test]
+    fn times_of_use_outlive_a_restart() {
+        let (_dir, path) = made();
+        let repository = open(&path);
+        repository.blocks.put(&[block(1)]).unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        let repository = open(&path);
+        let id = repository.blocks.pack_ids()[0];
+        assert_eq!(repository.meta.used_hours(id)[0], hour_now());
+        assert!(repository.blocks.take_used_hours().is_empty(), "nothing new");
+        repository.blocks.set_used_hours(id, &[hour_now() + 1]);
+        repository.blocks.get(block(1).cid()).unwrap();
+        assert!(repository.blocks.take_used_hours().is_empty(), "a read writes no earlier time");
     }
 
     #[test]

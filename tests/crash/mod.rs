@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod campaign;
+mod metadata;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
