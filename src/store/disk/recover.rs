@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::store::StoreError;
 use crate::store::diskio::{set_aside, sync_parent};
@@ -21,6 +22,9 @@ use crate::store::pack::tombs::{self, Tomb};
 use crate::store::pack::usage::Usage;
 use crate::store::pack::{CopyState, Entry, Pack};
 
+/// Most threads that open packs: more would make one disk seek between them.
+const THREADS_MAX: usize = 4;
+
 /// Opens all packs, oldest first.
 pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError> {
     let ids = files.ids("car")?;
@@ -31,7 +35,33 @@ pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError
                 "a pack is missing, and its blocks with it; its index is set aside");
         }
     }
-    ids.into_iter().map(|id| open_pack(files, id).map(Arc::new)).collect()
+    open_side_by_side(files, &ids)
+}
+
+/// Opens packs on several threads: what has no index is hashed, and one processor hashes slower
+/// than a disk reads.
+fn open_side_by_side(files: &PackFiles, ids: &[PackId]) -> Result<Vec<Arc<Pack>>, StoreError> {
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut opened = Vec::new();
+        while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            opened.push(open_pack(files, *id).map(Arc::new)?);
+        }
+        Ok(opened)
+    };
+    let opened = std::thread::scope(|scope| {
+        let others: Vec<_> =
+            (1..threads.min(THREADS_MAX).min(ids.len())).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        let joined = others
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(mine).chain(joined).collect::<Result<Vec<_>, StoreError>>()
+    });
+    let mut packs = opened?.concat();
+    packs.sort_unstable_by_key(|pack| pack.id());
+    Ok(packs)
 }
 
 fn open_pack(files: &PackFiles, id: PackId) -> Result<Pack, StoreError> {
