@@ -21,6 +21,11 @@ fn block(n: u8) -> Block {
     Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from(vec![n; 30_000])).unwrap()
 }
 
+#[allow(clippy::print_stderr, reason = "the person who runs the tests must see what was left out")]
+fn report(message: &str) {
+    eprintln!("{message}");
+}
+
 fn mark(what: &str) {
     std::fs::metadata(format!("/mark/{what}")).unwrap_err();
 }
@@ -104,7 +109,7 @@ impl Unsynced {
 }
 
 #[test]
-fn what_is_acknowledged_was_synced_file_and_directory() {
+fn what_is_acknowledged_was_synced() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().canonicalize().unwrap();
     let (home, trace) = (dir.join("home"), dir.join("trace"));
@@ -117,9 +122,7 @@ fn what_is_acknowledged_was_synced_file_and_directory() {
         .output();
     let ran = match ran {
         Err(error) => {
-            println!(
-                "NOT RUN: what_is_acknowledged_was_synced_file_and_directory: strace: {error}"
-            );
+            report(&format!("NOT RUN: what_is_acknowledged_was_synced: strace: {error}"));
             return;
         }
         Ok(ran) => ran,

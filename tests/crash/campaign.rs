@@ -138,7 +138,7 @@ impl Model {
             assert_eq!(found, *pinned, "{what}: pin {n}");
         }
         let new = block(10_000);
-        repository.blocks.put(&[new.clone()]).unwrap();
+        repository.blocks.put(std::slice::from_ref(&new)).unwrap();
         repository.blocks.commit().unwrap();
         assert_eq!(repository.blocks.get(new.cid()).unwrap(), Some(new), "{what}");
     }
@@ -200,8 +200,8 @@ fn no_fault_at_any_change_loses_what_was_acknowledged() {
     let full = std::env::var_os("CIDFS_TESTS").is_some_and(|value| value == "full");
     let (step, cuts) = if full { (1, POWER_CUTS.0) } else { (SHORT_STEP, POWER_CUTS.1) };
     let (disk, model) = run(&dir.path().join("template"), &dir.path().join("home"), None);
-    let names = format!("{model:?}");
-    assert_eq!(model.owed.len() as u32, 2 * ROUNDS + 2, "{names}");
+    let owed = u32::try_from(model.owed.len()).unwrap();
+    assert_eq!(owed, 2 * ROUNDS + 2, "{model:?}");
     std::fs::remove_dir_all(dir.path().join("home")).unwrap();
     let mut images = 0;
     for at in (0..disk.changes()).step_by(step) {
@@ -209,6 +209,5 @@ fn no_fault_at_any_change_loses_what_was_acknowledged() {
         images += try_fault(dir.path(), at, Fault::Errno(EIO), cuts / 3);
         images += try_fault(dir.path(), at, Fault::Errno(ENOSPC), cuts / 3);
     }
-    println!("{images} images of {} changes", disk.changes());
-    assert!(!full || images >= 2000, "{images}");
+    assert!(images >= if full { 2000 } else { 100 }, "{images} of {} changes", disk.changes());
 }

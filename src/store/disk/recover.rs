@@ -41,7 +41,7 @@ pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError
 /// Opens packs on several threads: what has no index is hashed, and one processor hashes slower
 /// than a disk reads.
 fn open_side_by_side(files: &PackFiles, ids: &[PackId]) -> Result<Vec<Arc<Pack>>, StoreError> {
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut opened = Vec::new();
