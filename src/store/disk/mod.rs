@@ -17,6 +17,7 @@ mod space;
 mod tests;
 mod writer;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::path::Path;
@@ -119,8 +120,9 @@ pub struct DiskStore {
     epochs: Arc<Epochs>,
     /// One eviction at a time.
     evicting: Mutex<()>,
-    /// One writer of tombstones at a time.
-    burying: Mutex<()>,
+    /// One writer of tombstones at a time, and the packs whose tombstones this run has written
+    /// without a failure since.
+    burying: Mutex<HashSet<PackId>>,
 }
 
 /// A stored copy of a block.

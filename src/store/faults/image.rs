@@ -157,7 +157,7 @@ impl ImageDisk {
         let due = state.fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault);
         state.frozen |= due == Some(Fault::Freeze);
         match due {
-            _ if state.frozen => Err(io::Error::from_raw_os_error(nix::libc::EIO)),
+            _ if state.frozen => Err(io::Error::other("this process is dead")),
             Some(Fault::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
             _ => Ok(state),
         }

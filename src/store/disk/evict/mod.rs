@@ -232,8 +232,10 @@ impl DiskStore {
         let tombs: Vec<_> =
             removed.iter().map(|entry| Tomb { key: entry.key, start: entry.start }).collect();
         {
-            let _one_at_a_time = self.burying.lock();
-            tombs::append(&*self.files.disk, &self.files.tombs(id), &tombs)?;
+            let mut trusted = self.burying.lock();
+            let path = self.files.tombs(id);
+            tombs::append(&*self.files.disk, &path, &tombs, trusted.remove(&id))?;
+            trusted.insert(id);
         }
         let mut refused = None;
         for entry in removed {
@@ -383,6 +385,7 @@ impl DiskStore {
         self.forget_space(&pack);
         let disk = &*self.files.disk;
         self.files.forget(id);
+        self.burying.lock().remove(&id);
         remove_if_there(disk, &self.files.index(id))?;
         remove_if_there(disk, &self.files.pack(id))?;
         sync_parent(disk, &self.files.pack(id))?;
