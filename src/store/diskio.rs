@@ -1,14 +1,18 @@
-//! The file calls whose failure decides what may be acknowledged: writing and syncing.
+//! The file calls that change a disk: their order and their failures decide what may be
+//! acknowledged.
 //!
 //! Packs, index files, tombstones and the journal all go through [`DiskIo`], so that a test can
-//! fail the n-th call. Reading, renaming and opening are plain `std` calls and not behind it.
+//! fail the n-th call, or say what a power cut after it would leave. Reading and opening change
+//! nothing and are plain `std` calls; what may be lost (the table of metadata, the lock's text) is
+//! not behind it either.
 
 use std::fmt::Debug;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::uio::pwritev;
 
 use super::StoreError;
@@ -20,29 +24,63 @@ pub(super) const SLICES_MAX: usize = 1024;
 /// How deep the files of a repository lie at most, for counting the disk they use.
 const DEPTH_MAX: u32 = 4;
 
-/// Writes and syncs files.
+/// Changes files and directories; each method as it stands is the kernel's call.
 pub trait DiskIo: Debug + Send + Sync + 'static {
+    /// Makes an empty file of mode 0600, open for reading and writing; fails if there is one.
+    fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+    }
+
     /// Writes at most 1,024 slices at `offset`; may write less and says how much.
-    fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        Ok(pwritev(file, slices, signed(offset)?)?)
+    }
 
     /// Makes the content and length of a file durable (`fdatasync`).
-    fn sync(&self, file: &File) -> io::Result<()>;
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    /// Cuts or grows a file.
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        file.set_len(len)
+    }
+
+    /// Gives bytes back to the disk; they read as zeros from now on, the length stays.
+    fn punch(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        Ok(fallocate(file, flags, signed(offset)?, signed(len)?)?)
+    }
+
+    /// Moves a name, over another if there is one.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    /// Gives a file a second name.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
+    /// Removes a name.
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
 }
 
 /// The kernel's calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
-impl DiskIo for RealDisk {
-    fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        let offset =
-            i64::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        Ok(pwritev(file, slices, offset)?)
-    }
+impl DiskIo for RealDisk {}
 
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
-    }
+fn signed(bytes: u64) -> io::Result<i64> {
+    i64::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }
 
 /// Writes all slices at `offset`, in as few calls as the kernel allows.
@@ -75,35 +113,37 @@ pub(super) fn replace(
     content: &mut [IoSlice<'_>],
 ) -> Result<File, StoreError> {
     let new = with_suffix(path, "new");
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)
-        .at(&new)?;
+    remove_if_there(disk, &new)?;
+    let file = disk.create(&new).at(&new)?;
     let written = write_all(disk, &file, content, 0).and_then(|()| disk.sync(&file));
-    written.and_then(|()| std::fs::rename(&new, path)).at(path).inspect_err(|_| {
-        if let Err(error) = std::fs::remove_file(&new) {
+    written.and_then(|()| disk.rename(&new, path)).at(path).inspect_err(|_| {
+        if let Err(error) = disk.remove(&new) {
             tracing::warn!(path = %new.display(), %error, "cannot remove a half-written file");
         }
     })?;
-    sync_parent(path)?;
+    sync_parent(disk, path)?;
     Ok(file)
 }
 
+/// Removes a file that need not be there.
+pub(super) fn remove_if_there(disk: &dyn DiskIo, path: &Path) -> Result<(), StoreError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io(path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the names in the directory of `path` durable.
-pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_parent(disk: &dyn DiskIo, path: &Path) -> Result<(), StoreError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    File::open(dir).and_then(|dir| dir.sync_all()).at(dir)
+    disk.sync_dir(dir).at(dir)
 }
 
 /// Renames a damaged file or directory to the first free `<name>.broken-<n>` and returns that name.
-pub(super) fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+pub(super) fn set_aside(disk: &dyn DiskIo, path: &Path) -> Result<PathBuf, StoreError> {
     let to = broken_name(path)?;
-    std::fs::rename(path, &to).at(path)?;
-    sync_parent(path)?;
+    disk.rename(path, &to).at(path)?;
+    sync_parent(disk, path)?;
     Ok(to)
 }
 
@@ -170,7 +210,7 @@ mod tests {
         let path = dir.path().join("x");
         for n in 1..=2 {
             std::fs::write(&path, [n]).unwrap();
-            let aside = set_aside(&path).unwrap();
+            let aside = set_aside(&RealDisk, &path).unwrap();
             assert_eq!(aside, dir.path().join(format!("x.broken-{n}")));
         }
         assert_eq!(std::fs::read(dir.path().join("x.broken-1")).unwrap(), [1]);

@@ -24,6 +24,14 @@ pub enum StoreError {
         /// The file that could not grow.
         path: PathBuf,
     },
+    /// The packs may not grow any more, and nothing was evicted yet or can be.
+    #[error(
+        "the store is at its limit of {max} bytes (`store.cache_max_bytes`); raise it, unpin something, or run `cidfs repo gc`"
+    )]
+    CapReached {
+        /// The limit.
+        max: u64,
+    },
     /// The operating system failed.
     #[error("{path}: {source}")]
     Io {

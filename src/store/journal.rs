@@ -67,7 +67,7 @@ impl Journal {
         let replay = replay(&bytes);
         if replay.damaged {
             let aside = broken_name(path)?;
-            std::fs::hard_link(path, &aside).at(&aside)?;
+            disk.link(path, &aside).at(&aside)?;
             tracing::error!(journal = %path.display(), damaged = %aside.display(),
                 kept = replay.payloads.len(),
                 "the journal was damaged: all whole records are kept; compare `cidfs pin ls` with what you expect");
@@ -78,7 +78,7 @@ impl Journal {
         if replay.end < bytes.len() {
             let torn = bytes.len() - replay.end;
             tracing::warn!(journal = %path.display(), torn, "a torn last record is cut off");
-            file.set_len(replay.end as u64).at(path)?;
+            disk.set_len(&file, replay.end as u64).at(path)?;
         }
         // What the last run wrote and did not live to sync may be read now, so it must stay.
         disk.sync(&file).at(path)?;

@@ -1,4 +1,5 @@
-//! Mutable metadata that may be lost at any time: when each pack was last verified whole.
+//! Mutable metadata that may be lost at any time: when each pack was last verified whole, and when
+//! each region of it was last used.
 //!
 //! It lies in sled, which does not sync, so nothing here may ever be needed for correctness. The
 //! generation of the last clean stop is stored inside; if it is not the journal's, the table is
@@ -8,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use super::StoreError;
-use super::diskio::set_aside;
+use super::diskio::{RealDisk, set_aside};
 use super::extent::PackId;
 
 /// Memory that sled may use for its cache, in bytes: a few bytes per pack fit a hundred times.
@@ -18,6 +19,7 @@ const FLUSH_EVERY_MS: u64 = 5000;
 
 const GENERATION_KEY: &[u8] = b"generation";
 const VERIFIED_PREFIX: &[u8] = b"verified/";
+const USED_PREFIX: &[u8] = b"used/";
 
 /// A table of small things that can be learnt again.
 ///
@@ -43,7 +45,7 @@ impl Meta {
                 // On a full disk there may be none, and none can be made.
                 Err(_) if std::fs::symlink_metadata(path).is_err() => {}
                 Err(error) => {
-                    let aside = set_aside(path)?;
+                    let aside = set_aside(&RealDisk, path)?;
                     tracing::warn!(%error, aside = %aside.display(),
                         "metadata cannot be opened: it starts empty");
                 }
@@ -78,23 +80,57 @@ impl Meta {
 
     /// Returns when a pack was last verified whole, in hours since 1970; `None` if never.
     pub(super) fn verified_hour(&self, pack: PackId) -> Option<u64> {
-        self.get(&verified_key(pack))
+        self.get(&key(VERIFIED_PREFIX, pack))
     }
 
     /// Notes that a pack was verified whole.
     pub(super) fn set_verified_hour(&self, pack: PackId, hour: u64) {
-        self.set(&verified_key(pack), hour);
+        self.set(&key(VERIFIED_PREFIX, pack), hour);
+    }
+
+    /// Returns when each region of a pack was last used, in hours since 1970; none if not known.
+    pub(super) fn used_hours(&self, pack: PackId) -> Vec<u32> {
+        let value = self.read(&key(USED_PREFIX, pack)).unwrap_or_default();
+        value.as_chunks().0.iter().map(|hour| u32::from_le_bytes(*hour)).collect()
+    }
+
+    /// Notes when each region of a pack was last used.
+    pub(super) fn set_used_hours(&self, pack: PackId, hours: &[u32]) {
+        let value: Vec<u8> = hours.iter().flat_map(|hour| hour.to_le_bytes()).collect();
+        self.write(&key(USED_PREFIX, pack), &value);
+    }
+
+    /// Forgets what is known of all packs but `packs` (ascending): a number may be used again.
+    pub(super) fn forget_others(&self, packs: &[PackId]) {
+        let Some(table) = &self.table else { return };
+        for prefix in [VERIFIED_PREFIX, USED_PREFIX] {
+            for name in
+                table.scan_prefix(prefix).keys().filter_map(|name| name.inspect_err(log).ok())
+            {
+                let number = name[prefix.len()..].first_chunk().copied().map(u64::from_be_bytes);
+                if number.is_none_or(|number| packs.binary_search(&PackId(number)).is_err())
+                    && let Err(error) = table.remove(name)
+                {
+                    log(&error);
+                }
+            }
+        }
     }
 
     fn get(&self, key: &[u8]) -> Option<u64> {
-        let value = self.table.as_ref()?.get(key).inspect_err(log).ok()??;
-        Some(u64::from_le_bytes(*value.first_chunk()?))
+        Some(u64::from_le_bytes(*self.read(key)?.first_chunk()?))
     }
 
     fn set(&self, key: &[u8], value: u64) {
-        if let Some(Err(error)) =
-            self.table.as_ref().map(|table| table.insert(key, &value.to_le_bytes()))
-        {
+        self.write(key, &value.to_le_bytes());
+    }
+
+    fn read(&self, key: &[u8]) -> Option<sled::IVec> {
+        self.table.as_ref()?.get(key).inspect_err(log).ok()?
+    }
+
+    fn write(&self, key: &[u8], value: &[u8]) {
+        if let Some(Err(error)) = self.table.as_ref().map(|table| table.insert(key, value)) {
             log(&error);
         }
     }
@@ -115,8 +151,8 @@ fn log(error: &sled::Error) {
     tracing::warn!(%error, "metadata is not kept");
 }
 
-fn verified_key(pack: PackId) -> Vec<u8> {
-    [VERIFIED_PREFIX, &pack.0.to_be_bytes()[..]].concat()
+fn key(prefix: &[u8], pack: PackId) -> Vec<u8> {
+    [prefix, &pack.0.to_be_bytes()[..]].concat()
 }
 
 #[cfg(test)]
@@ -140,6 +176,20 @@ mod tests {
             let meta = Meta::open(&path, keep, generation).unwrap();
             assert_eq!(meta.verified_hour(PACK), kept, "{keep} {generation}");
         }
+    }
+
+    #[test]
+    fn times_of_use_are_kept_for_packs_that_are_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = Meta::open(dir.path(), false, 1).unwrap();
+        meta.set_used_hours(PACK, &[5, 0, 7]);
+        meta.set_used_hours(PackId(4), &[9]);
+        meta.set_verified_hour(PackId(4), 3);
+        meta.forget_others(&[PackId(1), PACK]);
+        assert_eq!(meta.used_hours(PACK), [5, 0, 7]);
+        assert!(meta.used_hours(PackId(4)).is_empty());
+        assert_eq!(meta.verified_hour(PackId(4)), None);
+        assert_eq!(meta.get(GENERATION_KEY), Some(1));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod key;
 mod lock;
 mod memory;
 mod meta;
+mod pace;
 mod pack;
 mod pins;
 mod repository;
@@ -28,7 +29,8 @@ use bytes::Bytes;
 use crate::block::{Block, Cid};
 
 pub use self::disk::{
-    Damage, DiskOptions, DiskStats, DiskStore, Progress, RebuildReport, VerifyReport,
+    Damage, DiskOptions, DiskStats, DiskStore, KeepSet, Progress, Protection, RebuildReport,
+    SpaceReport, VerifyReport,
 };
 pub use self::diskio::{DiskIo, RealDisk};
 pub use self::error::StoreError;
@@ -64,7 +66,8 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// only after [`BlockStore::commit`]. One call with many blocks is cheaper than many calls.
     ///
     /// # Errors
-    /// [`StoreError::Full`] and [`StoreError::Io`]: some of `blocks` may have been stored.
+    /// [`StoreError::Full`], [`StoreError::CapReached`] and [`StoreError::Io`]: some of `blocks` may
+    /// have been stored.
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError>;
 
     /// Makes everything put before this call durable; concurrent calls share one `fdatasync`.
@@ -78,6 +81,7 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// pins it.
     ///
     /// # Errors
-    /// [`StoreError::Full`] and [`StoreError::Io`]: the block is still here.
+    /// [`StoreError::Full`] and [`StoreError::Io`]: the block is gone until the next start, and may
+    /// be back then.
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError>;
 }

@@ -16,11 +16,14 @@ use std::time::{Duration, SystemTime};
 use nix::sys::statfs::{NFS_SUPER_MAGIC, statfs};
 use nix::unistd::geteuid;
 
+use super::disk::hour_now;
 use super::disk::rebuild::rebuild;
-use super::diskio::{DiskIo, RealDisk, disk_usage, replace, sync_parent};
+use super::diskio::{DiskIo, RealDisk, disk_usage, remove_if_there, replace, sync_parent};
 use super::error::AtPath as _;
+use super::extent::PackId;
 use super::lock::RepositoryLock;
 use super::meta::Meta;
+use super::pace::Pace;
 use super::{DiskOptions, DiskStore, Pins, Progress, RebuildReport, StoreError, VerifyReport};
 
 /// Version of the directory's layout, in the file `version`.
@@ -49,6 +52,7 @@ pub struct Repository {
     pub pins: Pins,
     meta: Meta,
     path: PathBuf,
+    disk: Arc<dyn DiskIo>,
     _lock: RepositoryLock,
 }
 
@@ -96,7 +100,7 @@ impl Repository {
         }
         // Last, because its presence is what makes this a repository.
         replace(&RealDisk, &version, &mut [IoSlice::new(format!("{VERSION}\n").as_bytes())])?;
-        sync_parent(path)
+        sync_parent(&RealDisk, path)
     }
 
     /// Opens the repository at `path`.
@@ -131,7 +135,12 @@ impl Repository {
         mark_dirty(path, &*disk, generation)?;
         let meta = Meta::open(&path.join("meta"), keep_meta, generation)?;
         let blocks = Arc::new(DiskStore::open(&path.join("packs"), options)?);
-        Ok(Self { blocks, pins, meta, path: path.to_owned(), _lock: lock })
+        let packs = blocks.pack_ids();
+        meta.forget_others(&packs);
+        for id in packs {
+            blocks.set_used_hours(id, &meta.used_hours(id));
+        }
+        Ok(Self { blocks, pins, meta, path: path.to_owned(), disk, _lock: lock })
     }
 
     /// Returns the directory.
@@ -146,15 +155,20 @@ impl Repository {
     /// after an error the stop counts as unclean.
     pub fn close(&self) -> Result<(), StoreError> {
         self.blocks.close()?;
+        self.keep_times();
         let generation = self.pins.generation() + 1;
         self.meta.close(generation);
         self.pins.close(generation)?;
         let dirty = self.path.join("dirty");
-        match std::fs::remove_file(&dirty) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::io(&dirty, error))
-            }
-            _ => sync_parent(&dirty),
+        remove_if_there(&*self.disk, &dirty)?;
+        sync_parent(&*self.disk, &dirty)
+    }
+
+    /// Writes down when blocks were last used. Called now and then, it bounds what a crash makes
+    /// eviction forget; [`Repository::close`] calls it too.
+    pub fn keep_times(&self) {
+        for (id, hours) in self.blocks.take_used_hours() {
+            self.meta.set_used_hours(id, &hours);
         }
     }
 
@@ -191,18 +205,59 @@ impl Repository {
         &self,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<VerifyReport, StoreError> {
-        let ids = self.blocks.pack_ids().into_iter();
-        let mut order: Vec<_> = ids.map(|id| (self.meta.verified_hour(id), id)).collect();
-        order.sort_unstable();
+        let order = self.packs_to_verify();
         let mut report = VerifyReport::default();
         report.done.packs = order.len() as u64;
-        for (_, id) in order {
-            if self.blocks.verify_pack(id, &mut report, progress)?.is_break() {
+        for id in order {
+            if self.verify_pack(id, &mut report, progress)?.is_break() {
                 break;
             }
-            self.meta.set_verified_hour(id, hour_now());
         }
         Ok(report)
+    }
+
+    /// Reads and hashes the one pack that was not verified for longest, at most so many bytes a
+    /// second: called again and again, it goes through all of the repository and begins anew.
+    ///
+    /// `progress` is called for each block and ten times a second at least, and may break off.
+    ///
+    /// # Errors
+    /// As [`Repository::verify`].
+    pub fn scrub(
+        &self,
+        bytes_per_s: u64,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<VerifyReport, StoreError> {
+        let mut report = VerifyReport::default();
+        if let Some(id) = self.packs_to_verify().first() {
+            report.done.packs = 1;
+            let pace = Pace::new(bytes_per_s);
+            let mut slowly = |done: &Progress| pace.wait(done.bytes, &mut || progress(done));
+            // Broken off or not, the report says how far it came.
+            let (ControlFlow::Continue(()) | ControlFlow::Break(())) =
+                self.verify_pack(*id, &mut report, &mut slowly)?;
+        }
+        Ok(report)
+    }
+
+    /// Returns all packs, those that were not verified for longest first.
+    fn packs_to_verify(&self) -> Vec<PackId> {
+        let mut ids = self.blocks.pack_ids();
+        ids.sort_by_cached_key(|id| (self.meta.verified_hour(*id), *id));
+        ids
+    }
+
+    fn verify_pack(
+        &self,
+        id: PackId,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let done = self.blocks.verify_pack(id, report, progress)?;
+        if done.is_continue() {
+            self.meta.set_verified_hour(id, hour_now().into());
+        }
+        Ok(done)
     }
 
     /// Makes all index files and metadata of the repository at `path` anew from its packs; nobody
@@ -217,7 +272,7 @@ impl Repository {
     ) -> Result<RebuildReport, StoreError> {
         let _lock = take_existing(path)?;
         Meta::throw_away(&path.join("meta"))?;
-        rebuild(&path.join("packs"), &RealDisk, progress)
+        rebuild(&path.join("packs"), Arc::new(RealDisk), progress)
     }
 }
 
@@ -307,11 +362,6 @@ fn mark_dirty(path: &Path, disk: &dyn DiskIo, generation: u64) -> Result<(), Sto
 fn boot_id() -> Result<String, StoreError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     Ok(std::fs::read_to_string(path).at(path)?.trim().to_owned())
-}
-
-fn hour_now() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs() / 3600)
 }
 
 #[cfg(test)]
@@ -471,6 +521,40 @@ mod tests {
         assert_eq!(report.done.packs_done, 0);
         repository.verify(&mut |_| ControlFlow::Continue(())).unwrap();
         assert!(repository.stat().unwrap().verified.is_some());
+    }
+
+    #[test]
+    fn scrubbing_goes_through_all_packs_and_begins_anew() {
+        let (_dir, path) = made();
+        let options = DiskOptions { pack_blocks_max: 2, ..DiskOptions::default() };
+        let repository = Repository::open_with(&path, OpenMode::Existing, options).unwrap();
+        repository.blocks.put(&(0..5).map(block).collect::<Vec<_>>()).unwrap();
+        repository.blocks.commit().unwrap();
+        let begun = std::time::Instant::now();
+        let first = repository.scrub(100_000, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!((first.done.blocks, first.stopped), (2, false));
+        assert!(begun.elapsed() >= Duration::from_millis(100), "10,000 bytes at that rate");
+        let stopped = repository.scrub(1, &mut |_| ControlFlow::Break(())).unwrap();
+        assert!(stopped.stopped);
+        let fast = &mut || repository.scrub(u64::MAX, &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!((fast().done.blocks, fast().done.blocks), (2, 1), "each pack in its turn");
+        assert_eq!(fast().done.blocks, 2, "and again");
+    }
+
+    #[test]
+    fn times_of_use_outlive_a_restart() {
+        let (_dir, path) = made();
+        let repository = open(&path);
+        repository.blocks.put(&[block(1)]).unwrap();
+        repository.close().unwrap();
+        drop(repository);
+        let repository = open(&path);
+        let id = repository.blocks.pack_ids()[0];
+        assert_eq!(repository.meta.used_hours(id)[0], hour_now());
+        assert!(repository.blocks.take_used_hours().is_empty(), "nothing new");
+        repository.blocks.set_used_hours(id, &[hour_now() + 1]);
+        repository.blocks.get(block(1).cid()).unwrap();
+        assert!(repository.blocks.take_used_hours().is_empty(), "a read writes no earlier time");
     }
 
     #[test]

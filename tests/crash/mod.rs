@@ -6,6 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
+mod campaign;
+mod metadata;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;

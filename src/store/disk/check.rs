@@ -10,7 +10,7 @@ use crate::store::diskio::disk_usage;
 use crate::store::extent::{Extent, FileId, PackId};
 use crate::store::key::BlockKey;
 use crate::store::pack::section::parse_head;
-use crate::store::pack::{CopyState, Entry, Pack};
+use crate::store::pack::{CopyState, Entry};
 
 /// Most damaged blocks that a report names; all of them are in the log.
 const DAMAGED_NAMED_MAX: usize = 10_000;
@@ -35,6 +35,14 @@ pub struct Damage {
     pub cid: Option<Cid>,
     /// File and offset.
     pub place: String,
+}
+
+/// What a copy turned out to be.
+#[derive(Debug)]
+pub(super) enum Copy {
+    Good(Block),
+    Damaged(Damage),
+    Removed,
 }
 
 /// How far a pass over the packs has come.
@@ -95,7 +103,7 @@ impl DiskStore {
     ) -> Result<ControlFlow<()>, StoreError> {
         let entries = self.pack_now(id).map(|pack| pack.entries()).unwrap_or_default();
         for (entry, _) in entries {
-            if let Some(damage) = self.verify_copy(id, &entry)? {
+            if let Copy::Damaged(damage) = self.read_copy(id, &entry)? {
                 report.damaged_count += 1;
                 name_damage(&mut report.damaged, damage);
             }
@@ -110,7 +118,13 @@ impl DiskStore {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn verify_copy(&self, id: PackId, entry: &Entry) -> Result<Option<Damage>, StoreError> {
+    /// Reads one copy and notes whether it is what it should be.
+    pub(super) fn read_copy(&self, id: PackId, entry: &Entry) -> Result<Copy, StoreError> {
+        let Some(listed) = self.pack_now(id) else { return Ok(Copy::Removed) };
+        let _in_use = listed.usage().visit(entry.start);
+        let Some(pack) = self.pack_now(id).filter(|pack| pack.holds(entry)) else {
+            return Ok(Copy::Removed);
+        };
         let whole = Extent {
             file: FileId::Pack(id),
             offset: entry.start,
@@ -119,25 +133,16 @@ impl DiskStore {
         let bytes = self.files.read(&whole, 0, whole.len.into())?.unwrap_or_default();
         let head = parse_head(&bytes).filter(|head| BlockKey::of(&head.cid) == entry.key);
         let cid = head.map(|head| head.cid);
-        let good = cid.is_some_and(|cid| {
-            Block::verify(cid, bytes.slice(usize::from(entry.head_len)..)).is_ok()
-        });
-        let now = self.pack_now(id);
-        let Some(pack) = now.filter(|pack| holds(pack, entry)) else { return Ok(None) };
-        pack.mark(entry, if good { CopyState::Proved } else { CopyState::Damaged });
-        if good {
-            return Ok(None);
+        let data = || bytes.slice(usize::from(entry.head_len)..);
+        if let Some(block) = cid.and_then(|cid| Block::verify(cid, data()).ok()) {
+            pack.mark(entry, CopyState::Proved);
+            return Ok(Copy::Good(block));
         }
+        pack.mark(entry, CopyState::Damaged);
         let place = format!("{}, offset {}", self.files.pack(id).display(), entry.start);
         tracing::error!(?cid, place, "stored bytes do not match their CID");
-        Ok(Some(Damage { cid, place }))
+        Ok(Copy::Damaged(Damage { cid, place }))
     }
-}
-
-/// Tells whether this copy was not removed since it was listed.
-fn holds(pack: &Pack, entry: &Entry) -> bool {
-    pack.find(&entry.key)
-        .is_some_and(|(now, state)| now.start == entry.start && state != CopyState::Removed)
 }
 
 /// Adds to the damage that is named, up to its bound.

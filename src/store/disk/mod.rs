@@ -2,36 +2,46 @@
 //!
 //! A look-up walks an immutable list of packs from the newest to the oldest; nearly all say from
 //! memory that they do not have the key. The list is replaced as a whole when a pack is added or
-//! sealed, so readers hold a lock only long enough to clone an `Arc`. Nothing guards a reader
-//! against the removal of the block it is reading: instead it looks again after the read, and what
-//! it read counts only if the copy is still there.
+//! sealed, so readers hold a lock only long enough to clone an `Arc`. Whoever reads bytes of a copy
+//! is in its region (`pack::usage`) from before the look that counts until the bytes are copied,
+//! and nothing is removed from a region that someone is in.
 
 mod check;
 mod commit;
+mod epochs;
+mod evict;
 pub(super) mod rebuild;
 mod recover;
+mod space;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use self::check::{Damage, DiskStats, Progress, VerifyReport};
 use self::commit::Commits;
+use self::epochs::Epochs;
+pub use self::epochs::{KeepSet, Protection};
+pub use self::evict::SpaceReport;
 pub use self::rebuild::RebuildReport;
+use self::space::Space;
 use self::writer::Writer;
 use super::diskio::{DiskIo, RealDisk};
 use super::extent::PackId;
 use super::key::BlockKey;
 use super::pack::files::PackFiles;
 use super::pack::filter::{Filter, Probe};
+use super::pack::usage::{InUse, Moment};
 use super::pack::{CopyState, Entry, Pack};
 use super::{BlockStore, StoreError};
 use crate::block::{Block, Cid};
@@ -49,6 +59,9 @@ pub struct DiskOptions {
     pub pack_len_max: u64,
     /// Number of blocks at which a pack is sealed.
     pub pack_blocks_max: usize,
+    /// Bytes of disk that packs and their sidecars may take; `None` for no limit. Packs are at most
+    /// an eighth of it long, and that much of it is kept free for moving blocks.
+    pub cache_max_bytes: Option<u64>,
     /// What writes and syncs.
     pub disk: Arc<dyn DiskIo>,
 }
@@ -58,6 +71,7 @@ impl Default for DiskOptions {
         Self {
             pack_len_max: PACK_LEN_MAX,
             pack_blocks_max: PACK_BLOCKS_MAX,
+            cache_max_bytes: None,
             disk: Arc::new(RealDisk),
         }
     }
@@ -101,6 +115,13 @@ pub struct DiskStore {
     committed: Condvar,
     /// Number of puts that have been written.
     written: AtomicU64,
+    space: Space,
+    epochs: Arc<Epochs>,
+    /// One eviction at a time.
+    evicting: Mutex<()>,
+    /// One writer of tombstones at a time, and the packs whose tombstones this run has written
+    /// without a failure since.
+    burying: Mutex<HashSet<PackId>>,
 }
 
 /// A stored copy of a block.
@@ -117,9 +138,11 @@ impl DiskStore {
     ///
     /// # Errors
     /// [`StoreError::Io`], and [`StoreError::Version`] for an index file of a later version.
-    pub fn open(dir: &Path, options: DiskOptions) -> Result<Self, StoreError> {
-        let files = PackFiles::new(dir);
-        let packs = recover::open_packs(&files, &*options.disk)?;
+    pub fn open(dir: &Path, mut options: DiskOptions) -> Result<Self, StoreError> {
+        let (space, pack_len) = Space::new(options.cache_max_bytes, options.pack_len_max);
+        options.pack_len_max = pack_len;
+        let files = PackFiles::new(dir, Arc::clone(&options.disk));
+        let packs = recover::open_packs(&files)?;
         let store = Self {
             files,
             options,
@@ -129,8 +152,14 @@ impl DiskStore {
             commits: Mutex::default(),
             committed: Condvar::new(),
             written: AtomicU64::new(0),
+            space,
+            epochs: Arc::default(),
+            evicting: Mutex::default(),
+            burying: Mutex::default(),
         };
         store.resume(packs)?;
+        let list = Arc::clone(&store.packs.read());
+        list.packs.iter().for_each(|pack| store.measure(pack));
         Ok(store)
     }
 
@@ -168,11 +197,82 @@ impl DiskStore {
         Some(Arc::clone(&list.packs[at]))
     }
 
+    /// Tells whether a copy that was found is not removed; what counts is what this says to who is
+    /// in its region.
     fn is_still_here(&self, hit: &Hit) -> bool {
-        let now = self.pack_now(hit.pack.id()).and_then(|pack| pack.find(&hit.entry.key));
-        now.is_some_and(|(entry, state)| {
-            entry.start == hit.entry.start && state != CopyState::Removed
-        })
+        self.pack_now(hit.pack.id()).is_some_and(|pack| pack.holds(&hit.entry))
+    }
+
+    /// Enters the region of a copy, which is a use of it; `None` if it has just been removed.
+    fn enter<'a>(&self, hit: &'a Hit) -> Option<InUse<'a>> {
+        let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
+        let in_use = hit.pack.usage().enter(hit.entry.start, now);
+        self.is_still_here(hit).then_some(in_use)
+    }
+
+    /// Enters the region of a copy without using it; `None` if it has just been removed.
+    fn visit<'a>(&self, hit: &'a Hit) -> Option<InUse<'a>> {
+        let in_use = hit.pack.usage().visit(hit.entry.start);
+        self.is_still_here(hit).then_some(in_use)
+    }
+
+    /// Returns a block like [`BlockStore::get`], without keeping it, or what lies beside it, from
+    /// eviction: for walks that collect a [`KeepSet`].
+    ///
+    /// # Errors
+    /// As [`BlockStore::get`].
+    pub fn peek(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        self.get_with(cid, Self::visit)
+    }
+
+    /// Begins to collect what eviction must leave alone; what is used from now on, or since the
+    /// oldest [`Protection`] held, is left alone without being in it.
+    pub fn keep_set(&self) -> KeepSet {
+        self.epochs.keep_set()
+    }
+
+    /// Protects what is stored, found or read from now on, until the guard is dropped.
+    pub fn protect(&self) -> Protection {
+        self.epochs.protect()
+    }
+
+    /// Returns when the regions of packs were last used, for packs where that changed since the
+    /// last call.
+    pub(super) fn take_used_hours(&self) -> Vec<(PackId, Vec<u32>)> {
+        let list = Arc::clone(&self.packs.read());
+        let hours = |pack: &Arc<Pack>| Some((pack.id(), pack.usage().take_hours()?));
+        list.packs.iter().filter_map(hours).collect()
+    }
+
+    /// Takes over what an earlier run knew of the use of a pack.
+    pub(super) fn set_used_hours(&self, id: PackId, hours: &[u32]) {
+        if let Some(pack) = self.pack_now(id) {
+            pack.usage().set_hours(hours);
+        }
+    }
+
+    fn get_with(
+        &self,
+        cid: &Cid,
+        enter: for<'a> fn(&Self, &'a Hit) -> Option<InUse<'a>>,
+    ) -> Result<Option<Block>, StoreError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block));
+        }
+        // Ends: each turn but the last finds a copy removed or marks one as damaged.
+        while let Some(hit) = self.find_good(cid)? {
+            let Some(_in_use) = enter(self, &hit) else { continue };
+            let extent = hit.entry.extent(hit.pack.id());
+            let bytes = self.files.read(&extent, 0, u64::from(extent.len))?;
+            if let Some(block) = bytes.and_then(|bytes| Block::verify(*cid, bytes).ok()) {
+                if hit.state == CopyState::Unproved {
+                    self.mark(&hit, CopyState::Proved);
+                }
+                return Ok(Some(block));
+            }
+            self.mark_damaged(cid, &hit);
+        }
+        Ok(None)
     }
 
     fn mark(&self, hit: &Hit, state: CopyState) {
@@ -203,28 +303,16 @@ impl BlockStore for DiskStore {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block.data().len() as u64));
         }
-        Ok(self.find_good(cid)?.map(|hit| u64::from(hit.entry.len)))
-    }
-
-    fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
-        if let Some(block) = Block::from_identity(cid) {
-            return Ok(Some(block));
-        }
-        // Ends: each turn but the last finds a copy removed or marks one as damaged.
         while let Some(hit) = self.find_good(cid)? {
-            let extent = hit.entry.extent(hit.pack.id());
-            let bytes = self.files.read(&extent, 0, u64::from(extent.len))?;
-            if let Some(block) = bytes.and_then(|bytes| Block::verify(*cid, bytes).ok()) {
-                if hit.state == CopyState::Unproved {
-                    self.mark(&hit, CopyState::Proved);
-                }
-                return Ok(Some(block));
-            }
-            if self.is_still_here(&hit) {
-                self.mark_damaged(cid, &hit);
+            if self.enter(&hit).is_some() {
+                return Ok(Some(u64::from(hit.entry.len)));
             }
         }
         Ok(None)
+    }
+
+    fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        self.get_with(cid, Self::enter)
     }
 
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
@@ -233,14 +321,12 @@ impl BlockStore for DiskStore {
                 if hit.state != CopyState::Proved {
                     break;
                 }
+                let Some(_in_use) = self.enter(&hit) else { continue };
                 let extent = hit.entry.extent(hit.pack.id());
                 let range = extent.clip(range.clone());
-                let bytes = self.files.read(&extent, range.start, range.end - range.start)?;
-                if self.is_still_here(&hit) {
-                    match bytes {
-                        Some(bytes) => return Ok(Some(bytes)),
-                        None => self.mark_damaged(cid, &hit),
-                    }
+                match self.files.read(&extent, range.start, range.end - range.start)? {
+                    Some(bytes) => return Ok(Some(bytes)),
+                    None => self.mark_damaged(cid, &hit),
                 }
             }
         }
@@ -258,4 +344,10 @@ impl BlockStore for DiskStore {
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
         self.bury(&BlockKey::of(cid))
     }
+}
+
+/// Returns the hours since 1970.
+pub(super) fn hour_now() -> u32 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u32::try_from(since.as_secs() / 3600).unwrap_or(u32::MAX))
 }

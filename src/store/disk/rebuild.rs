@@ -8,11 +8,12 @@ use std::io::IoSlice;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::check::{Damage, Progress, name_damage};
 use super::recover::{cut_and_index, log_gaps};
 use crate::store::StoreError;
-use crate::store::diskio::{DiskIo, set_aside, sync_parent, write_all};
+use crate::store::diskio::{DiskIo, remove_if_there, set_aside, sync_parent, write_all};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
 use crate::store::pack::Entry;
@@ -39,15 +40,15 @@ pub struct RebuildReport {
 /// Rebuilds all packs in `dir`; `progress` may break off between two packs, which loses nothing.
 pub(in crate::store) fn rebuild(
     dir: &Path,
-    disk: &dyn DiskIo,
+    disk: Arc<dyn DiskIo>,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<RebuildReport, StoreError> {
-    let files = PackFiles::new(dir);
+    let files = PackFiles::new(dir, disk);
     let ids = files.ids("car")?;
     let mut next_id = files.unused_id()?;
     let mut report = RebuildReport::default();
     for &id in &ids {
-        let found = rebuild_pack(&files, disk, id, &mut next_id, &mut report)?;
+        let found = rebuild_pack(&files, id, &mut next_id, &mut report)?;
         report.packs += 1;
         report.blocks += found.entries.len() as u64;
         report.bytes += found.entries.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
@@ -66,7 +67,6 @@ pub(in crate::store) fn rebuild(
 
 fn rebuild_pack(
     files: &PackFiles,
-    disk: &dyn DiskIo,
     id: PackId,
     next_id: &mut u64,
     report: &mut RebuildReport,
@@ -80,11 +80,11 @@ fn rebuild_pack(
         name_damage(&mut report.damaged, damage(&path, gap));
     }
     if found.damaged.is_empty() {
-        cut_and_index(files, disk, id, &file, found.end, &found.entries)?;
+        cut_and_index(files, id, &file, found.end, &found.entries)?;
     } else {
         let new = PackId(*next_id);
         *next_id += 1;
-        salvage(files, disk, new, &file, &found.entries).inspect_err(|_| discard(files, new))?;
+        salvage(files, new, &file, &found.entries).inspect_err(|_| files.discard(new))?;
         report.set_aside.push(retire(files, id)?);
     }
     Ok(found)
@@ -97,43 +97,29 @@ fn damage(path: &Path, gap: &Gap) -> Damage {
 /// Copies whole sections into a new pack and indexes it.
 fn salvage(
     files: &PackFiles,
-    disk: &dyn DiskIo,
     id: PackId,
     from: &File,
     entries: &[Entry],
 ) -> Result<(), StoreError> {
     let (path, file) = (files.pack(id), files.create(id)?);
-    write_all(disk, &file, &mut [IoSlice::new(&PACK_HEADER)], 0).at(&path)?;
+    write_all(&*files.disk, &file, &mut [IoSlice::new(&PACK_HEADER)], 0).at(&path)?;
     let mut at = PACK_HEADER.len() as u64;
     let mut moved = Vec::with_capacity(entries.len());
     for entry in entries {
         let mut section = vec![0; usize::try_from(entry.end() - entry.start).unwrap_or(0)];
         from.read_exact_at(&mut section, entry.start).at(&path)?;
-        write_all(disk, &file, &mut [IoSlice::new(&section)], at).at(&path)?;
+        write_all(&*files.disk, &file, &mut [IoSlice::new(&section)], at).at(&path)?;
         moved.push(Entry { start: at, ..*entry });
         at += section.len() as u64;
     }
-    sync_parent(&path)?;
-    cut_and_index(files, disk, id, &file, at, &moved).map(drop)
-}
-
-/// Removes a copy that could not be finished; the pack it was made from is untouched.
-fn discard(files: &PackFiles, id: PackId) {
-    let path = files.pack(id);
-    if let Err(error) = std::fs::remove_file(&path) {
-        tracing::warn!(pack = %path.display(), %error, "cannot remove a half-made copy of a pack");
-    }
+    sync_parent(&*files.disk, &path)?;
+    cut_and_index(files, id, &file, at, &moved).map(drop)
 }
 
 /// Sets a damaged pack aside; its index and tombstones mean nothing without it.
 fn retire(files: &PackFiles, id: PackId) -> Result<PathBuf, StoreError> {
     for sidecar in [files.index(id), files.tombs(id)] {
-        match std::fs::remove_file(&sidecar) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io(&sidecar, error));
-            }
-            _ => {}
-        }
+        remove_if_there(&*files.disk, &sidecar)?;
     }
-    set_aside(&files.pack(id))
+    set_aside(&*files.disk, &files.pack(id))
 }

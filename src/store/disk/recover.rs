@@ -8,9 +8,10 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::store::StoreError;
-use crate::store::diskio::{DiskIo, set_aside};
+use crate::store::diskio::{set_aside, sync_parent};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
 use crate::store::pack::files::PackFiles;
@@ -18,43 +19,71 @@ use crate::store::pack::index::{self, IndexError, SealedPack};
 use crate::store::pack::open::OpenPack;
 use crate::store::pack::scan::{Gap, Scan, scan};
 use crate::store::pack::tombs::{self, Tomb};
+use crate::store::pack::usage::Usage;
 use crate::store::pack::{CopyState, Entry, Pack};
 
+/// Most threads that open packs: more would make one disk seek between them.
+const THREADS_MAX: usize = 4;
+
 /// Opens all packs, oldest first.
-pub(super) fn open_packs(
-    files: &PackFiles,
-    disk: &dyn DiskIo,
-) -> Result<Vec<Arc<Pack>>, StoreError> {
+pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError> {
     let ids = files.ids("car")?;
     for id in files.ids("idx")? {
         if ids.binary_search(&id).is_err() {
-            let aside = set_aside(&files.index(id))?;
+            let aside = set_aside(&*files.disk, &files.index(id))?;
             tracing::error!(pack = %files.pack(id).display(), index = %aside.display(),
                 "a pack is missing, and its blocks with it; its index is set aside");
         }
     }
-    ids.into_iter().map(|id| open_pack(files, disk, id).map(Arc::new)).collect()
+    open_side_by_side(files, &ids)
 }
 
-fn open_pack(files: &PackFiles, disk: &dyn DiskIo, id: PackId) -> Result<Pack, StoreError> {
+/// Opens packs on several threads: what has no index is hashed, and one processor hashes slower
+/// than a disk reads.
+fn open_side_by_side(files: &PackFiles, ids: &[PackId]) -> Result<Vec<Arc<Pack>>, StoreError> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut opened = Vec::new();
+        while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+            opened.push(open_pack(files, *id).map(Arc::new)?);
+        }
+        Ok(opened)
+    };
+    let opened = std::thread::scope(|scope| {
+        let others: Vec<_> =
+            (1..threads.min(THREADS_MAX).min(ids.len())).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        let joined = others
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(mine).chain(joined).collect::<Result<Vec<_>, StoreError>>()
+    });
+    let mut packs = opened?.concat();
+    packs.sort_unstable_by_key(|pack| pack.id());
+    Ok(packs)
+}
+
+fn open_pack(files: &PackFiles, id: PackId) -> Result<Pack, StoreError> {
     let path = files.pack(id);
     let len = std::fs::metadata(&path).at(&path)?.len();
     let tombs = tombs::load(&files.tombs(id))?;
-    let sealed = open_index(&files.index(id), id, len)?;
+    let sealed = open_index(files, id, len)?;
     if let Some(sealed) = sealed.as_ref().filter(|sealed| sealed.pack_len < len) {
         tracing::info!(pack = %path.display(), bytes = len - sealed.pack_len, "checking unindexed bytes");
     }
     let pack = match sealed {
         Some(sealed) if sealed.pack_len == len => Pack::Sealed(sealed),
-        older => repair(files, disk, id, older, &tombs)?,
+        older => repair(files, id, older, &tombs)?,
     };
     apply(&pack, &tombs);
     Ok(pack)
 }
 
 /// Opens an index file; one that is no good is set aside.
-fn open_index(path: &Path, id: PackId, len: u64) -> Result<Option<SealedPack>, StoreError> {
-    let damaged = match SealedPack::open(path, id) {
+fn open_index(files: &PackFiles, id: PackId, len: u64) -> Result<Option<SealedPack>, StoreError> {
+    let path = files.index(id);
+    let damaged = match SealedPack::open(&path, id) {
         Ok(sealed) if sealed.pack_len <= len => return Ok(Some(sealed)),
         Ok(sealed) => {
             tracing::error!(index = %path.display(), bytes = sealed.pack_len - len,
@@ -65,7 +94,7 @@ fn open_index(path: &Path, id: PackId, len: u64) -> Result<Option<SealedPack>, S
         Err(IndexError::Damaged(why)) => why.to_owned(),
         Err(IndexError::Store(error)) => return Err(error),
     };
-    let aside = set_aside(path)?;
+    let aside = set_aside(&*files.disk, &path)?;
     tracing::warn!(index = %aside.display(), damaged, "an index file is set aside and made anew");
     Ok(None)
 }
@@ -73,7 +102,6 @@ fn open_index(path: &Path, id: PackId, len: u64) -> Result<Option<SealedPack>, S
 /// Scans what no index covers, cuts a torn end off, and writes an index of all of it.
 fn repair(
     files: &PackFiles,
-    disk: &dyn DiskIo,
     id: PackId,
     older: Option<SealedPack>,
     tombs: &HashSet<Tomb>,
@@ -87,7 +115,7 @@ fn repair(
     let found = scan(&file, from, len, tombs).at(&path)?;
     log_gaps(&path, &found);
     entries.extend_from_slice(&found.entries);
-    cut_and_index(files, disk, id, &file, found.end, &entries)
+    cut_and_index(files, id, &file, found.end, &entries)
 }
 
 /// Cuts a pack at `end`, makes it durable and gives it an index file.
@@ -95,7 +123,6 @@ fn repair(
 /// A disk too full for the index leaves the pack readable, with its index in memory.
 pub(super) fn cut_and_index(
     files: &PackFiles,
-    disk: &dyn DiskIo,
     id: PackId,
     file: &File,
     end: u64,
@@ -103,18 +130,20 @@ pub(super) fn cut_and_index(
 ) -> Result<Pack, StoreError> {
     let path = files.pack(id);
     if file.metadata().at(&path)?.len() > end {
-        file.set_len(end).at(&path)?;
+        files.disk.set_len(file, end).at(&path)?;
     }
-    disk.sync(file).at(&path)?;
+    files.disk.sync(file).at(&path)?;
+    // Whoever made the pack may not have lived to sync its name.
+    sync_parent(&*files.disk, &path)?;
     let index = files.index(id);
-    let sealed = index::write(disk, &index, id, end, entries)
+    let sealed = index::write(&*files.disk, &index, id, end, entries)
         .and_then(|()| SealedPack::open(&index, id).map_err(|error| error.at_path(&index)));
     match sealed {
         Ok(sealed) => Ok(Pack::Sealed(sealed)),
         Err(error) => {
             tracing::warn!(%error, "a pack has no index file until the next start");
             let entries = entries.iter().map(|entry| (*entry, CopyState::Unproved));
-            Ok(Pack::Open(Arc::new(OpenPack::new(id, end, entries))))
+            Ok(Pack::Open(Arc::new(OpenPack::new(id, end, entries, Arc::new(Usage::new(end))))))
         }
     }
 }

@@ -96,7 +96,7 @@ fn verify(store: &DiskStore) -> VerifyReport {
 }
 
 fn rebuild(dir: &Path) -> RebuildReport {
-    rebuild::rebuild(dir, &RealDisk, &mut |_| ControlFlow::Continue(())).unwrap()
+    rebuild::rebuild(dir, Arc::new(RealDisk), &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 #[test]

@@ -10,7 +10,9 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{CopyState, DiskStore, PackList};
+use parking_lot::MutexGuard;
+
+use super::{CopyState, DiskStore, PackList, hour_now};
 use crate::block::Block;
 use crate::store::StoreError;
 use crate::store::diskio::{sync_parent, write_all};
@@ -20,7 +22,8 @@ use crate::store::key::BlockKey;
 use crate::store::pack::index::{self, SealedPack};
 use crate::store::pack::open::OpenPack;
 use crate::store::pack::section::{PACK_HEADER, push_head};
-use crate::store::pack::tombs::{self, Tomb};
+use crate::store::pack::tombs;
+use crate::store::pack::usage::{Moment, Usage};
 use crate::store::pack::{Entry, Pack};
 use crate::sys::writeback;
 
@@ -58,7 +61,7 @@ impl DiskStore {
         if let Some(last) = packs.pop_if(|last| self.has_room(last)) {
             let (id, len, entries) = (last.id(), last.covered_len(), last.entries());
             let blocks = entries.len();
-            let pack = Arc::new(OpenPack::new(id, len, entries));
+            let pack = Arc::new(OpenPack::new(id, len, entries, self.usage_to_be()));
             let file = self.files.file(id)?;
             packs.push(Arc::new(Pack::Open(Arc::clone(&pack))));
             writer.active = Some(Active { pack, file, len, blocks, written_back: len });
@@ -81,21 +84,54 @@ impl DiskStore {
 
     /// Appends the blocks that are not here yet.
     pub(super) fn write(&self, blocks: &[Block]) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock();
-        if writer.stopped {
-            return Err(StoreError::Closed);
-        }
+        let mut writer = self.writer()?;
         for group in blocks.chunks(RUN_BLOCKS_MAX) {
             let fresh = self.fresh(group);
-            let mut rest = &fresh[..];
-            while !rest.is_empty() {
-                let active = self.active(&mut writer)?;
-                let (run, later) = rest.split_at(self.run_len(active, rest));
-                self.append(active, run)?;
-                rest = later;
+            let bytes = fresh.iter().map(|(_, block)| block.data().len() as u64).sum();
+            if !fresh.is_empty() {
+                self.space.check(bytes, fresh.len())?;
             }
+            self.append_all(&mut writer, &fresh)?;
         }
         self.written.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Appends blocks of a pack once more, those whose copy there is still the one that counts.
+    pub(super) fn write_again(
+        &self,
+        from: PackId,
+        blocks: &[(Entry, Block)],
+    ) -> Result<(), StoreError> {
+        let mut writer = self.writer()?;
+        for group in blocks.chunks(RUN_BLOCKS_MAX) {
+            let counts =
+                |entry: &Entry| self.find(&entry.key).is_some_and(|hit| hit.is(from, entry));
+            let group = group.iter().filter(|(entry, _)| counts(entry));
+            let group: Vec<_> = group.map(|(entry, block)| (entry.key, block)).collect();
+            self.append_all(&mut writer, &group)?;
+        }
+        self.written.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Becomes the one who writes.
+    pub(super) fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
+        let writer = self.writer.lock();
+        if writer.stopped { Err(StoreError::Closed) } else { Ok(writer) }
+    }
+
+    fn append_all(
+        &self,
+        writer: &mut Writer,
+        mut blocks: &[(BlockKey, &Block)],
+    ) -> Result<(), StoreError> {
+        while !blocks.is_empty() {
+            let active = self.active(writer)?;
+            let (run, later) = blocks.split_at(self.run_len(active, blocks));
+            self.append(active, run)?;
+            blocks = later;
+        }
         Ok(())
     }
 
@@ -107,9 +143,19 @@ impl DiskStore {
             .filter(|(key, block)| {
                 Block::from_identity(block.cid()).is_none()
                     && seen.insert(*key)
-                    && self.find(key).is_none_or(|hit| hit.state == CopyState::Damaged)
+                    && !self.has_good(key)
             })
             .collect()
+    }
+
+    /// Tells whether a put may rely on a copy that is here, which is a use of it.
+    fn has_good(&self, key: &BlockKey) -> bool {
+        while let Some(hit) = self.find(key).filter(|hit| hit.state != CopyState::Damaged) {
+            if self.enter(&hit).is_some() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Returns how many of `blocks` still fit into the active pack, at least one.
@@ -142,11 +188,17 @@ impl DiskStore {
         writer.active.as_mut().ok_or(StoreError::Closed)
     }
 
+    /// Returns the usage of a pack that will be as long as packs get.
+    fn usage_to_be(&self) -> Arc<Usage> {
+        Arc::new(Usage::new(self.options.pack_len_max))
+    }
+
     fn create(&self, number: u64) -> Result<Active, StoreError> {
         let id = PackId(number);
-        let file = self.files.create(id)?;
-        sync_parent(&self.files.pack(id))?;
-        let pack = Arc::new(OpenPack::new(id, 0, []));
+        let (file, path) = (self.files.create(id)?, self.files.pack(id));
+        // With a name that may not last, the number would be in the way of the next attempt.
+        sync_parent(&*self.files.disk, &path).inspect_err(|_| self.files.discard(id))?;
+        let pack = Arc::new(OpenPack::new(id, 0, [], self.usage_to_be()));
         self.edit_packs(|packs| packs.push(Arc::new(Pack::Open(Arc::clone(&pack)))));
         Ok(Active { pack, file, len: 0, blocks: 0, written_back: 0 })
     }
@@ -175,12 +227,17 @@ impl DiskStore {
             slices.extend([IoSlice::new(head), IoSlice::new(block.data())]);
             rest = later;
         }
-        if let Err(error) = write_all(&*self.options.disk, &active.file, &mut slices, active.len) {
+        if let Err(error) = write_all(&*self.files.disk, &active.file, &mut slices, active.len) {
             self.cut_back(active);
             return Err(StoreError::io(&self.files.pack(active.pack.id), error));
         }
+        self.grow(&active.pack.usage, at - active.len);
         active.len = at;
         active.blocks += run.len();
+        let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
+        for entry in &entries {
+            drop(active.pack.usage.enter(entry.start, now));
+        }
         active.pack.add(&entries);
         self.commits.lock().found_again(entries.iter().map(|entry| &entry.key));
         start_writeback(active);
@@ -190,14 +247,14 @@ impl DiskStore {
     /// Cuts a half-written run off. If that fails too, the next write goes over it, and a scan
     /// leaves it out.
     fn cut_back(&self, active: &Active) {
-        if let Err(error) = active.file.set_len(active.len) {
+        if let Err(error) = self.files.disk.set_len(&active.file, active.len) {
             let pack = self.files.pack(active.pack.id);
             tracing::warn!(pack = %pack.display(), %error, "cannot cut off a failed write");
         }
     }
 
     /// Makes the active pack durable while its writer waits; on failure it is given up.
-    fn settle(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    pub(super) fn settle(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let Some(active) = writer.active.clone() else { return Ok(()) };
         self.sync(&active).inspect_err(|_| self.give_up(writer, &active.pack))
     }
@@ -209,7 +266,7 @@ impl DiskStore {
         if active.pack.is_refused() {
             return Err(StoreError::io(&path, std::io::Error::other("an earlier sync failed")));
         }
-        self.options.disk.sync(&active.file).at(&path).inspect_err(|error| {
+        self.files.disk.sync(&active.file).at(&path).inspect_err(|error| {
             tracing::error!(%error, "the disk failed to make a pack durable");
             active.pack.refuse();
         })?;
@@ -231,24 +288,27 @@ impl DiskStore {
         let path = self.files.index(id);
         let copies = active.pack.entries();
         let entries: Vec<_> = copies.iter().map(|(entry, _)| *entry).collect();
-        let sealed = index::write(&*self.options.disk, &path, id, active.len, &entries)
+        let sealed = index::write(&*self.files.disk, &path, id, active.len, &entries)
             .and_then(|()| SealedPack::open(&path, id).map_err(|error| error.at_path(&path)));
-        match sealed.map(Pack::Sealed) {
+        match sealed {
             Ok(sealed) => {
+                let sealed = sealed.with_usage(Arc::clone(&active.pack.usage));
                 for (entry, state) in &copies {
-                    sealed.mark(entry, *state);
+                    sealed.inherit(entry, *state);
                 }
+                let sealed = Arc::new(Pack::Sealed(sealed));
                 self.edit_packs(|packs| {
                     if let Some(pack) = packs.iter_mut().find(|pack| pack.id() == id) {
-                        *pack = Arc::new(sealed);
+                        *pack = Arc::clone(&sealed);
                     }
                 });
+                self.measure(&sealed);
             }
             Err(error) => tracing::warn!(%error, "a pack has no index file until the next start"),
         }
     }
 
-    fn edit_packs(&self, edit: impl FnOnce(&mut Vec<Arc<Pack>>)) {
+    pub(super) fn edit_packs(&self, edit: impl FnOnce(&mut Vec<Arc<Pack>>)) {
         let mut list = self.packs.write();
         let mut packs = list.packs.clone();
         edit(&mut packs);
@@ -264,37 +324,6 @@ impl DiskStore {
     /// Gives a pack up after a sync that ran without the writer's lock.
     pub(super) fn give_up_active(&self, pack: &Arc<OpenPack>) {
         self.give_up(&mut self.writer.lock(), pack);
-    }
-
-    /// Removes every copy of a block: a durable tombstone first, then its bytes.
-    ///
-    /// The active pack is made durable before, so that a tombstone never points beyond what a
-    /// power cut leaves, where another section may come to lie.
-    pub(super) fn bury(&self, key: &BlockKey) -> Result<bool, StoreError> {
-        let mut buried = Vec::new();
-        {
-            let mut writer = self.writer.lock();
-            if writer.stopped {
-                return Err(StoreError::Closed);
-            }
-            self.settle(&mut writer)?;
-            let list = Arc::clone(&self.packs.read());
-            for pack in list.candidates(key) {
-                let Some((entry, state)) = pack.find(key) else { continue };
-                if state != CopyState::Removed {
-                    let tomb = Tomb { key: *key, start: entry.start };
-                    tombs::append(&*self.options.disk, &self.files.tombs(pack.id()), &tomb)?;
-                    pack.mark(&entry, CopyState::Removed);
-                    buried.push(entry.extent(pack.id()));
-                }
-            }
-        }
-        for extent in &buried {
-            if let Err(error) = self.files.punch(extent) {
-                tracing::warn!(%error, "the space of a removed block is not given back");
-            }
-        }
-        Ok(!buried.is_empty())
     }
 
     /// Stops writing for good: commits, and leaves an index that covers all of the active pack.

@@ -3,16 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lru::LruCache;
-use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
 
 use crate::store::StoreError;
+use crate::store::diskio::DiskIo;
 use crate::store::error::AtPath as _;
 use crate::store::extent::{Extent, FileId, PackId};
 use crate::sys::disk::is_bad_sector;
@@ -26,12 +26,13 @@ const HOLE_ALIGN: u64 = 4096;
 #[derive(Debug)]
 pub(in crate::store) struct PackFiles {
     dir: PathBuf,
+    pub(in crate::store) disk: Arc<dyn DiskIo>,
     open: Mutex<LruCache<PackId, Arc<File>>>,
 }
 
 impl PackFiles {
-    pub(in crate::store) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), open: Mutex::new(LruCache::new(OPEN_FILES_MAX)) }
+    pub(in crate::store) fn new(dir: &Path, disk: Arc<dyn DiskIo>) -> Self {
+        Self { dir: dir.to_owned(), disk, open: Mutex::new(LruCache::new(OPEN_FILES_MAX)) }
     }
 
     pub(in crate::store) fn dir(&self) -> &Path {
@@ -81,16 +82,23 @@ impl PackFiles {
     /// Creates the file of a new pack.
     pub(in crate::store) fn create(&self, id: PackId) -> Result<Arc<File>, StoreError> {
         let path = self.pack(id);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .at(&path)?;
-        let file = Arc::new(file);
+        let file = Arc::new(self.disk.create(&path).at(&path)?);
         self.open.lock().put(id, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Removes a pack that holds nothing that counts.
+    pub(in crate::store) fn discard(&self, id: PackId) {
+        self.forget(id);
+        let path = self.pack(id);
+        if let Err(error) = self.disk.remove(&path) {
+            tracing::warn!(pack = %path.display(), %error, "cannot remove an unfinished pack");
+        }
+    }
+
+    /// Closes the file of a pack, when its last reader is done.
+    pub(in crate::store) fn forget(&self, id: PackId) {
+        self.open.lock().pop(&id);
     }
 
     /// Returns the open file of a pack.
@@ -131,11 +139,10 @@ impl PackFiles {
         let from = extent.offset.next_multiple_of(HOLE_ALIGN);
         let end = (extent.offset + u64::from(extent.len)) / HOLE_ALIGN * HOLE_ALIGN;
         let len = end.saturating_sub(from);
-        let (Ok(offset), Ok(len @ 1..)) = (i64::try_from(from), i64::try_from(len)) else {
+        if len == 0 {
             return Ok(());
-        };
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        fallocate(&self.file(id)?, flags, offset, len).at(&self.pack(id))
+        }
+        self.disk.punch(&*self.file(id)?, from, len).at(&self.pack(id))
     }
 }
 

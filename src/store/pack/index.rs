@@ -10,8 +10,10 @@
 use std::fs::File;
 use std::io::IoSlice;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::filter::{self, Filter};
+use super::usage::Usage;
 use super::{CopyState, Entry, StateCell, Totals};
 use crate::store::StoreError;
 use crate::store::diskio::{DiskIo, replace};
@@ -39,6 +41,7 @@ pub(in crate::store) struct SealedPack {
     pub(in crate::store) id: PackId,
     /// How many bytes of the pack the index covers.
     pub(in crate::store) pack_len: u64,
+    pub(in crate::store) usage: Arc<Usage>,
     map: ReadMap,
     /// Position of the first entry of each bucket, and the number of entries at the end.
     starts: Box<[u32]>,
@@ -146,6 +149,7 @@ impl SealedPack {
         let mut sealed = Self {
             id,
             pack_len,
+            usage: Arc::new(Usage::new(pack_len)),
             map,
             starts: Box::default(),
             prints: Box::default(),
@@ -153,7 +157,13 @@ impl SealedPack {
             filter: Filter::default(),
         };
         sealed.fill_tables();
+        sealed.usage.add_live(sealed.raw().iter().map(|raw| decode(raw).section_len()).sum());
         Ok(sealed)
+    }
+
+    /// Goes on with the usage of the open pack that this one takes the place of.
+    pub(in crate::store) fn with_usage(self, usage: Arc<Usage>) -> Self {
+        Self { usage, ..self }
     }
 
     /// Finds a key: table, prints, and only then the file.
@@ -162,12 +172,15 @@ impl SealedPack {
         Some((decode(&self.raw()[slot]), self.states[slot].get()))
     }
 
-    pub(super) fn mark(&self, entry: &Entry, state: CopyState) {
-        if let Some(slot) = self.slot(&entry.key)
-            && decode(&self.raw()[slot]).start == entry.start
-        {
-            self.states[slot].set(state);
-        }
+    /// Takes a state over from the open pack that this one takes the place of.
+    pub(in crate::store) fn inherit(&self, entry: &Entry, state: CopyState) {
+        self.mark(entry, state);
+    }
+
+    pub(super) fn mark(&self, entry: &Entry, state: CopyState) -> bool {
+        let slot = self.slot(&entry.key);
+        let slot = slot.filter(|slot| decode(&self.raw()[*slot]).start == entry.start);
+        slot.is_some_and(|slot| self.states[slot].set(state))
     }
 
     pub(in crate::store) fn entries(&self) -> Vec<(Entry, CopyState)> {

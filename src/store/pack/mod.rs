@@ -13,6 +13,7 @@ pub(super) mod open;
 pub(super) mod scan;
 pub(super) mod section;
 pub(super) mod tombs;
+pub(super) mod usage;
 mod window;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use self::filter::Filter;
 use self::index::SealedPack;
 use self::open::OpenPack;
+use self::usage::Usage;
 use super::extent::{Extent, FileId, PackId};
 use super::key::BlockKey;
 
@@ -40,6 +42,11 @@ impl Entry {
     /// Returns the first byte after the section.
     pub(super) fn end(&self) -> u64 {
         self.start + u64::from(self.head_len) + u64::from(self.len)
+    }
+
+    /// Returns the length of the section.
+    pub(super) fn section_len(&self) -> u64 {
+        self.end() - self.start
     }
 
     /// Returns where the block itself lies.
@@ -80,9 +87,10 @@ impl StateCell {
         }
     }
 
-    /// Changes the state; a removed copy stays removed.
-    pub(super) fn set(&self, state: CopyState) {
-        self.0.fetch_max(state as u8, Ordering::AcqRel);
+    /// Changes the state; a removed copy stays removed. Returns whether this removed it.
+    pub(super) fn set(&self, state: CopyState) -> bool {
+        let before = self.0.fetch_max(state as u8, Ordering::AcqRel);
+        state == CopyState::Removed && before < CopyState::Removed as u8
     }
 }
 
@@ -134,12 +142,30 @@ impl Pack {
         }
     }
 
-    /// Notes what was learnt about a copy.
-    pub(super) fn mark(&self, entry: &Entry, state: CopyState) {
+    /// Returns how the pack is used.
+    pub(super) fn usage(&self) -> &Arc<Usage> {
         match self {
+            Self::Open(pack) => &pack.usage,
+            Self::Sealed(pack) => &pack.usage,
+        }
+    }
+
+    /// Notes what was learnt about a copy; returns whether it was removed by this call.
+    pub(super) fn mark(&self, entry: &Entry, state: CopyState) -> bool {
+        let removed = match self {
             Self::Open(pack) => pack.mark(entry, state),
             Self::Sealed(pack) => pack.mark(entry, state),
+        };
+        if removed {
+            self.usage().sub_live(entry.section_len());
         }
+        removed
+    }
+
+    /// Tells whether this very copy is here and not removed.
+    pub(super) fn holds(&self, entry: &Entry) -> bool {
+        self.find(&entry.key)
+            .is_some_and(|(now, state)| now.start == entry.start && state != CopyState::Removed)
     }
 
     /// Returns all copies that are not removed, in file order.

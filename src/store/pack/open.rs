@@ -1,10 +1,12 @@
 //! A pack whose index is a hash table: the one being written, or one the disk refused an index for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::usage::Usage;
 use super::{CopyState, Entry, StateCell, Totals};
 use crate::store::extent::PackId;
 use crate::store::key::BlockKey;
@@ -13,6 +15,7 @@ use crate::store::key::BlockKey;
 #[derive(Debug)]
 pub(in crate::store) struct OpenPack {
     pub(in crate::store) id: PackId,
+    pub(in crate::store) usage: Arc<Usage>,
     copies: RwLock<HashMap<BlockKey, Copy>>,
     /// The first so many bytes of the file survive a power cut.
     durable_len: AtomicU64,
@@ -27,18 +30,23 @@ struct Copy {
 }
 
 impl OpenPack {
-    /// Returns a pack with `entries`, all of them in its first `durable_len` bytes.
+    /// Returns a pack with `entries`, none of them removed, all of them in its first `durable_len`
+    /// bytes; adds them to `usage`, which is new.
     pub(in crate::store) fn new(
         id: PackId,
         durable_len: u64,
         entries: impl IntoIterator<Item = (Entry, CopyState)>,
+        usage: Arc<Usage>,
     ) -> Self {
         let copies = entries
             .into_iter()
-            .map(|(entry, state)| (entry.key, Copy { entry, state: StateCell::new(state) }));
+            .map(|(entry, state)| (entry.key, Copy { entry, state: StateCell::new(state) }))
+            .collect::<HashMap<_, _>>();
+        usage.add_live(copies.values().map(|copy| copy.entry.section_len()).sum());
         Self {
             id,
-            copies: RwLock::new(copies.collect()),
+            usage,
+            copies: RwLock::new(copies),
             durable_len: durable_len.into(),
             refused: AtomicBool::new(false),
         }
@@ -48,7 +56,13 @@ impl OpenPack {
     pub(in crate::store) fn add(&self, entries: &[Entry]) {
         let mut copies = self.copies.write();
         for entry in entries {
-            copies.insert(entry.key, Copy { entry: *entry, state: StateCell::default() });
+            let new = Copy { entry: *entry, state: StateCell::default() };
+            self.usage.add_live(entry.section_len());
+            if let Some(old) = copies.insert(entry.key, new)
+                && old.state.get() != CopyState::Removed
+            {
+                self.usage.sub_live(old.entry.section_len());
+            }
         }
     }
 
@@ -83,12 +97,10 @@ impl OpenPack {
         self.copies.read().get(key).map(|copy| (copy.entry, copy.state.get()))
     }
 
-    pub(super) fn mark(&self, entry: &Entry, state: CopyState) {
-        if let Some(copy) = self.copies.read().get(&entry.key)
-            && copy.entry.start == entry.start
-        {
-            copy.state.set(state);
-        }
+    pub(super) fn mark(&self, entry: &Entry, state: CopyState) -> bool {
+        let copies = self.copies.read();
+        let copy = copies.get(&entry.key).filter(|copy| copy.entry.start == entry.start);
+        copy.is_some_and(|copy| copy.state.set(state))
     }
 
     pub(in crate::store) fn entries(&self) -> Vec<(Entry, CopyState)> {

@@ -8,11 +8,10 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::store::StoreError;
-use crate::store::diskio::{DiskIo, sync_parent, write_all};
+use crate::store::diskio::{DiskIo, replace, write_all};
 use crate::store::error::AtPath as _;
 use crate::store::key::BlockKey;
 
@@ -51,20 +50,25 @@ pub(in crate::store) fn load(path: &Path) -> Result<HashSet<Tomb>, StoreError> {
     Ok(tombs)
 }
 
-/// Adds a tombstone, durable when this returns.
+/// Adds tombstones, durable when this returns: one write and one sync for all of them.
+///
+/// The file is `trusted` when this run has written it and nothing failed since. Otherwise what it
+/// seems to hold may not be on the disk, and no sync would say so: it is written anew, whole.
 pub(in crate::store) fn append(
     disk: &dyn DiskIo,
     path: &Path,
-    tomb: &Tomb,
+    tombs: &[Tomb],
+    trusted: bool,
 ) -> Result<(), StoreError> {
-    let mut options = OpenOptions::new();
-    let file = options.create(true).truncate(false).write(true).mode(0o600).open(path).at(path)?;
-    let at = end_of_records(&file).at(path)?;
-    let record = encode(tomb);
-    let mut slices = [IoSlice::new(&MAGIC), IoSlice::new(&record)];
-    let (slices, at) = if at == 0 { (&mut slices[..], 0) } else { (&mut slices[1..], at) };
-    write_all(disk, &file, slices, at).and_then(|()| disk.sync(&file)).at(path)?;
-    if at == 0 { sync_parent(path) } else { Ok(()) }
+    let mut bytes: Vec<u8> = tombs.iter().flat_map(encode).collect();
+    if trusted {
+        let file = OpenOptions::new().read(true).write(true).open(path).at(path)?;
+        let at = end_of_records(&file).at(path)?;
+        let written = write_all(disk, &file, &mut [IoSlice::new(&bytes)], at);
+        return written.and_then(|()| disk.sync(&file)).at(path);
+    }
+    bytes.extend(load(path)?.difference(&tombs.iter().copied().collect()).flat_map(encode));
+    replace(disk, path, &mut [IoSlice::new(&MAGIC), IoSlice::new(&bytes)]).map(drop)
 }
 
 /// Returns where the next record goes: over the torn end of an earlier one, if there is one.
@@ -110,7 +114,7 @@ mod tests {
         let path = dir.path().join("1.dead");
         assert!(load(&path).unwrap().is_empty());
         for n in 0..3 {
-            append(&RealDisk, &path, &tomb(n)).unwrap();
+            append(&RealDisk, &path, &[tomb(n)], n > 0).unwrap();
         }
         assert_eq!(load(&path).unwrap(), (0..3).map(tomb).collect());
 
@@ -119,7 +123,10 @@ mod tests {
         bytes.truncate(bytes.len() - 7);
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(load(&path).unwrap(), HashSet::from([tomb(0)]));
-        append(&RealDisk, &path, &tomb(9)).unwrap();
+        append(&RealDisk, &path, &[tomb(9)], true).unwrap();
         assert_eq!(load(&path).unwrap(), HashSet::from([tomb(0), tomb(9)]));
+        append(&RealDisk, &path, &[tomb(7), tomb(9)], false).unwrap();
+        assert_eq!(load(&path).unwrap(), HashSet::from([tomb(0), tomb(7), tomb(9)]));
+        assert_eq!(std::fs::read(&path).unwrap().len(), 8 + 3 * RECORD_LEN);
     }
 }

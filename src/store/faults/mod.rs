@@ -1,10 +1,13 @@
-//! A disk that fails on command, for tests.
+//! Disks that fail on command, for tests.
+
+mod image;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
 
 use parking_lot::Mutex;
 
+pub use self::image::{Fault, ImageDisk};
 use super::diskio::{DiskIo, RealDisk};
 
 /// A call that a [`FaultyDisk`] can refuse.
@@ -17,7 +20,7 @@ pub enum Call {
 }
 
 #[derive(Debug)]
-struct Fault {
+struct Planned {
     call: Call,
     after: usize,
     errno: i32,
@@ -26,13 +29,13 @@ struct Fault {
 /// The real disk, until a fault that was planned comes due.
 #[derive(Debug, Default)]
 pub struct FaultyDisk {
-    planned: Mutex<Option<Fault>>,
+    planned: Mutex<Option<Planned>>,
 }
 
 impl FaultyDisk {
     /// Plans one failure with `errno`, after `after` more calls of this kind that succeed.
     pub fn fail(&self, call: Call, after: usize, errno: i32) {
-        *self.planned.lock() = Some(Fault { call, after, errno });
+        *self.planned.lock() = Some(Planned { call, after, errno });
     }
 
     /// Forgets the failure that was planned.

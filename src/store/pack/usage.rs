@@ -1,0 +1,190 @@
+//! How a pack is used: when each part of it was read last, what of it is in use now, what it costs.
+//!
+//! Times are kept per region of one mebibyte and to the hour, because eviction needs an order and
+//! not a history; a read writes nothing but these few words of memory. A region is locked for
+//! reading while bytes of it are read, and for writing while copies in it are declared removed: so
+//! whoever is in a region sees each copy either whole or gone.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Bytes of a region: a pack has 256 of them, so that a terabyte of packs costs 24 MB of memory,
+/// and one hot block keeps at most a mebibyte of cold ones.
+pub(in crate::store) const REGION_LEN: u64 = 1024 * 1024;
+
+/// Proof that a region is in use; eviction passes it by.
+pub(in crate::store) type InUse<'a> = RwLockReadGuard<'a, ()>;
+
+/// The moment of a use: hours since 1970, and the store's own count of events that matter for
+/// eviction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Moment {
+    pub(in crate::store) hour: u32,
+    pub(in crate::store) epoch: u32,
+}
+
+/// What is known about the use of one pack.
+#[derive(Debug)]
+pub(in crate::store) struct Usage {
+    regions: Box<[Region]>,
+    /// Times changed since they were last taken for keeping.
+    changed: AtomicBool,
+    /// Bytes of sections that are not removed.
+    live: AtomicU64,
+    /// Bytes of disk of the pack's file.
+    pack_bytes: AtomicU64,
+    /// Bytes of disk of the pack's file and its sidecars.
+    disk_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Region {
+    in_use: RwLock<()>,
+    hour: AtomicU32,
+    epoch: AtomicU32,
+}
+
+impl Usage {
+    /// Returns the usage of a pack that grows to about `len` bytes; what lies beyond counts to the
+    /// last region.
+    pub(in crate::store) fn new(len: u64) -> Self {
+        let count = usize::try_from(len / REGION_LEN + 1).unwrap_or(1);
+        Self {
+            regions: std::iter::repeat_with(Region::default).take(count).collect(),
+            changed: AtomicBool::new(false),
+            live: AtomicU64::new(0),
+            pack_bytes: AtomicU64::new(0),
+            disk_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the number of the region of a section.
+    pub(in crate::store) fn region_of(&self, start: u64) -> usize {
+        usize::try_from(start / REGION_LEN).unwrap_or(usize::MAX).min(self.regions.len() - 1)
+    }
+
+    /// Holds the region of a section for reading, and notes the use.
+    pub(in crate::store) fn enter(&self, start: u64, now: Moment) -> InUse<'_> {
+        let region = &self.regions[self.region_of(start)];
+        let in_use = region.in_use.read();
+        if region.epoch.load(Ordering::Acquire) < now.epoch {
+            region.epoch.fetch_max(now.epoch, Ordering::AcqRel);
+        }
+        if region.hour.load(Ordering::Relaxed) < now.hour {
+            region.hour.fetch_max(now.hour, Ordering::Relaxed);
+            self.changed.store(true, Ordering::Relaxed);
+        }
+        in_use
+    }
+
+    /// Holds the region of a section for reading without counting as a use.
+    pub(in crate::store) fn visit(&self, start: u64) -> InUse<'_> {
+        self.regions[self.region_of(start)].in_use.read()
+    }
+
+    /// Holds a region against all readers, if nobody is in it and nobody used it at or after the
+    /// epoch `limit`.
+    pub(in crate::store) fn claim(
+        &self,
+        region: usize,
+        limit: u32,
+    ) -> Option<RwLockWriteGuard<'_, ()>> {
+        let region = &self.regions[region];
+        let claim = region.in_use.try_write()?;
+        (region.epoch.load(Ordering::Acquire) < limit).then_some(claim)
+    }
+
+    /// Holds the region of a section against all readers, after those in it have left.
+    pub(in crate::store) fn clear(&self, start: u64) -> RwLockWriteGuard<'_, ()> {
+        self.regions[self.region_of(start)].in_use.write()
+    }
+
+    /// Returns the regions that nobody used at or after the epoch `limit`, with their last hours.
+    pub(in crate::store) fn unused_since(&self, limit: u32) -> impl Iterator<Item = (u32, usize)> {
+        let regions = self.regions.iter().enumerate();
+        regions
+            .filter(move |(_, region)| region.epoch.load(Ordering::Acquire) < limit)
+            .map(|(at, region)| (region.hour.load(Ordering::Relaxed), at))
+    }
+
+    /// Returns the hour of each region's last use, if one changed since the last call.
+    pub(in crate::store) fn take_hours(&self) -> Option<Vec<u32>> {
+        let hours = || self.regions.iter().map(|region| region.hour.load(Ordering::Relaxed));
+        self.changed.swap(false, Ordering::Relaxed).then(|| hours().collect())
+    }
+
+    /// Takes over what an earlier run knew.
+    pub(in crate::store) fn set_hours(&self, hours: &[u32]) {
+        for (region, hour) in self.regions.iter().zip(hours) {
+            region.hour.fetch_max(*hour, Ordering::Relaxed);
+        }
+    }
+
+    pub(in crate::store) fn add_live(&self, bytes: u64) {
+        self.live.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(in crate::store) fn sub_live(&self, bytes: u64) {
+        self.live.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(in crate::store) fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::store) fn pack_bytes(&self) -> u64 {
+        self.pack_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::store) fn set_pack_bytes(&self, bytes: u64) {
+        self.pack_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Replaces the bytes of disk of pack and sidecars and returns what they were.
+    pub(in crate::store) fn swap_disk_bytes(&self, bytes: u64) -> u64 {
+        self.disk_bytes.swap(bytes, Ordering::AcqRel)
+    }
+
+    pub(in crate::store) fn add_disk_bytes(&self, bytes: u64) {
+        self.pack_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.disk_bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = REGION_LEN;
+
+    fn at(hour: u32, epoch: u32) -> Moment {
+        Moment { hour, epoch }
+    }
+
+    #[test]
+    fn a_region_in_use_or_used_since_is_not_claimed() {
+        let usage = Usage::new(4 * MIB);
+        let reader = usage.enter(MIB + 5, at(1, 3));
+        assert!(usage.claim(1, 9).is_none(), "in use");
+        drop(reader);
+        assert!(usage.claim(1, 3).is_none(), "used since");
+        assert!(usage.claim(1, 4).is_some());
+        drop(usage.visit(MIB));
+        assert!(usage.claim(1, 4).is_some(), "a visit is no use");
+        drop(usage.enter(99 * MIB, at(1, 7)));
+        assert!(usage.claim(4, 7).is_none(), "what lies beyond is in the last region");
+    }
+
+    #[test]
+    fn hours_are_taken_once_and_never_go_back() {
+        let usage = Usage::new(2 * MIB);
+        assert_eq!(usage.take_hours(), None);
+        drop(usage.enter(MIB, at(50, 1)));
+        assert_eq!(usage.take_hours(), Some(vec![0, 50, 0]));
+        drop(usage.enter(MIB, at(49, 2)));
+        assert_eq!(usage.take_hours(), None, "nothing new");
+        usage.set_hours(&[7, 8, 9, 10]);
+        assert_eq!(usage.unused_since(2).collect::<Vec<_>>(), [(7, 0), (9, 2)]);
+    }
+}
