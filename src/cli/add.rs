@@ -45,7 +45,7 @@ pub(crate) struct Add {
     #[arg(long)]
     silent: bool,
     /// Show progress [default: on a terminal]
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short, long, require_equals = true)]
     progress: Option<bool>,
     /// Only chunk and hash, write nothing
     #[arg(short = 'n', long)]
@@ -54,7 +54,7 @@ pub(crate) struct Add {
     #[arg(short, long = "wrap-with-directory", visible_alias = "wrap")]
     wrap: bool,
     /// Pin the result, so that it stays
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, require_equals = true)]
     pin: Option<bool>,
     /// Name of the pin
     #[arg(long, value_name = "NAME")]
@@ -90,7 +90,7 @@ struct Which {
     #[arg(long)]
     dereference_symlinks: bool,
     /// Take empty directories [default: true]
-    #[arg(short = 'E', long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short = 'E', long, require_equals = true)]
     empty_dirs: Option<bool>,
 }
 
@@ -108,7 +108,7 @@ struct Shape {
     #[arg(short, long)]
     trickle: bool,
     /// Leaves as raw blocks
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, require_equals = true)]
     raw_leaves: Option<bool>,
     /// CID version, 0 or 1
     #[arg(long, value_name = "VERSION")]

@@ -133,7 +133,7 @@ pub(crate) struct Import {
     /// CAR files; standard input if there are none, or for `-`
     paths: Vec<PathBuf>,
     /// Pin the roots that the archives name [default: true]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, require_equals = true)]
     pin_roots: Option<bool>,
     /// Print nothing
     #[arg(long)]
@@ -187,7 +187,7 @@ pub(crate) struct Export {
     /// A CID, or a path below one
     path: OsString,
     /// Show progress [default: on a terminal]
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short, long, require_equals = true)]
     progress: Option<bool>,
 }
 

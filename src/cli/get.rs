@@ -43,7 +43,7 @@ pub(crate) struct Get {
     #[arg(short, long)]
     archive: bool,
     /// Show progress [default: on a terminal]
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short, long, require_equals = true)]
     progress: Option<bool>,
 }
 

@@ -33,10 +33,10 @@ pub(crate) struct Ls {
     #[arg(short, long)]
     long: bool,
     /// Print sizes [default: true]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, require_equals = true)]
     size: Option<bool>,
     /// Look up what each entry is [default: true]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, require_equals = true)]
     resolve_type: Option<bool>,
     /// Print names as they come, without aligning them
     #[arg(short, long)]

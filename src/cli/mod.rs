@@ -26,11 +26,12 @@ mod repo;
 mod status;
 mod upload;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::cli::call::{Answer, Call, parse};
 use crate::cli::client::Client;
@@ -106,7 +107,7 @@ enum Command {
 pub fn run() -> ExitCode {
     memory::bound_heaps();
     let cli = match helper::arguments(std::env::args_os().collect()) {
-        Ok(arguments) => Cli::parse_from(arguments),
+        Ok(arguments) => parse_arguments(arguments),
         Err(failure) => return failure.report(),
     };
     let runtime = match tokio::runtime::Runtime::new() {
@@ -117,6 +118,32 @@ pub fn run() -> ExitCode {
     // Threads that still read standard input or a slow disk must not keep the process.
     runtime.shutdown_background();
     result.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}
+
+/// Parses the command line, or ends the process with what is wrong with it.
+fn parse_arguments(arguments: Vec<OsString>) -> Cli {
+    let mut matches = switches_take_values(Cli::command()).get_matches_from(arguments);
+    Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Every switch may be written `--switch=true` or `--switch=false`, as those of kubo.
+fn switches_take_values(command: clap::Command) -> clap::Command {
+    let value = |arg: clap::Arg| {
+        arg.num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(clap::value_parser!(bool))
+            .value_name("BOOL")
+            .hide_possible_values(true)
+    };
+    let switch = |arg: clap::Arg| match arg.get_action() {
+        ArgAction::SetTrue => {
+            value(arg).action(ArgAction::Set).default_value("false").hide_default_value(true)
+        }
+        ArgAction::Set if arg.is_require_equals_set() => value(arg),
+        _ => arg,
+    };
+    command.mut_args(switch).mut_subcommands(switches_take_values)
 }
 
 impl Command {

@@ -50,7 +50,7 @@ pub(crate) struct Add {
     #[arg(required = true)]
     paths: Vec<OsString>,
     /// Keep everything below too [default: true]
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short, long, require_equals = true)]
     recursive: Option<bool>,
     /// Name of the pin
     #[arg(short, long, value_name = "NAME")]
@@ -91,7 +91,7 @@ pub(crate) struct Rm {
     #[arg(required = true)]
     paths: Vec<OsString>,
     /// Remove recursive pins [default: true]
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short, long, require_equals = true)]
     recursive: Option<bool>,
 }
 
@@ -169,7 +169,7 @@ pub(crate) struct Update {
     /// What is to be pinned
     to: OsString,
     /// Remove the old pin [default: true]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, require_equals = true)]
     unpin: Option<bool>,
 }
 

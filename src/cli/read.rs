@@ -30,7 +30,7 @@ pub(crate) struct Cat {
     #[arg(short, long, value_name = "BYTES")]
     length: Option<u64>,
     /// Show progress [default: no]
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(short, long, require_equals = true)]
     progress: Option<bool>,
 }
 

@@ -11,3 +11,4 @@ mod pinning;
 mod reading;
 mod rpc;
 mod sandbox;
+mod tools;
