@@ -13,11 +13,11 @@ mod metadata;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use cidfs::block::{Block, HashFn, codecs};
@@ -72,7 +72,54 @@ fn check(path: &Path, acknowledged: u32, put: u32) {
     }
 }
 
-/// Copies what a crash would leave: each file as it is at the moment it is read.
+/// The real disk, which stands still while a copy is taken: a copy is then one moment between two
+/// changes, as the death of a process is.
+#[derive(Debug, Default)]
+struct Moments(RwLock<()>);
+
+impl Moments {
+    fn change<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _moving = self.0.read().unwrap();
+        change()
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        let _still = self.0.write().unwrap();
+        copy(from, to);
+    }
+}
+
+impl DiskIo for Moments {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        self.change(|| RealDisk.create(path))
+    }
+
+    fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.change(|| RealDisk.write(file, slices, offset))
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.change(|| RealDisk.set_len(file, len))
+    }
+
+    fn punch(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
+        self.change(|| RealDisk.punch(file, offset, len))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(|| RealDisk.rename(from, to))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change(|| RealDisk.link(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.change(|| RealDisk.remove(path))
+    }
+}
+
+/// Copies a repository; the table of metadata, which may be lost, changes all the while.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -81,10 +128,10 @@ fn copy(from: &Path, to: &Path) {
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => copy(&entry.path(), &target),
             Ok(_) => match std::fs::copy(entry.path(), target) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 copied => drop(copied.unwrap()),
             },
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
         }
     }
 }
@@ -102,7 +149,8 @@ fn write_ten(repository: &Repository, first: u32) {
 fn a_process_that_dies_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let live = dir.path().join("live");
-    let repository = open(&live, Arc::new(RealDisk));
+    let disk = Arc::new(Moments::default());
+    let repository = open(&live, disk.clone());
     let (acknowledged, stop) = (AtomicU32::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -115,7 +163,7 @@ fn a_process_that_dies_loses_nothing_acknowledged() {
         for n in 0..COPIES {
             let before = acknowledged.load(Ordering::Acquire);
             let crashed = dir.path().join(format!("crashed-{n}"));
-            copy(&live, &crashed);
+            disk.copy(&live, &crashed);
             check(&crashed, before, before + 30);
             std::fs::remove_dir_all(&crashed).unwrap();
         }
@@ -129,7 +177,7 @@ fn a_process_that_dies_loses_nothing_acknowledged() {
 struct SyncLog(Mutex<HashMap<u64, u64>>);
 
 impl DiskIo for SyncLog {
-    fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> std::io::Result<usize> {
+    fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
         if offset == 0 {
             // A new file, perhaps with the inode of one that is gone.
             self.0.lock().unwrap().remove(&file.metadata()?.ino());
@@ -137,7 +185,7 @@ impl DiskIo for SyncLog {
         RealDisk.write(file, slices, offset)
     }
 
-    fn sync(&self, file: &File) -> std::io::Result<()> {
+    fn sync(&self, file: &File) -> io::Result<()> {
         let metadata = file.metadata()?;
         RealDisk.sync(file)?;
         self.0.lock().unwrap().insert(metadata.ino(), metadata.len());
