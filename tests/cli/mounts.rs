@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
+use cidfs::testkit::fixtures::shared_fixtures;
+
 use super::sandbox::{Sandbox, TREE, vector_tree, wait_for};
 
 fn with_tree() -> Sandbox {
@@ -228,9 +230,8 @@ fn a_link_to_a_mount_point_means_the_mount() {
     assert!(!is_mounted(&sandbox, "m"), "a dead mount too");
 }
 
-#[test]
-fn a_daemon_lives_with_half_a_gibibyte_of_addresses() {
-    let sandbox = with_tree();
+/// Mounts /ipfs on `m` by a daemon that has half a gibibyte of addresses.
+fn mount_in_half_a_gibibyte(sandbox: &Sandbox) {
     let mount = std::process::Command::new("sh")
         .args(["-c", "ulimit -v 524288 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_cidfs")])
         .args(["mount", "/ipfs", "m"])
@@ -239,12 +240,44 @@ fn a_daemon_lives_with_half_a_gibibyte_of_addresses() {
         .output()
         .unwrap();
     assert!(mount.status.success(), "{mount:?}");
+}
+
+#[test]
+fn a_daemon_lives_with_half_a_gibibyte_of_addresses() {
+    let sandbox = with_tree();
+    mount_in_half_a_gibibyte(&sandbox);
     let readers: Vec<_> = (0..8)
         .map(|_| sandbox.path(format!("m/{TREE}/hello.txt")))
         .map(|path| std::thread::spawn(move || std::fs::read(path).unwrap()))
         .collect();
     for reader in readers {
         assert_eq!(reader.join().unwrap(), b"hello world\n");
+    }
+    stop(&sandbox);
+}
+
+#[test]
+fn hostile_trees_cost_only_themselves() {
+    let Some(fixtures) = shared_fixtures() else { return };
+    let sandbox = with_tree();
+    mount_in_half_a_gibibyte(&sandbox);
+    let index = std::fs::read(fixtures.join("adversarial/index.json")).unwrap();
+    let index: Vec<serde_json::Value> = serde_json::from_slice(&index).unwrap();
+    assert_eq!(index.len(), 34);
+    for hostile in &index {
+        let car = fixtures.join("adversarial").join(hostile["file"].as_str().unwrap());
+        // Two of them have a block that is refused; the others in them are stored.
+        let car = car.to_str().unwrap();
+        sandbox.run(&["dag", "import", "--pin-roots=false", car]);
+        let root = sandbox.path("m").join(hostile["root"].as_str().unwrap());
+        let touch = "find . | head -n 2000 | xargs -d '\\n' stat; head -qc 1000000 ./*";
+        let touched = std::process::Command::new("timeout")
+            .args(["60", "sh", "-c", touch])
+            .current_dir(&root)
+            .output()
+            .unwrap();
+        assert_ne!(touched.status.code(), Some(124), "{car} takes for ever");
+        assert_eq!(std::fs::read(root.join("good.txt")).unwrap(), b"good\n", "{car}");
     }
     stop(&sandbox);
 }
