@@ -97,12 +97,12 @@ fn damage_below_a_pin_is_found() {
     let told = String::from_utf8(run.stdout).unwrap();
     assert!(told.starts_with(&format!("{TREE} broken\n  {HELLO}: ")), "{told}");
     assert_eq!(sandbox.run(&["pin", "verify", "--json"]).code, 1, "scripts hear of it too");
-    let _daemon = sandbox.daemon();
     sandbox.fails(&["repo", "verify"], 1, &["1 blocks corrupt"]);
     sandbox.fails(&["cat", HELLO], 1, &["damaged"]);
     sandbox.write("h", "hello world\n");
     sandbox.ok(&["add", "h"]);
     assert_eq!(sandbox.ok(&["cat", HELLO]), "hello world", "adding it again heals it");
+    sandbox.ok(&["pin", "verify"]);
 }
 
 /// Turns one bit of stored content over.

@@ -86,7 +86,7 @@ impl DiskStore {
     pub(super) fn write(&self, blocks: &[Block]) -> Result<(), StoreError> {
         let mut writer = self.writer()?;
         for group in blocks.chunks(RUN_BLOCKS_MAX) {
-            let fresh = self.fresh(group);
+            let fresh = self.fresh(group)?;
             let bytes = fresh.iter().map(|(_, block)| block.data().len() as u64).sum();
             if !fresh.is_empty() {
                 self.space.check(bytes, fresh.len())?;
@@ -136,26 +136,37 @@ impl DiskStore {
     }
 
     /// Returns the blocks of `group` that have no good copy here, each once.
-    fn fresh<'a>(&self, group: &'a [Block]) -> Vec<(BlockKey, &'a Block)> {
+    fn fresh<'a>(&self, group: &'a [Block]) -> Result<Vec<(BlockKey, &'a Block)>, StoreError> {
         let mut seen = HashSet::with_capacity(group.len());
-        let keyed = group.iter().map(|block| (BlockKey::of(block.cid()), block));
-        keyed
-            .filter(|(key, block)| {
-                Block::from_identity(block.cid()).is_none()
-                    && seen.insert(*key)
-                    && !self.has_good(key)
-            })
-            .collect()
+        let mut fresh = Vec::with_capacity(group.len());
+        for block in group {
+            let key = BlockKey::of(block.cid());
+            let is_new = Block::from_identity(block.cid()).is_none() && seen.insert(key);
+            if is_new && !self.has_good(&key, block)? {
+                fresh.push((key, block));
+            }
+        }
+        Ok(fresh)
     }
 
     /// Tells whether a put may rely on a copy that is here, which is a use of it.
-    fn has_good(&self, key: &BlockKey) -> bool {
+    ///
+    /// A copy that was not proved since the start is compared with the block: what rotted since it
+    /// was written must not stand for what is acknowledged now.
+    fn has_good(&self, key: &BlockKey, block: &Block) -> Result<bool, StoreError> {
         while let Some(hit) = self.find(key).filter(|hit| hit.state != CopyState::Damaged) {
-            if self.enter(&hit).is_some() {
-                return true;
+            let Some(_in_use) = self.enter(&hit) else { continue };
+            if hit.state == CopyState::Proved {
+                return Ok(true);
             }
+            let extent = hit.entry.extent(hit.pack.id());
+            if self.files.read(&extent, 0, u64::from(extent.len))?.as_ref() == Some(block.data()) {
+                self.mark(&hit, CopyState::Proved);
+                return Ok(true);
+            }
+            self.mark_damaged(block.cid(), &hit);
         }
-        false
+        Ok(false)
     }
 
     /// Returns how many of `blocks` still fit into the active pack, at least one.
