@@ -13,6 +13,9 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// and one hot block keeps at most a mebibyte of cold ones.
 pub(in crate::store) const REGION_LEN: u64 = 1024 * 1024;
 
+/// Most regions of a pack, four times what the longest has: an index may claim any length.
+const REGIONS_MAX: u64 = 1024;
+
 /// Proof that a region is in use; eviction passes it by.
 pub(in crate::store) type InUse<'a> = RwLockReadGuard<'a, ()>;
 
@@ -49,9 +52,9 @@ impl Usage {
     /// Returns the usage of a pack that grows to about `len` bytes; what lies beyond counts to the
     /// last region.
     pub(in crate::store) fn new(len: u64) -> Self {
-        let count = usize::try_from(len / REGION_LEN + 1).unwrap_or(1);
+        let count = (len / REGION_LEN + 1).min(REGIONS_MAX);
         Self {
-            regions: std::iter::repeat_with(Region::default).take(count).collect(),
+            regions: (0..count).map(|_| Region::default()).collect(),
             changed: AtomicBool::new(false),
             live: AtomicU64::new(0),
             pack_bytes: AtomicU64::new(0),
@@ -160,6 +163,13 @@ mod tests {
 
     fn at(hour: u32, epoch: u32) -> Moment {
         Moment { hour, epoch }
+    }
+
+    #[test]
+    fn a_claimed_length_costs_no_memory() {
+        let usage = Usage::new(u64::MAX);
+        assert_eq!(usage.regions.len() as u64, REGIONS_MAX);
+        assert_eq!(usage.region_of(u64::MAX) as u64, REGIONS_MAX - 1);
     }
 
     #[test]
