@@ -13,3 +13,8 @@ mod fuse;
 mod model;
 mod tidy;
 mod vectors;
+
+/// Tells whether the long forms of tests run: `scripts/test --full` says so.
+fn is_full_run() -> bool {
+    std::env::var_os("CIDFS_TESTS").is_some_and(|value| value == "full")
+}

@@ -16,7 +16,7 @@ struct Mounted {
 
 impl Mounted {
     fn new() -> Self {
-        let is_full = std::env::var_os("CIDFS_TESTS").is_some_and(|value| value == "full");
+        let is_full = crate::is_full_run();
         let source =
             if is_full { "/usr/share" } else { concat!(env!("CARGO_MANIFEST_DIR"), "/src") };
         let sandbox = Sandbox::new();

@@ -197,7 +197,7 @@ fn try_fault(dir: &Path, at: usize, fault: Fault, power_cuts: u64) -> u64 {
 fn no_fault_at_any_change_loses_what_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     template(&dir.path().join("template"));
-    let full = std::env::var_os("CIDFS_TESTS").is_some_and(|value| value == "full");
+    let full = crate::is_full_run();
     let (step, cuts) = if full { (1, POWER_CUTS.0) } else { (SHORT_STEP, POWER_CUTS.1) };
     let (disk, model) = run(&dir.path().join("template"), &dir.path().join("home"), None);
     let owed = u32::try_from(model.owed.len()).unwrap();

@@ -15,8 +15,8 @@ use cidfs::unixfs::import::{
 use sha2::{Digest, Sha256};
 
 /// Tells whether the slow tests run: those that hash gigabytes.
-fn is_full_run() -> bool {
-    let full = std::env::var_os("CIDFS_TESTS").is_some_and(|value| value == "full");
+fn runs_slow_tests() -> bool {
+    let full = crate::is_full_run();
     if !full {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("test");
@@ -252,7 +252,7 @@ fn ipip_499_files() {
 
 #[test]
 fn ipip_499_files_of_a_gibibyte() {
-    if !is_full_run() {
+    if !runs_slow_tests() {
         return;
     }
     let check = |len: u64, cid: &str| check(KeyStream::new("v1-2025-seed").take(len), V1, cid);
