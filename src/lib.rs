@@ -17,6 +17,8 @@ pub mod dag;
 
 pub mod unixfs;
 
+pub mod keep;
+
 pub mod vfs;
 
 pub mod fuse;

@@ -17,7 +17,6 @@ use axum::response::Response;
 use cid::Version;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
-use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::api::control::Node;
 use crate::api::error::ApiError;
@@ -28,6 +27,7 @@ use crate::api::request::{CidEncoder, Form, Params};
 use crate::block::HashFn;
 use crate::codec::node::SYMLINK_LEN_MAX;
 use crate::codec::unixfs::Mtime;
+use crate::keep::Hold;
 use crate::store::{BlockStore, PinMode, Pins};
 use crate::unixfs::import::{
     AddressFlags, Follow, INLINE_LIMIT_DEFAULT, ImportOptions, ImportedRoot, Layout, MetadataRules,
@@ -91,7 +91,7 @@ struct Job {
     encoder: CidEncoder,
     shows_progress: bool,
     /// Held until the roots are pinned.
-    _keeping: OwnedRwLockReadGuard<()>,
+    _hold: Hold,
 }
 
 async fn import(node: &Node, params: Params, source: Source) -> Result<Response, ApiError> {
@@ -107,11 +107,11 @@ async fn import(node: &Node, params: Params, source: Source) -> Result<Response,
     let job = Job {
         options,
         recursive: params.is_on("recursive")?,
-        store: (!only_hash).then(|| node.dag().store().clone()),
+        store: (!only_hash).then(|| node.keeper().store()),
         pins: pins.then(|| (node.repository().pins.clone(), pin_name)),
         encoder: params.encoder()?,
         shows_progress: params.is_on("progress")?,
-        _keeping: node.keeping().clone().read_owned().await,
+        _hold: node.keeper().hold().await,
     };
     let handle = Handle::current();
     reply::stream_blocking(&params, Kind::Json, move |sink| job.run(source, &handle, &sink)).await

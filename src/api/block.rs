@@ -13,10 +13,11 @@ use crate::api::error::ApiError;
 use crate::api::multipart::next_part;
 use crate::api::paths::cid_of;
 use crate::api::pin::listing::root_above;
-use crate::api::pin::{mode_name, pin};
+use crate::api::pin::mode_name;
 use crate::api::reply::{self, Kind, blocking};
 use crate::api::request::{Form, Params, parse_cid};
 use crate::block::{BLOCK_LEN_MAX, Block, Cid, HashFn, codecs};
+use crate::keep::PinProgress;
 use crate::store::PinMode;
 
 /// A block that is here.
@@ -80,11 +81,20 @@ pub(super) async fn put(
             let mut limited = (&mut part).take(BLOCK_LEN_MAX as u64 + 1);
             limited.read_to_end(&mut data).map_err(|error| ApiError::client(error.to_string()))?;
             let block = address.block(data.into())?;
-            let store = node.dag().store();
+            let store = node.keeper().store();
+            let _hold = handle.block_on(node.keeper().hold());
             store.put(std::slice::from_ref(&block))?;
             store.commit()?;
             if pins {
-                handle.block_on(pin(&node, node.dag(), *block.cid(), true, None, None))?;
+                let mode = PinMode::Recursive;
+                let progress = PinProgress::default();
+                handle.block_on(node.keeper().pin(
+                    node.dag(),
+                    *block.cid(),
+                    mode,
+                    None,
+                    &progress,
+                ))?;
             }
             let size = block.data().len() as u64;
             sink.json_blocking(&BlockStat { key: encoder.encode(block.cid()), size })?;
@@ -155,7 +165,7 @@ pub(super) async fn rm(State(node): State<Node>, Form(params): Form) -> Result<R
 }
 
 async fn remove(node: &Node, cid: Cid, force: bool) -> Result<(), ApiError> {
-    let Ok(_removing) = node.keeping().try_write() else {
+    let Some(_removing) = node.keeper().remove_named() else {
         return Err(ApiError::failed("something is being added or pinned; try again afterwards"));
     };
     let pins = node.repository().pins.list();

@@ -1,6 +1,7 @@
 //! `dag/import` and `dag/export`: archives of blocks (spec 04).
 
 use std::io::Read;
+use std::sync::Arc;
 
 use axum::extract::{FromRequest as _, FromRequestParts as _, Multipart, Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -14,12 +15,12 @@ use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
 use crate::api::multipart::next_part;
 use crate::api::paths::cid_of;
-use crate::api::pin::pin;
 use crate::api::reply::{self, Gone, Kind, Sink};
 use crate::api::request::{CidEncoder, Form, Params};
 use crate::block::{Block, Cid};
 use crate::codec::car::{self, CarError, CarReader};
-use crate::store::BlockStore as _;
+use crate::keep::{Hold, PinProgress};
+use crate::store::{BlockStore, PinMode};
 use crate::unixfs;
 
 /// Bytes of blocks that are stored in one call.
@@ -84,7 +85,7 @@ pub(super) async fn import(
         let mut body = Multipart::from_request(Request::from_parts(parts, body), &())
             .await
             .map_err(|error| ApiError::client(error.body_text()))?;
-        let mut importer = Importer::new(node, &params)?;
+        let mut importer = Importer::new(node, &params).await?;
         return reply::stream_blocking(&params, Kind::Json, move |sink| {
             let handle = Handle::current();
             while let Some(part) = next_part(&mut body, &handle)? {
@@ -99,7 +100,7 @@ pub(super) async fn import(
     if paths.is_empty() {
         return Err(ApiError::client("argument \"path\" is required"));
     }
-    let mut importer = Importer::new(node, &params)?;
+    let mut importer = Importer::new(node, &params).await?;
     reply::stream_blocking(&params, Kind::Json, move |sink| {
         for path in paths {
             let file = std::fs::File::open(&path)
@@ -113,6 +114,9 @@ pub(super) async fn import(
 
 struct Importer {
     node: Node,
+    store: Arc<dyn BlockStore>,
+    /// Held until the roots are pinned.
+    _hold: Hold,
     encoder: CidEncoder,
     pins: bool,
     tells_stats: bool,
@@ -126,9 +130,11 @@ struct Importer {
 }
 
 impl Importer {
-    fn new(node: Node, params: &Params) -> Result<Self, ApiError> {
+    async fn new(node: Node, params: &Params) -> Result<Self, ApiError> {
         let is_partial = params.is_on("local-only")?;
         Ok(Self {
+            store: node.keeper().store(),
+            _hold: node.keeper().hold().await,
             node,
             encoder: params.encoder()?,
             pins: params.flag("pin-roots")?.unwrap_or(!is_partial),
@@ -190,14 +196,14 @@ impl Importer {
 
     fn commit(&mut self, sink: &Sink) -> Result<(), ApiError> {
         self.store(sink)?;
-        Ok(self.node.repository().blocks.commit()?)
+        Ok(self.store.commit()?)
     }
 
     fn store(&mut self, sink: &Sink) -> Result<(), ApiError> {
         if sink.is_gone() {
             return Err(Gone.into());
         }
-        self.node.repository().blocks.put(&self.batch)?;
+        self.store.put(&self.batch)?;
         self.batch.clear();
         self.batch_bytes = 0;
         Ok(())
@@ -207,8 +213,9 @@ impl Importer {
         self.commit(sink)?;
         for root in &self.roots {
             let offline = self.node.dag().offline();
-            let pinned = pin(&self.node, &offline, *root, true, None, None);
-            let pinned = Handle::current().block_on(pinned);
+            let (mode, progress) = (PinMode::Recursive, PinProgress::default());
+            let pinned = self.node.keeper().pin(&offline, *root, mode, None, &progress);
+            let pinned = Handle::current().block_on(pinned).map_err(ApiError::from);
             let pin_error_msg = pinned.err().map(|error| error.message().to_owned());
             let root = CarRoot {
                 cid: Link { cid: self.encoder.encode(root) },

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value as Json;
-use tokio::sync::RwLock;
 
 use crate::api::error::ApiError;
 use crate::api::request::Params;
 use crate::dag::Dag;
+use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::unixfs::import::Profile;
 
@@ -28,9 +28,8 @@ pub trait Control: Debug + Send + Sync + 'static {
     /// Returns the way to blocks and nodes.
     fn dag(&self) -> &Dag;
 
-    /// Returns what is held shared while something becomes kept (from the first look at a block to
-    /// its pin), and exclusively while blocks are removed, so that no pin loses what it found.
-    fn keeping(&self) -> &Arc<RwLock<()>>;
+    /// Returns who pins, and makes room for what is not pinned.
+    fn keeper(&self) -> &Keeper;
 
     /// Returns how files are imported unless a request says otherwise.
     ///

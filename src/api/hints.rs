@@ -4,6 +4,7 @@ use crate::api::error::ApiError;
 use crate::codec::car::CarError;
 use crate::dag::DagError;
 use crate::fuse::OptionError;
+use crate::keep::KeepError;
 use crate::store::StoreError;
 use crate::sys::mount::MountError;
 use crate::unixfs::UnixfsError;
@@ -11,6 +12,8 @@ use crate::unixfs::import::ImportError;
 
 const NOT_HERE: &str = "blocks that are not here come with `cidfs add` or `cidfs dag import`; this node asks no others";
 const FULL: &str = "free some space and try again; what was acknowledged before is safe";
+const PINS_UNKNOWN: &str =
+    "`cidfs pin verify` names the pins; add or import the block again, or unpin what needs it";
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
@@ -60,6 +63,17 @@ impl From<ImportError> for ApiError {
             ImportError::Store(error) => error.into(),
             ImportError::Setting(_) | ImportError::Chunker(_) => Self::client(error),
             other => Self::failed(other),
+        }
+    }
+}
+
+impl From<KeepError> for ApiError {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Store(error) => error.into(),
+            KeepError::Content(error) => error.into(),
+            KeepError::PinsUnknown(_) => Self::failed(error).hint(PINS_UNKNOWN),
+            KeepError::Thread(_) => Self::failed(error),
         }
     }
 }

@@ -76,6 +76,7 @@ fn commands() -> Router<Node> {
         .route("/pin/update", post(pin::update))
         .route("/pin/verify", post(pin::verify::verify))
         .route("/refs", post(dag::refs))
+        .route("/repo/gc", post(repo::gc))
         .route("/repo/stat", post(repo::stat))
         .route("/repo/verify", post(repo::verify))
         .route("/repo/version", post(repo::version))

@@ -1,17 +1,20 @@
 //! `repo/…`: the store as a whole.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::runtime::Handle;
 
-use crate::api::control::Node;
+use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
 use crate::api::reply::{self, Kind, Sink, blocking};
 use crate::api::request::Form;
-use crate::store::{Damage, Progress};
+use crate::dag::Dag;
+use crate::store::{BlockStore as _, Damage, Progress, SpaceReport};
 use crate::sys::volume::volume;
 
 /// Blocks between two reports of progress.
@@ -25,12 +28,30 @@ pub struct RepoStat {
     pub num_objects: u64,
     /// Bytes of disk that the repository takes.
     pub repo_size: u64,
-    /// Bytes that it may take: the disk, as there is no cap yet.
+    /// Bytes that blocks may take: the cap, or the disk if there is none.
     pub storage_max: u64,
     /// Its directory.
     pub repo_path: String,
     /// The version of its format.
     pub version: String,
+}
+
+/// What a sweep has removed so far, or would remove.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Swept {
+    /// It is the last report.
+    pub done: bool,
+    /// Blocks removed.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blocks copied, because little else was left in their pack.
+    pub moved: u64,
+    /// Packs deleted.
+    pub packs: u64,
+    /// Bytes of disk that the store takes; counted at the end.
+    pub disk_bytes: u64,
 }
 
 /// How far a verification has come, or what it found.
@@ -51,15 +72,23 @@ pub(super) async fn stat(State(node): State<Node>) -> Result<Response, ApiError>
 /// Returns what the repository holds.
 pub(super) fn repo_stat(node: &Node) -> Result<RepoStat, ApiError> {
     let stat = node.repository().stat()?;
-    let disk = volume(&stat.path)
-        .map_err(|error| ApiError::failed(error.desc()).about(stat.path.display()))?;
+    let storage_max = match node.repository().blocks.cache_max_bytes() {
+        Some(cap) => cap,
+        None => disk_total(&stat.path)?,
+    };
     Ok(RepoStat {
         num_objects: stat.blocks,
         repo_size: stat.disk_bytes,
-        storage_max: disk.total.saturating_mul(disk.fragment_bytes.into()),
+        storage_max,
         repo_path: stat.path.display().to_string(),
         version: format!("cidfs-repo@{}", stat.version),
     })
+}
+
+fn disk_total(path: &Path) -> Result<u64, ApiError> {
+    let disk =
+        volume(path).map_err(|error| ApiError::failed(error.desc()).about(path.display()))?;
+    Ok(disk.total.saturating_mul(disk.fragment_bytes.into()))
 }
 
 /// `repo/version`
@@ -68,29 +97,82 @@ pub(super) async fn version(State(node): State<Node>) -> Result<Response, ApiErr
     Ok(reply::json(&json!({ "Version": stat.version.to_string() })))
 }
 
-/// `repo/verify`
+/// `repo/gc?dry-run=`; unlike kubo's, the answer has sums, not every CID.
+pub(super) async fn gc(State(node): State<Node>, Form(params): Form) -> Result<Response, ApiError> {
+    let dry_run = params.is_on("dry-run")?;
+    reply::stream_blocking(&params, Kind::Json, move |sink| {
+        let report = if dry_run {
+            node.keeper().sweep_dry_run()?
+        } else {
+            node.keeper().sweep(&mut |report| tell_swept(&sink, report))?
+        };
+        if sink.is_gone() {
+            return Err(reply::Gone.into());
+        }
+        sink.json_blocking(&Swept { done: true, ..Swept::of(&report) })
+    })
+    .await
+}
+
+fn tell_swept(sink: &Sink, report: &SpaceReport) -> ControlFlow<()> {
+    match sink.json_blocking(&Swept::of(report)) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    }
+}
+
+impl Swept {
+    fn of(report: &SpaceReport) -> Self {
+        let &SpaceReport { blocks, bytes, moved, packs, disk_bytes, .. } = report;
+        Self { done: false, blocks, bytes, moved, packs, disk_bytes }
+    }
+}
+
+/// `repo/verify?repair=`
 pub(super) async fn verify(
     State(node): State<Node>,
     Form(params): Form,
 ) -> Result<Response, ApiError> {
+    let repair = if params.is_on("repair")? { Some(dag_of(&node, &params)?) } else { None };
     reply::stream_blocking(&params, Kind::Json, move |sink| {
         let report = node.repository().verify(&mut |done| tell(&sink, done))?;
         if report.stopped {
             return Err(reply::Gone.into());
         }
-        for Damage { cid, place } in &report.damaged {
-            let name = cid.map_or_else(|| "a block".to_owned(), |cid| format!("block {cid}"));
-            let msg = format!("{name} was corrupt ({place})");
+        let mut left = report.damaged_count;
+        for damage in &report.damaged {
+            let (is_whole, outcome) = match &repair {
+                Some(dag) => repaired(&node, dag, damage),
+                None => (false, String::new()),
+            };
+            left -= u64::from(is_whole);
+            let name =
+                damage.cid.map_or_else(|| "a block".to_owned(), |cid| format!("block {cid}"));
+            let msg = format!("{name} was corrupt ({}){outcome}", damage.place);
             sink.json_blocking(&VerifyProgress { msg, progress: 0 })?;
         }
-        if report.damaged_count > 0 {
-            let count = report.damaged_count;
-            return Err(ApiError::failed(format!("verify complete, {count} blocks corrupt")));
+        node.repository().blocks.commit()?;
+        let Progress { blocks, bytes, packs, .. } = report.done;
+        let say = |msg| sink.json_blocking(&VerifyProgress { msg, progress: blocks });
+        say(format!("read {blocks} blocks ({bytes} bytes) in {packs} packs"))?;
+        match (left, report.damaged_count) {
+            (0, 0) => say("verify complete, all blocks validated.".to_owned()),
+            (0, count) => say(format!("verify complete, {count} blocks repaired.")),
+            _ => Err(ApiError::failed(format!("verify complete, {left} blocks corrupt"))),
         }
-        let msg = "verify complete, all blocks validated.".to_owned();
-        sink.json_blocking(&VerifyProgress { msg, progress: report.done.blocks })
     })
     .await
+}
+
+/// Tries to make a damaged block whole; tells whether it is, and what became of it.
+fn repaired(node: &Node, dag: &Dag, damage: &Damage) -> (bool, String) {
+    let Some(cid) = damage.cid else {
+        return (false, ", and its name cannot be read".to_owned());
+    };
+    match Handle::current().block_on(node.keeper().repair(dag, &cid)) {
+        Ok(()) => (true, ", and is whole again".to_owned()),
+        Err(error) => (false, format!(", and not repaired: {error}")),
+    }
 }
 
 fn tell(sink: &Sink, done: &Progress) -> ControlFlow<()> {

@@ -9,7 +9,8 @@ use crate::api::pin::listing::PinEntry;
 use crate::api::pin::verify::PinVerified;
 use crate::cli::call::Call;
 use crate::cli::client::Client;
-use crate::cli::failure::{Failure, tell};
+use crate::cli::failure::Failure;
+use crate::cli::progress::Progress;
 use crate::cli::{Global, print_json, print_lines};
 
 /// Say what is kept
@@ -55,26 +56,28 @@ pub(crate) struct Add {
     /// Name of the pin
     #[arg(short, long, value_name = "NAME")]
     name: Option<String>,
-    /// Show progress
-    #[arg(long)]
-    progress: bool,
+    /// Show progress [default: on a terminal]
+    #[arg(long, require_equals = true, num_args = 0..=1, default_missing_value = "true")]
+    progress: Option<bool>,
 }
 
 impl Add {
     async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
         let recursive = self.recursive.unwrap_or(true);
+        let wanted = Progress::is_wanted(self.progress);
+        let bar = Progress::count(Some(wanted), "blocks fetched or found");
         let call = Call::new("pin/add")
             .args(&self.paths)
             .option("recursive", recursive)
             .maybe("name", self.name.as_ref())
-            .switch("progress", self.progress);
+            .switch("progress", wanted);
         let how = if recursive { "recursively" } else { "directly" };
         print_lines(client.send(call).await?, global, |out, pinned: PinOutput| {
             if let Some(count) = pinned.progress {
-                tell(format_args!("Fetched/Processed {count} nodes"));
+                bar.set(count);
             }
             for cid in pinned.pins.into_iter().flatten() {
-                out.line(format!("pinned {cid} {how}"))?;
+                bar.above(|| out.line(format!("pinned {cid} {how}")))?;
             }
             Ok(())
         })

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 
-use crate::api::repo::{RepoStat, VerifyProgress};
+use crate::api::repo::{RepoStat, Swept, VerifyProgress};
 use crate::cli::call::Call;
 use crate::cli::client::{Client, daemon};
 use crate::cli::failure::{Failure, tell};
@@ -17,10 +17,12 @@ use crate::node;
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   cidfs repo stat --human
+  cidfs repo gc --dry-run
   cidfs repo verify
   cidfs repo rebuild")]
 pub(crate) enum Repo {
     Stat(Stat),
+    Gc(Gc),
     Verify(Verify),
     Version(Version),
     Rebuild(Rebuild),
@@ -31,6 +33,7 @@ impl Repo {
     pub(crate) async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
         match self {
             Self::Stat(command) => command.run(global, client).await,
+            Self::Gc(command) => command.run(global, client).await,
             Self::Verify(command) => command.run(global, client).await,
             Self::Version(command) => command.run(global, client).await,
             Self::Rebuild(_) => unreachable!("this was run without a client"),
@@ -72,17 +75,57 @@ impl Stat {
     }
 }
 
+/// Remove everything that is not pinned
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs repo gc --dry-run      say what would go
+  cidfs repo gc
+
+What is being added, pinned or read meanwhile stays. Without this, what is not pinned stays as a
+cache until store.cache_max_bytes is reached.")]
+pub(crate) struct Gc {
+    /// Remove nothing, say what would be removed
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+}
+
+impl Gc {
+    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
+        let call = Call::new("repo/gc").switch("dry-run", self.dry_run);
+        let bar = crate::cli::progress::Progress::count(None, "blocks removed");
+        let verb = if self.dry_run { "would remove" } else { "removed" };
+        print_lines(client.send(call).await?, global, |out, swept: Swept| {
+            bar.set(swept.blocks);
+            if !swept.done {
+                return Ok(());
+            }
+            let (blocks, bytes) = (swept.blocks, human_size(swept.bytes));
+            let left = human_size(swept.disk_bytes);
+            let line = format!("{verb} {blocks} blocks ({bytes}); the store takes {left} of disk");
+            Ok(bar.above(|| out.line(line))?)
+        })
+        .await
+    }
+}
+
 /// Read every block and check it against its CID
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cidfs repo verify
+  cidfs repo verify --repair
 
-A damaged block is never served. Add or import its content again and it is whole.")]
-pub(crate) struct Verify {}
+A damaged block is never served. Add or import its content again and it is whole; --repair asks
+other nodes for it.")]
+pub(crate) struct Verify {
+    /// Fetch damaged blocks again
+    #[arg(long)]
+    repair: bool,
+}
 
 impl Verify {
     async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
-        let answer = client.send(Call::new("repo/verify")).await?;
+        let call = Call::new("repo/verify").switch("repair", self.repair);
+        let answer = client.send(call).await?;
         let bar = crate::cli::progress::Progress::count(None, "blocks processed");
         print_lines(answer, global, |out, event: VerifyProgress| {
             bar.set(event.progress);

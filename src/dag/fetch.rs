@@ -127,7 +127,7 @@ async fn fetch(entry: Entry, cid: Cid) -> Result<Block, DagError> {
     }
     let block = named(&inner.exchange.fetch(&cid).await?, &cid)?;
     if let Err(error) = inner.store.put(std::slice::from_ref(&block)) {
-        if matches!(error, StoreError::Full { .. }) {
+        if matches!(error, StoreError::Full { .. } | StoreError::CapReached { .. }) {
             tracing::debug!(%cid, "no room to keep a fetched block");
         } else {
             tracing::warn!(%cid, %error, "cannot keep a fetched block");

@@ -7,15 +7,20 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value as Json;
 use toml::{Table, Value};
+
+use crate::node::size::{CacheMax, byte_size};
 
 /// The file that `init` writes, and every default.
 pub const TEMPLATE: &str = include_str!("default.toml");
 
 /// Name of the file in the repository.
 pub const FILE_NAME: &str = "config.toml";
+
+/// Least cap: its packs are an eighth of it long, and one of them holds a few of the largest blocks.
+const CACHE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// Least likeness (1 = equal) at which another key is suggested; lower ones are guesses.
 const LIKENESS_MIN: f64 = 0.75;
@@ -96,6 +101,11 @@ pub struct StoreConfig {
     /// Memory for decoded nodes, in bytes.
     #[serde(deserialize_with = "byte_size")]
     pub node_cache: usize,
+    /// Disk for blocks, pinned ones too.
+    pub cache_max_bytes: CacheMax,
+    /// How fast packs are read to find damage, in bytes per second; 0 = never.
+    #[serde(deserialize_with = "byte_size")]
+    pub scrub_bytes_per_s: u64,
 }
 
 /// How files become blocks.
@@ -194,6 +204,9 @@ impl Config {
         };
         if !self.mount.ipfs.is_absolute() {
             return Err(bad("mount.ipfs", "a mount point is an absolute path"));
+        }
+        if matches!(self.store.cache_max_bytes, CacheMax::Bytes(bytes) if bytes < CACHE_BYTES_MIN) {
+            return Err(bad("store.cache_max_bytes", "at least 64MiB are needed"));
         }
         if self.api.connections == 0 {
             return Err(bad("api.connections", "at least 1 is needed"));
@@ -351,29 +364,6 @@ fn to_json(value: &Value) -> Json {
     }
 }
 
-fn byte_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_byte_size(&text).ok_or_else(|| {
-        serde::de::Error::custom(format!("\"{text}\" is not a size (try \"64MiB\" or \"1GB\")"))
-    })
-}
-
-fn parse_byte_size(text: &str) -> Option<usize> {
-    let text = text.trim();
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let unit: usize = match text[at..].trim() {
-        "" | "B" => 1,
-        "kB" | "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    text[..at].parse::<usize>().ok()?.checked_mul(unit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,6 +408,8 @@ mod tests {
         refused("[api]\nconnections = \"many\"", "\"api.connections\" takes a whole number");
         refused("[api]\nconnections = 0", "api.connections");
         refused("[store]\nnode_cache = \"64 apples\"", "not a size");
+        refused("[store]\ncache_max_bytes = \"120%\"", "no limit of disk space");
+        refused("[store]\ncache_max_bytes = \"1MiB\"", "at least 64MiB");
         refused("[mount]\nipfs = \"ipfs\"", "absolute path");
         refused("mount = 3", "\"mount\" takes a section");
         refused("x = [", "config.toml");

@@ -4,7 +4,9 @@
 //! nothing reads configuration. There are no peers yet, so the exchange is the offline one.
 
 pub mod config;
+mod housekeeping;
 mod mounts;
+pub mod size;
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::Notify;
 
 use crate::api::add::unknown_profile;
 use crate::api::control::{Control, ImportDefaults, MountInfo, MountRequest};
@@ -24,9 +26,12 @@ use crate::api::error::ApiError;
 use crate::block::HashFn;
 use crate::dag::{Dag, DagLimits};
 use crate::exchange::Offline;
+use crate::keep::Keeper;
 use crate::node::config::{Config, ConfigError};
+use crate::node::housekeeping::Housekeeping;
 use crate::node::mounts::Mounts;
-use crate::store::{OpenMode, Progress, RebuildReport, Repository, StoreError};
+use crate::store::{DiskOptions, OpenMode, Progress, RebuildReport, Repository, StoreError};
+use crate::sys::volume::volume;
 use crate::unixfs::import::{AddressFlags, Profile};
 
 /// Why a node could not be built, used or stopped.
@@ -83,11 +88,13 @@ impl From<ConfigError> for ApiError {
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
-    repository: Repository,
+    repository: Arc<Repository>,
     config: Config,
     dag: Dag,
+    keeper: Keeper,
+    /// `None` once the node stops.
+    housekeeping: Mutex<Option<Housekeeping>>,
     mounts: Mounts,
-    keeping: Arc<RwLock<()>>,
     /// Held while the file is read and written, so that no change undoes another.
     config_edit: Mutex<()>,
     stop: Notify,
@@ -132,25 +139,26 @@ impl Node {
     /// # Errors
     /// When there is none, another process has it, or its configuration cannot be used.
     pub fn open(path: &Path, runtime: Handle) -> Result<Arc<Self>, NodeError> {
-        // The lock decides who may look at all, so a missing repository is told as such.
-        let repository = Repository::open(path, OpenMode::Existing)?;
-        let config = match Config::load(path) {
-            Ok(config) => config,
-            Err(error) => {
-                repository.close()?;
-                return Err(error.into());
-            }
-        };
+        // What is no repository is told as such, not as one without a configuration.
+        Repository::require(path)?;
+        let config = Config::load(path)?;
+        let options =
+            DiskOptions { cache_max_bytes: cache_max(path, &config)?, ..Default::default() };
+        let repository = Arc::new(Repository::open_with(path, OpenMode::Existing, options)?);
         let limits =
             DagLimits { node_cache_bytes: config.store.node_cache, ..DagLimits::default() };
         let dag = Dag::new(repository.blocks.clone(), Arc::new(Offline), limits);
+        let keeper = Keeper::new(repository.clone(), runtime.clone());
+        let rate = config.store.scrub_bytes_per_s;
+        let housekeeping = Housekeeping::start(&keeper, &repository, rate, &runtime);
         let mounts = Mounts::new(runtime, inode_key(path)?);
         Ok(Arc::new(Self {
             repository,
             config,
             dag,
+            keeper,
+            housekeeping: Mutex::new(Some(housekeeping)),
             mounts,
-            keeping: Arc::default(),
             config_edit: Mutex::default(),
             stop: Notify::new(),
         }))
@@ -171,6 +179,10 @@ impl Node {
     /// # Errors
     /// When a mount stays, or what was written cannot be made durable; the rest is stopped anyway.
     pub async fn close(self: Arc<Self>) -> Result<(), NodeError> {
+        let housekeeping = self.housekeeping.lock().take();
+        if let Some(housekeeping) = housekeeping {
+            housekeeping.stop().await;
+        }
         let close = move || {
             let unmounted = self.mounts.unmount_all();
             let closed = self.repository.close();
@@ -193,8 +205,8 @@ impl Control for Node {
         &self.dag
     }
 
-    fn keeping(&self) -> &Arc<RwLock<()>> {
-        &self.keeping
+    fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     fn import_defaults(&self) -> Result<ImportDefaults, ApiError> {
@@ -246,6 +258,17 @@ impl Control for Node {
     fn shutdown(&self) {
         self.stop.notify_one();
     }
+}
+
+/// Returns the most bytes of disk that blocks may take.
+fn cache_max(repo: &Path, config: &Config) -> Result<Option<u64>, NodeError> {
+    let disk = volume(repo).map_err(|errno| {
+        let (path, source) = (repo.to_owned(), io::Error::from(errno));
+        NodeError::Io { path, source }
+    })?;
+    let free = disk.available.saturating_mul(disk.fragment_bytes.into());
+    let taken = Repository::packs_disk_bytes(repo)?;
+    Ok(config.store.cache_max_bytes.bytes(free.saturating_add(taken)))
 }
 
 /// Returns the key of the inode numbers, made at the first use: they stay the same over restarts,

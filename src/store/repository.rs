@@ -103,6 +103,23 @@ impl Repository {
         sync_parent(&RealDisk, path)
     }
 
+    /// Checks that there is a repository of a known version in a safe place, whoever has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Version`], [`StoreError::Unsafe`],
+    /// [`StoreError::Io`].
+    pub fn require(path: &Path) -> Result<(), StoreError> {
+        check(path)
+    }
+
+    /// Returns the bytes of disk that the blocks of the repository at `path` take.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn packs_disk_bytes(path: &Path) -> Result<u64, StoreError> {
+        disk_usage(&path.join("packs"))
+    }
+
     /// Opens the repository at `path`.
     ///
     /// # Errors
@@ -240,6 +257,13 @@ impl Repository {
         Ok(report)
     }
 
+    /// Tells whether there is a pack that was not read and hashed for `age`.
+    pub fn is_scrub_due(&self, age: Duration) -> bool {
+        let due = u64::from(hour_now()).saturating_sub(age.as_secs() / 3600);
+        let hour = |id| self.meta.verified_hour(id).unwrap_or(0);
+        self.blocks.pack_ids().into_iter().any(|id| hour(id) < due)
+    }
+
     /// Returns all packs, those that were not verified for longest first.
     fn packs_to_verify(&self) -> Vec<PackId> {
         let mut ids = self.blocks.pack_ids();
@@ -284,8 +308,14 @@ impl Drop for Repository {
     }
 }
 
-/// Checks that there is a repository of a known version in a safe place, and locks it.
+/// Locks a repository of a known version in a safe place.
 fn take_existing(path: &Path) -> Result<RepositoryLock, StoreError> {
+    Repository::require(path)?;
+    RepositoryLock::take(path)
+}
+
+/// Checks that there is a repository of a known version in a safe place.
+fn check(path: &Path) -> Result<(), StoreError> {
     let version = path.join("version");
     let found = match std::fs::read_to_string(&version) {
         Err(error)
@@ -300,7 +330,7 @@ fn take_existing(path: &Path) -> Result<RepositoryLock, StoreError> {
         let found = found.trim().chars().take(20).collect();
         return Err(StoreError::Version { path: version, found, known: VERSION });
     }
-    RepositoryLock::take(path)
+    Ok(())
 }
 
 /// Refuses a directory that others can write to, one of another user (files that root makes there

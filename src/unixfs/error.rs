@@ -126,9 +126,9 @@ pub enum UnixfsError {
         codec: u64,
     },
     /// A DAG is larger than what one walk may remember.
-    #[error("{cid}: the dag has more than {limit} {what}")]
+    #[error("{cid}: the dag up to here has more than {limit} {what}")]
     TooLarge {
-        /// The root.
+        /// The block at which the limit was met.
         cid: Box<Cid>,
         /// The limit.
         limit: usize,

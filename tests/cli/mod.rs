@@ -11,4 +11,5 @@ mod pinning;
 mod reading;
 mod rpc;
 mod sandbox;
+mod space;
 mod tools;

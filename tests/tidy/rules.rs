@@ -6,9 +6,9 @@ use super::lex::{self, PathUse};
 
 /// The layers from the bottom up: a module uses only those before it. The order of `src/lib.rs`
 /// and the table in `docs/ARCHITECTURE.md`.
-pub(super) const LAYERS: [&str; 13] = [
-    "sys", "block", "codec", "store", "exchange", "dag", "unixfs", "vfs", "fuse", "api", "node",
-    "cli", "testkit",
+pub(super) const LAYERS: [&str; 14] = [
+    "sys", "block", "codec", "store", "exchange", "dag", "unixfs", "keep", "vfs", "fuse", "api",
+    "node", "cli", "testkit",
 ];
 
 /// Crates that decide much about the code around them, and the only modules that may name them.

@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
 use crate::api::paths::cid_of;
-use crate::api::pin::{blocks_below, mode_name};
+use crate::api::pin::mode_name;
 use crate::api::reply::{self, Kind};
 use crate::api::request::{CidEncoder, Form};
 use crate::block::Cid;
 use crate::dag::Dag;
 use crate::store::{Pin, PinMode};
+use crate::unixfs;
 
 /// Most indirect pins that one request may list: each costs about a hundred bytes.
 const INDIRECT_MAX: usize = 10_000_000;
@@ -160,8 +161,9 @@ impl Listing {
 
     /// Lists what is below recursive pins and not pinned itself.
     fn indirect(&self) -> impl Stream<Item = Result<PinEntry, ApiError>> + '_ {
-        let mut seen: HashSet<Cid> = self.recursive().collect();
-        let below = stream::iter(self.recursive()).flat_map(|root| blocks_below(&self.dag, root));
+        let roots: Vec<Cid> = self.recursive().collect();
+        let mut seen: HashSet<Cid> = roots.iter().copied().collect();
+        let below = blocks_below(&self.dag, roots);
         below.try_filter_map(move |cid| {
             let is_new = seen.insert(cid);
             let is_too_many = seen.len() > INDIRECT_MAX;
@@ -205,7 +207,7 @@ pub(in crate::api) async fn root_above(
     cid: &Cid,
 ) -> Result<Option<Cid>, ApiError> {
     for root in roots {
-        let mut below = std::pin::pin!(blocks_below(dag, root));
+        let mut below = std::pin::pin!(blocks_below(dag, vec![root]));
         while let Some(found) = below.try_next().await? {
             if found.hash() == cid.hash() {
                 return Ok(Some(root));
@@ -213,4 +215,11 @@ pub(in crate::api) async fn root_above(
         }
     }
     Ok(None)
+}
+
+fn blocks_below(
+    dag: &Dag,
+    roots: Vec<Cid>,
+) -> impl Stream<Item = Result<Cid, ApiError>> + Send + use<> {
+    unixfs::walk_all(dag, roots).map_ok(|visit| visit.cid).map_err(ApiError::from)
 }

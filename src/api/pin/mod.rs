@@ -1,13 +1,14 @@
 //! `pin/…`: which DAGs are kept (spec 10 §1).
 //!
-//! A recursive pin is written when every block below it is here, and durable before it is told.
+//! What a pin promises is decided in [`keep`](crate::keep); here are the words of kubo.
 
 pub mod listing;
 pub mod verify;
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::Response;
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::api::control::{Node, dag_of};
@@ -17,14 +18,11 @@ use crate::api::reply::{self, Kind, Sink, blocking};
 use crate::api::request::Form;
 use crate::block::Cid;
 use crate::dag::Dag;
+use crate::keep::PinProgress;
 use crate::store::PinMode;
-use crate::unixfs;
 
-/// Blocks between two reports of progress: a few a second on a local disk.
-const PROGRESS_EVERY: u64 = 1000;
-
-/// Leaves whose presence is checked, or which are fetched, at once while a DAG is pinned.
-const LEAVES_AHEAD: usize = 32;
+/// Time between two reports of progress.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// CIDs that were pinned or unpinned, or how far pinning has come.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -36,6 +34,9 @@ pub struct PinOutput {
     /// Blocks looked at so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<u64>,
+    /// Their bytes (ours).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// `pin/add?arg=…&recursive=&name=&progress=`
@@ -48,7 +49,10 @@ pub(super) async fn add(
     for arg in params.args_some("ipfs-path")? {
         roots.push(cid_of(&dag, arg).await?);
     }
-    let recursive = params.flag("recursive")?.unwrap_or(true);
+    let mode = match params.flag("recursive")? {
+        Some(false) => PinMode::Direct,
+        Some(true) | None => PinMode::Recursive,
+    };
     let name = params.text("name")?.map(str::to_owned);
     let encoder = params.encoder()?;
     let shows_progress = params.is_on("progress")?;
@@ -56,63 +60,34 @@ pub(super) async fn add(
         let pinned = roots.iter().map(|cid| encoder.encode(cid)).collect();
         let progress = shows_progress.then_some(&sink);
         for root in roots {
-            pin(&node, &dag, root, recursive, name.clone(), progress).await?;
+            pin(&node, &dag, root, mode, name.clone(), progress).await?;
         }
         sink.json(&PinOutput { pins: Some(pinned), ..PinOutput::default() }).await
     })
     .await
 }
 
-/// Brings everything below `root` here and pins it.
-///
-/// # Errors
-/// When a block cannot be had; nothing is pinned then.
-pub(super) async fn pin(
+/// Pins, telling now and then how far it has come.
+async fn pin(
     node: &Node,
     dag: &Dag,
     root: Cid,
-    recursive: bool,
+    mode: PinMode,
     name: Option<String>,
-    progress: Option<&Sink>,
+    sink: Option<&Sink>,
 ) -> Result<(), ApiError> {
-    let _keeping = node.keeping().clone().read_owned().await;
-    let mode = if recursive { PinMode::Recursive } else { PinMode::Direct };
-    let cids = if recursive { blocks_below(dag, root).boxed() } else { only(root).boxed() };
-    let mut fetched = std::pin::pin!(fetch_all(dag, cids));
-    let mut count = 0_u64;
-    while fetched.try_next().await?.is_some() {
-        count += 1;
-        if let Some(sink) = progress.filter(|_| count.is_multiple_of(PROGRESS_EVERY)) {
-            sink.json(&PinOutput { progress: Some(count), ..PinOutput::default() }).await?;
+    let progress = PinProgress::default();
+    let mut pinning = std::pin::pin!(node.keeper().pin(dag, root, mode, name, &progress));
+    loop {
+        match (tokio::time::timeout(PROGRESS_EVERY, &mut pinning).await, sink) {
+            (Ok(pinned), _) => return Ok(pinned?),
+            (Err(_), Some(sink)) => {
+                let (progress, bytes) = (Some(progress.blocks()), Some(progress.bytes()));
+                sink.json(&PinOutput { progress, bytes, ..PinOutput::default() }).await?;
+            }
+            (Err(_), None) => {}
         }
     }
-    let node = node.clone();
-    blocking(move || {
-        // What was fetched was only cache until now.
-        node.dag().store().commit()?;
-        Ok(node.repository().pins.add(&root, mode, name.as_deref())?)
-    })
-    .await
-}
-
-/// Makes sure of every block, a few at once.
-fn fetch_all<'a>(
-    dag: &'a Dag,
-    cids: impl Stream<Item = Result<Cid, ApiError>> + 'a,
-) -> impl Stream<Item = Result<u64, ApiError>> + 'a {
-    cids.map_ok(|cid| {
-        let dag = dag.clone();
-        async move { Ok(dag.block_len(&cid).await?) }
-    })
-    .try_buffered(LEAVES_AHEAD)
-}
-
-fn blocks_below(dag: &Dag, root: Cid) -> impl Stream<Item = Result<Cid, ApiError>> + Send + use<> {
-    unixfs::walk(dag, root).map_ok(|visit| visit.cid).map_err(ApiError::from)
-}
-
-fn only(cid: Cid) -> impl Stream<Item = Result<Cid, ApiError>> {
-    stream::iter([Ok(cid)])
 }
 
 /// `pin/rm?arg=…&recursive=`
@@ -156,7 +131,7 @@ pub(super) async fn update(
     let old = old.filter(|pin| pin.mode == PinMode::Recursive).ok_or_else(|| {
         ApiError::failed(format!("'from' cid was not recursively pinned already: {from}"))
     })?;
-    pin(&node, &dag, to, true, old.name, None).await?;
+    pin(&node, &dag, to, PinMode::Recursive, old.name, None).await?;
     if params.flag("unpin")?.unwrap_or(true) && from != to {
         let node = node.clone();
         blocking(move || unpin(&node, &from, true)).await?;

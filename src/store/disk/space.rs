@@ -88,6 +88,11 @@ impl DiskStore {
         self.space.used()
     }
 
+    /// Returns the cap on [`DiskStore::disk_bytes`], `None` when there is none.
+    pub fn cache_max_bytes(&self) -> Option<u64> {
+        self.options.cache_max_bytes
+    }
+
     /// Returns a receiver that is told when the store is nearly at its cap (`true`), and when there
     /// is room again.
     pub fn subscribe_pressure(&self) -> watch::Receiver<bool> {

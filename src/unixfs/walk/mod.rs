@@ -40,14 +40,26 @@ pub struct Visit {
 /// [`UnixfsError::UnknownCodec`] where it cannot be known what is below; [`UnixfsError::Pb`] and
 /// [`UnixfsError::Ipld`] for malformed nodes; [`UnixfsError::TooLarge`]; [`UnixfsError::Dag`].
 pub fn walk(dag: &Dag, root: Cid) -> impl Stream<Item = Result<Visit, UnixfsError>> + Send + use<> {
-    stream::try_unfold(Walk::new(dag.clone(), root), |mut walk| async {
+    walk_all(dag, vec![root])
+}
+
+/// Visits every block below and including each of `roots` once, like [`walk`].
+///
+/// # Errors
+/// As [`walk`].
+pub fn walk_all(
+    dag: &Dag,
+    roots: Vec<Cid>,
+) -> impl Stream<Item = Result<Visit, UnixfsError>> + Send + use<> {
+    stream::try_unfold(Walk::new(dag.clone(), roots), |mut walk| async {
         Ok(walk.next().await?.map(|visit| (visit, walk)))
     })
 }
 
 struct Walk {
     dag: Dag,
-    root: Cid,
+    /// Roots whose turn has not come.
+    roots: std::vec::IntoIter<Cid>,
     /// What is still to be visited, the next one last.
     pending: Vec<Pending>,
     seen: HashSet<[u8; 16]>,
@@ -60,27 +72,28 @@ struct Pending {
 }
 
 impl Walk {
-    fn new(dag: Dag, root: Cid) -> Self {
-        let pending = vec![Pending { cid: root, is_ahead: false }];
-        Self { dag, root, pending, seen: HashSet::new(), ahead: Ahead::new(NODES_AHEAD) }
+    fn new(dag: Dag, roots: Vec<Cid>) -> Self {
+        let (roots, ahead) = (roots.into_iter(), Ahead::new(NODES_AHEAD));
+        Self { dag, roots, pending: Vec::new(), seen: HashSet::new(), ahead }
     }
 
     async fn next(&mut self) -> Result<Option<Visit>, UnixfsError> {
         let cid = loop {
-            match self.pending.pop() {
+            let pending = self.pending.pop().map(|pending| pending.cid);
+            match pending.or_else(|| self.roots.next()) {
                 None => return Ok(None),
-                Some(Pending { cid, .. }) if self.seen.insert(mark(&cid)) => break cid,
+                Some(cid) if self.seen.insert(mark(&cid)) => break cid,
                 Some(_) => {}
             }
         };
         if self.seen.len() > BLOCKS_MAX {
-            return Err(self.too_large(BLOCKS_MAX, "blocks"));
+            return Err(too_large(&cid, BLOCKS_MAX, "blocks"));
         }
         let links = if has_links(&cid)? { links(&self.load(cid).await?)? } else { Vec::new() };
         let new = links.iter().rev().filter(|link| !self.seen.contains(&mark(link)));
         self.pending.extend(new.map(|&cid| Pending { cid, is_ahead: false }));
         if self.pending.len() > PENDING_MAX {
-            return Err(self.too_large(PENDING_MAX, "links on one path"));
+            return Err(too_large(&cid, PENDING_MAX, "links on one path"));
         }
         Ok(Some(Visit { cid, links }))
     }
@@ -110,10 +123,10 @@ impl Walk {
             self.ahead.start(async move { dag.block(&cid).await.map_or((), drop) });
         }
     }
+}
 
-    fn too_large(&self, limit: usize, what: &'static str) -> UnixfsError {
-        UnixfsError::TooLarge { cid: Box::new(self.root), limit, what }
-    }
+fn too_large(cid: &Cid, limit: usize, what: &'static str) -> UnixfsError {
+    UnixfsError::TooLarge { cid: Box::new(*cid), limit, what }
 }
 
 /// Returns what is remembered of a visited block: a hash that nobody can make collide, because a

@@ -1,0 +1,106 @@
+//! Pinning: every block of a DAG is brought here, made durable, and only then the pin is written.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+
+use super::{KeepError, Keeper};
+use crate::block::{Block, Cid};
+use crate::dag::Dag;
+use crate::store::{BlockStore as _, PinMode, StoreError};
+use crate::unixfs::{self, UnixfsError};
+
+/// Blocks whose presence is checked, or which are fetched, at once while a DAG is pinned.
+const BLOCKS_AHEAD: usize = 32;
+
+/// How far pinning has come, for whoever wants to show it.
+#[derive(Debug, Default)]
+pub struct PinProgress {
+    blocks: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl PinProgress {
+    /// Returns the number of blocks that are here.
+    pub fn blocks(&self) -> u64 {
+        self.blocks.load(Ordering::Relaxed)
+    }
+
+    /// Returns their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Keeper {
+    /// Brings everything that a pin of `root` covers here and pins it. What was fetched before an
+    /// error stays as cache, so a second try goes on from there.
+    ///
+    /// # Errors
+    /// When a block cannot be had or stored; nothing is pinned then.
+    pub async fn pin(
+        &self,
+        dag: &Dag,
+        root: Cid,
+        mode: PinMode,
+        name: Option<String>,
+        progress: &PinProgress,
+    ) -> Result<(), KeepError> {
+        let _hold = self.hold().await;
+        let cids = match mode {
+            PinMode::Recursive => unixfs::walk(dag, root).map_ok(|visit| visit.cid).left_stream(),
+            PinMode::Direct => stream::iter([Ok(root)]).right_stream(),
+        };
+        self.bring_all(dag, cids, progress).await?;
+        let repository = self.inner.repository.clone();
+        in_background(move || {
+            // What was fetched was only cache until now.
+            repository.blocks.commit()?;
+            repository.pins.add(&root, mode, name.as_deref())
+        })
+        .await
+    }
+
+    async fn bring_all(
+        &self,
+        dag: &Dag,
+        cids: impl Stream<Item = Result<Cid, UnixfsError>>,
+        progress: &PinProgress,
+    ) -> Result<(), KeepError> {
+        let bring = |cid| async move { self.bring(dag, &cid).await };
+        let brought = cids.map_err(KeepError::from).map_ok(bring).try_buffered(BLOCKS_AHEAD);
+        let mut brought = std::pin::pin!(brought);
+        while let Some(len) = brought.try_next().await? {
+            progress.blocks.fetch_add(1, Ordering::Relaxed);
+            progress.bytes.fetch_add(len, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a block is in the store; returns its length in bytes. A block that was
+    /// fetched while there was no room for it gets room now.
+    async fn bring(&self, dag: &Dag, cid: &Cid) -> Result<u64, KeepError> {
+        let len = dag.block_len(cid).await.map_err(UnixfsError::from)?;
+        let is_here = matches!(self.inner.repository.blocks.block_len(cid), Ok(Some(_)));
+        if !is_here && Block::from_identity(cid).is_none() {
+            let block = dag.block(cid).await.map_err(UnixfsError::from)?;
+            self.put(block).await?;
+        }
+        Ok(len)
+    }
+
+    pub(super) async fn put(&self, block: Block) -> Result<(), KeepError> {
+        let store = self.store();
+        in_background(move || store.put(&[block])).await
+    }
+}
+
+/// Runs work of the store on a thread where it disturbs nobody.
+async fn in_background(
+    work: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+) -> Result<(), KeepError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(KeepError::Thread(error.to_string())),
+    }
+}

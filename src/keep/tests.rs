@@ -1,0 +1,239 @@
+//! What stays and what goes when the store is full.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+
+use super::*;
+use crate::block::{Block, Cid, HashFn, codecs};
+use crate::codec::dag_pb::{self, PbLink};
+use crate::dag::{Dag, DagLimits};
+use crate::exchange::Exchange;
+use crate::store::{DiskOptions, OpenMode, PinMode, SpaceReport};
+use crate::testkit::exchange::TestExchange;
+
+/// Bytes of a leaf.
+const LEN: usize = 20_480;
+/// A cap for about eighty leaves.
+const CAP: u64 = 2_000_000;
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    repository: Arc<Repository>,
+    keeper: Keeper,
+}
+
+fn open(path: &Path) -> Arc<Repository> {
+    let options =
+        DiskOptions { pack_blocks_max: 8, cache_max_bytes: Some(CAP), ..DiskOptions::default() };
+    Arc::new(Repository::open_with(path, OpenMode::CreateIfMissing, options).unwrap())
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = open(&dir.path().join("r"));
+        let keeper = Keeper::new(repository.clone(), Handle::current());
+        Self { dir, repository, keeper }
+    }
+
+    fn dag(&self, exchange: Arc<dyn Exchange>) -> Dag {
+        Dag::new(self.repository.blocks.clone(), exchange, DagLimits::default())
+    }
+
+    async fn put(&self, blocks: Vec<Block>) -> Result<(), StoreError> {
+        let store = self.keeper.store();
+        tokio::task::spawn_blocking(move || {
+            blocks.chunks(4).try_for_each(|some| store.put(some))?;
+            store.commit()
+        })
+        .await
+        .unwrap()
+    }
+
+    async fn sweep(&self) -> Result<SpaceReport, KeepError> {
+        let keeper = self.keeper.clone();
+        let sweep = move || keeper.sweep(&mut |_| ControlFlow::Continue(()));
+        tokio::task::spawn_blocking(sweep).await.unwrap()
+    }
+
+    fn here(&self, blocks: &[Block]) -> usize {
+        let is_here = |block: &&Block| self.repository.blocks.peek(block.cid()).unwrap().is_some();
+        blocks.iter().filter(is_here).count()
+    }
+
+    fn assert_capped(&self) {
+        assert!(self.repository.blocks.disk_bytes() <= CAP, "the cap is passed");
+    }
+}
+
+fn leaf(n: u32) -> Block {
+    let data = Bytes::from(n.to_le_bytes().repeat(LEN / 4));
+    Block::hash(codecs::RAW, HashFn::SHA2_256, data).unwrap()
+}
+
+fn leaves(numbers: std::ops::Range<u32>) -> Vec<Block> {
+    numbers.map(leaf).collect()
+}
+
+/// A node above some blocks.
+fn node(children: &[Block]) -> Block {
+    let link = |block: &Block| PbLink { cid: *block.cid(), name: Some(b""), tsize: None };
+    let links: Vec<_> = children.iter().map(link).collect();
+    Block::hash(codecs::DAG_PB, HashFn::SHA2_256, dag_pb::encode(&links, None).into()).unwrap()
+}
+
+fn tree(numbers: std::ops::Range<u32>) -> (Cid, Vec<Block>) {
+    let mut blocks = leaves(numbers);
+    let root = node(&blocks);
+    blocks.push(root.clone());
+    (*root.cid(), blocks)
+}
+
+async fn pin(fixture: &Fixture, dag: &Dag, root: Cid) -> Result<u64, KeepError> {
+    let progress = PinProgress::default();
+    fixture.keeper.pin(dag, root, PinMode::Recursive, None, &progress).await?;
+    Ok(progress.blocks())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_at_the_cap_gets_the_room_of_what_nobody_keeps() {
+    let fixture = Fixture::new();
+    let dag = fixture.dag(Arc::new(TestExchange::new([])));
+    let (root, kept) = tree(0..20);
+    fixture.put(kept.clone()).await.unwrap();
+    assert_eq!(pin(&fixture, &dag, root).await.unwrap(), 21);
+    for round in 1..20 {
+        fixture.put(leaves(round * 100..round * 100 + 20)).await.unwrap();
+        fixture.assert_capped();
+    }
+    assert_eq!(fixture.here(&kept), 21, "what is pinned stays");
+    assert_eq!(fixture.here(&leaves(100..120)), 0, "the oldest goes");
+    assert_eq!(fixture.here(&leaves(1900..1920)), 20, "the newest stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_and_what_an_import_holds_refuse_it_more() {
+    let fixture = Fixture::new();
+    let dag = fixture.dag(Arc::new(TestExchange::new([])));
+    let (root, kept) = tree(0..70);
+    fixture.put(kept.clone()).await.unwrap();
+    pin(&fixture, &dag, root).await.unwrap();
+    let _import = fixture.keeper.hold().await;
+    let refused = fixture.put(leaves(100..200)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::CapReached { max: CAP }), "{refused}");
+    fixture.assert_capped();
+    assert_eq!(fixture.here(&kept), 71);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_fetches_what_is_missing_into_a_full_store() {
+    let fixture = Fixture::new();
+    fixture.put(leaves(100..180)).await.unwrap();
+    let (root, wanted) = tree(0..40);
+    let exchange = Arc::new(TestExchange::new(wanted.clone()));
+    let dag = fixture.dag(exchange.clone());
+    assert_eq!(pin(&fixture, &dag, root).await.unwrap(), 41);
+    assert_eq!(fixture.here(&wanted), 41, "no block is only in memory");
+    fixture.assert_capped();
+    assert_eq!(fixture.repository.pins.list().len(), 1);
+    let fetched = exchange.counts().started;
+    pin(&fixture, &dag, root).await.unwrap();
+    assert_eq!(exchange.counts().started, fetched, "all of it is here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinning_goes_on_where_it_stopped_and_pins_nothing_before() {
+    let fixture = Fixture::new();
+    let (root, wanted) = tree(0..40);
+    let exchange = Arc::new(TestExchange::new(wanted.clone()));
+    let dag = fixture.dag(exchange.clone());
+    exchange.silence(wanted[30].cid());
+    let progress = PinProgress::default();
+    let pinning = fixture.keeper.pin(&dag, root, PinMode::Recursive, None, &progress);
+    let patience = std::time::Duration::from_millis(300);
+    assert!(tokio::time::timeout(patience, pinning).await.is_err(), "one block does not come");
+    assert!(fixture.repository.pins.list().is_empty());
+    let before = exchange.counts().started;
+    exchange.unsilence(wanted[30].cid());
+    pin(&fixture, &dag, root).await.unwrap();
+    let again = exchange.counts().started - before;
+    assert!(again <= 12, "{again} blocks were fetched again");
+    assert_eq!(fixture.here(&wanted), 41);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_takes_what_is_neither_pinned_nor_held() {
+    let fixture = Fixture::new();
+    let dag = fixture.dag(Arc::new(TestExchange::new([])));
+    let (root, kept) = tree(0..10);
+    fixture.put(kept.clone()).await.unwrap();
+    pin(&fixture, &dag, root).await.unwrap();
+    fixture.put(leaves(100..110)).await.unwrap();
+    let hold = fixture.keeper.hold().await;
+    fixture.put(leaves(200..205)).await.unwrap();
+    fixture.sweep().await.unwrap();
+    assert_eq!(fixture.here(&leaves(200..205)), 5, "an import is under way");
+    drop(hold);
+    let keeper = fixture.keeper.clone();
+    let would = tokio::task::spawn_blocking(move || keeper.sweep_dry_run()).await.unwrap();
+    let did = fixture.sweep().await.unwrap();
+    assert_eq!(would.unwrap().blocks, did.blocks);
+    assert_eq!(fixture.here(&leaves(200..205)) + fixture.here(&leaves(100..110)), 0);
+    assert_eq!(fixture.here(&kept), 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pins_of_one_block_with_other_codecs_keep_what_is_below() {
+    let fixture = Fixture::new();
+    let (root, kept) = tree(0..10);
+    fixture.put(kept.clone()).await.unwrap();
+    let as_raw = Cid::new_v1(codecs::RAW, *root.hash());
+    fixture.repository.pins.add(&as_raw, PinMode::Recursive, None).unwrap();
+    fixture.repository.pins.add(&root, PinMode::Recursive, None).unwrap();
+    fixture.sweep().await.unwrap();
+    assert_eq!(fixture.here(&kept), 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_removed_while_a_pin_is_broken() {
+    let fixture = Fixture::new();
+    let (root, kept) = tree(0..10);
+    fixture.put(kept[..10].to_vec()).await.unwrap();
+    fixture.put(leaves(100..110)).await.unwrap();
+    fixture.repository.pins.add(&root, PinMode::Recursive, None).unwrap();
+    let refused = fixture.sweep().await.unwrap_err();
+    assert!(matches!(refused, KeepError::PinsUnknown(_)), "{refused}");
+    assert!(refused.to_string().contains(&root.to_string()), "{refused}");
+    assert_eq!(fixture.here(&kept) + fixture.here(&leaves(100..110)), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_block_is_fetched_again() {
+    let fixture = Fixture::new();
+    let block = leaf(7);
+    fixture.put(vec![block.clone()]).await.unwrap();
+    fixture.repository.close().unwrap();
+    let path = fixture.dir.path().join("r");
+    drop((fixture.keeper, fixture.repository));
+    let pack = std::fs::read_dir(path.join("packs")).unwrap();
+    let pack =
+        pack.map(|entry| entry.unwrap().path()).find(|path| path.extension().unwrap() == "car");
+    let pack = pack.unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&pack, bytes).unwrap();
+
+    let repository = open(&path);
+    let keeper = Keeper::new(repository.clone(), Handle::current());
+    let of = |blocks: Vec<Block>| {
+        let exchange = Arc::new(TestExchange::new(blocks));
+        Dag::new(repository.blocks.clone(), exchange, DagLimits::default())
+    };
+    let lost = keeper.repair(&of(Vec::new()).offline(), block.cid()).await.unwrap_err();
+    assert!(lost.to_string().contains("damaged"), "{lost}");
+    keeper.repair(&of(vec![block.clone()]), block.cid()).await.unwrap();
+    assert_eq!(repository.blocks.get(block.cid()).unwrap(), Some(block));
+}
