@@ -18,7 +18,7 @@ use fuser::{
 use super::late::LateNames;
 use super::requests::{Patience, Requests};
 use crate::unixfs;
-use crate::vfs::{Attr, BLOCK_BYTES, Entry, Error, FOREVER, Found, Room, Vfs};
+use crate::vfs::{Attr, BLOCK_BYTES, Caller, Entry, Error, FOREVER, Found, Room, SetMode, Vfs};
 
 /// Requests of the kernel's own, as read-ahead, that may be under way: enough for eight readers of
 /// 1 MiB each in pieces of 128 KiB.
@@ -286,7 +286,7 @@ impl Filesystem for Adapter {
         reply: ReplyXattr,
     ) {
         let (vfs, name) = (self.vfs.clone(), Bytes::copy_from_slice(name.as_bytes()));
-        let work = async move { vfs.getxattr(ino.0, &name) };
+        let work = async move { vfs.getxattr(ino.0, &name).await };
         self.answer(request, "getxattr", ino, Patience::Deadline, work, move |value| {
             reply_xattr(value, size, reply);
         });
@@ -376,19 +376,47 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _: &Request,
-        _: INodeNo,
-        _: &OsStr,
-        _: &[u8],
-        _: i32,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(errno(&Error::ReadOnly));
+        let (vfs, name) = (self.vfs.clone(), Bytes::copy_from_slice(name.as_bytes()));
+        let value = Bytes::copy_from_slice(value);
+        let (how, caller) = (set_mode(flags), Caller { uid: request.uid() });
+        let work = async move { vfs.setxattr(ino.0, &name, &value, how, caller).await };
+        self.answer(request, "setxattr", ino, Patience::Signal, work, |set| match set {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        });
     }
 
-    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(errno(&Error::ReadOnly));
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (vfs, name) = (self.vfs.clone(), Bytes::copy_from_slice(name.as_bytes()));
+        let caller = Caller { uid: request.uid() };
+        let work = async move { vfs.removexattr(ino.0, &name, caller).await };
+        self.answer(
+            request,
+            "removexattr",
+            ino,
+            Patience::Deadline,
+            work,
+            |removed| match removed {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(errno(&error)),
+            },
+        );
+    }
+}
+
+fn set_mode(flags: i32) -> SetMode {
+    match flags {
+        nix::libc::XATTR_CREATE => SetMode::Create,
+        nix::libc::XATTR_REPLACE => SetMode::Replace,
+        _ => SetMode::Any,
     }
 }
 

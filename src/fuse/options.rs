@@ -74,6 +74,8 @@ pub struct MountOptions {
     pub nonempty: bool,
     /// Forbids to run programs.
     pub noexec: bool,
+    /// Lets the kernel refuse every change, pins by attribute too.
+    pub read_only: bool,
     /// Never asks other nodes.
     pub offline: bool,
     /// How long a request may wait for blocks; `None` for ever (`hard`).
@@ -97,6 +99,7 @@ impl Default for MountOptions {
             list_pins: false,
             nonempty: false,
             noexec: false,
+            read_only: false,
             offline: false,
             timeout: Some(TIMEOUT),
             uid: None,
@@ -133,7 +136,7 @@ impl MountOptions {
             "exec" => self.noexec = false,
             "offline" => self.offline = true,
             "hard" => self.timeout = None,
-            "ro" => {}
+            "ro" => self.read_only = true,
             "rw" => return Err(OptionError::Writable),
             "suid" | "dev" => return Err(OptionError::Unsafe(option.to_owned())),
             other if IGNORED.contains(&other) || other.starts_with("x-") => {}
@@ -182,7 +185,7 @@ impl MountOptions {
             dir_mask: self.dir_mask.unwrap_or(0),
         };
         let list_root = !self.allow_other || self.list_pins;
-        VfsOptions { owner, offline: self.offline, list_root, inode_key, volume }
+        VfsOptions { owner, offline: self.offline, list_root, inode_key, volume, keeper: None }
     }
 
     pub(super) fn spec(&self) -> MountSpec {
@@ -190,6 +193,7 @@ impl MountOptions {
             source: self.source.clone().unwrap_or_else(|| "cidfs".to_owned()),
             allow_other: self.allow_other,
             noexec: self.noexec,
+            read_only: self.read_only,
         }
     }
 }
@@ -217,7 +221,8 @@ mod tests {
     #[test]
     fn options_are_parsed() {
         assert_eq!(parse(""), MountOptions::default());
-        assert_eq!(parse("ro,noauto,nofail,_netdev,x-systemd.automount,x-a=b"), parse(""));
+        assert_eq!(parse("noauto,nofail,_netdev,x-systemd.automount,x-a=b"), parse(""));
+        assert!(parse("ro").read_only && !parse("").read_only);
         let all = parse("allow_other,listpins,nonempty,noexec,offline,uid=1,gid=2,fsname=a b");
         assert!(all.allow_other && all.list_pins && all.nonempty && all.noexec && all.offline);
         assert_eq!((all.uid, all.gid, all.source.as_deref()), (Some(1), Some(2), Some("a b")));

@@ -46,6 +46,8 @@ pub(super) enum Patience {
     Deadline,
     /// For [`RANGE_GRACE`]; the kernel asks again for less.
     Range,
+    /// Until a signal comes: the work bounds itself.
+    Signal,
 }
 
 /// All requests of one mount that wait.
@@ -142,12 +144,12 @@ impl Inner {
         mut work: Work<T>,
         reply: impl FnOnce(Result<T, Error>) + Send + 'static,
     ) {
-        let deadline = match self.deadline {
+        let deadline = match self.deadline.filter(|_| patience != Patience::Signal) {
             Some(deadline) => tokio::time::sleep(deadline).boxed(),
             None => futures::future::pending().boxed(),
         };
         let grace = match patience {
-            Patience::Deadline => futures::future::pending().boxed(),
+            Patience::Deadline | Patience::Signal => futures::future::pending().boxed(),
             Patience::Range => tokio::time::sleep(RANGE_GRACE).boxed(),
         };
         let (number, mut interrupted) = self.enter(tid);

@@ -61,6 +61,20 @@ impl Keeper {
         .await
     }
 
+    /// Returns how a CID itself is pinned.
+    pub fn pinned(&self, cid: &Cid) -> Option<PinMode> {
+        self.inner.repository.pins.get(cid).map(|pin| pin.mode)
+    }
+
+    /// Removes a pin; returns whether there was one.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub async fn unpin(&self, cid: Cid) -> Result<bool, KeepError> {
+        let repository = self.inner.repository.clone();
+        in_background(move || Ok(repository.pins.rm(&cid)?.is_some())).await
+    }
+
     async fn bring_all(
         &self,
         dag: &Dag,
@@ -96,9 +110,9 @@ impl Keeper {
 }
 
 /// Runs work of the store on a thread where it disturbs nobody.
-async fn in_background(
-    work: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
-) -> Result<(), KeepError> {
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, KeepError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => Ok(done?),
         Err(error) => Err(KeepError::Thread(error.to_string())),

@@ -240,7 +240,7 @@ impl Control for Node {
     }
 
     fn mount(&self, request: &MountRequest) -> Result<MountInfo, ApiError> {
-        self.mounts.mount(&self.repository, &self.dag, request)
+        self.mounts.mount(&self.repository, &self.dag, &self.keeper, request)
     }
 
     fn umount(&self, dir: &Path) -> Result<(), ApiError> {

@@ -10,10 +10,11 @@ use crate::api::control::{MountInfo, MountRequest};
 use crate::api::error::ApiError;
 use crate::dag::Dag;
 use crate::fuse::{self, Mount, MountOptions};
+use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::sys::mount::{FS_TYPE, clear_dead, mount_at, real_path, refuse_inside};
 use crate::unixfs::{ContentPath, resolve};
-use crate::vfs::{FixedRoot, Namespace, Root, Vfs};
+use crate::vfs::{FixedRoot, Namespace, Root, Vfs, VfsOptions};
 
 /// Mounts at one time: each has threads of its own and a table of inodes.
 const MOUNTS_MAX: usize = 64;
@@ -40,13 +41,16 @@ impl Mounts {
         &self,
         repository: &Repository,
         dag: &Dag,
+        keeper: &Keeper,
         request: &MountRequest,
     ) -> Result<MountInfo, ApiError> {
         let options = MountOptions::parse(&request.options)?;
         refuse_inside(repository.path(), &request.dir)?;
         let (source, root) = self.root(repository, dag, &request.source)?;
         let volume = Some(repository.path().to_owned());
-        let vfs = Vfs::new(dag.clone(), root, options.vfs(self.inode_key, volume));
+        let vfs_options = options.vfs(self.inode_key, volume);
+        let vfs_options = VfsOptions { keeper: Some(keeper.clone()), ..vfs_options };
+        let vfs = Vfs::new(dag.clone(), root, vfs_options);
         let _mounting = self.mounting.lock();
         self.forget_ended();
         if self.table.lock().len() >= MOUNTS_MAX {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use super::dag_builder::DagBuilder;
 use super::exchange::TestExchange;
@@ -15,8 +15,9 @@ use crate::block::Cid;
 use crate::dag::{Dag, DagLimits};
 use crate::exchange::Exchange;
 use crate::fuse::{self, Mount, MountOptions};
+use crate::keep::Keeper;
 use crate::store::{BlockStore, OpenMode, Pins, Repository};
-use crate::vfs::{FixedRoot, Namespace, Root, Vfs};
+use crate::vfs::{FixedRoot, Namespace, Root, Vfs, VfsOptions};
 
 /// Key of the inode numbers in tests.
 pub const INODE_KEY: [u8; 32] = [42; 32];
@@ -38,10 +39,23 @@ impl TempMount {
     /// # Panics
     /// When it cannot be mounted: this needs `/dev/fuse` and root or `fusermount3`.
     pub fn new(dag: Dag, root: Arc<dyn Root>, options: &str) -> Self {
+        Self::with_keeper(dag, root, options, |_| None)
+    }
+
+    fn with_keeper(
+        dag: Dag,
+        root: Arc<dyn Root>,
+        options: &str,
+        keeper: impl FnOnce(Handle) -> Option<Keeper>,
+    ) -> Self {
         let options = MountOptions::parse(options).expect("a test's options are right");
         let runtime = runtime();
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let vfs = Vfs::new(dag, root, options.vfs(INODE_KEY, Some(dir.path().into())));
+        let vfs_options = VfsOptions {
+            keeper: keeper(runtime.handle().clone()),
+            ..options.vfs(INODE_KEY, Some(dir.path().into()))
+        };
+        let vfs = Vfs::new(dag, root, vfs_options);
         let point = dir.path().join("mount");
         std::fs::create_dir(&point).expect("a new directory");
         let mount = fuse::mount(vfs.clone(), &point, &options, runtime.handle())
@@ -89,6 +103,19 @@ impl TempMount {
         (Self::new(dag, Arc::new(Namespace::new(pins.pins().clone())), options), pins)
     }
 
+    /// Mounts the namespace over the blocks of a new repository, through which can be pinned.
+    ///
+    /// # Panics
+    /// As [`TempMount::new`].
+    pub fn pinning(exchange: Arc<dyn Exchange>, options: &str) -> (Self, TempPins) {
+        let pins = TempPins::new();
+        let repository = pins.repository.clone();
+        let dag = Dag::new(repository.blocks.clone(), exchange, DagLimits::default());
+        let root = Arc::new(Namespace::new(repository.pins.clone()));
+        let keeper = |runtime| Some(Keeper::new(repository, runtime));
+        (Self::with_keeper(dag, root, options, keeper), pins)
+    }
+
     /// Returns the path of a name below the mount.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.mount.point().join(name)
@@ -117,7 +144,7 @@ impl TempMount {
 /// The pins of a repository that has nothing else.
 #[derive(Debug)]
 pub struct TempPins {
-    repository: Repository,
+    repository: Arc<Repository>,
     _dir: TempDir,
 }
 
@@ -131,7 +158,7 @@ impl TempPins {
         let path = dir.path().join("repository");
         let repository =
             Repository::open(&path, OpenMode::CreateIfMissing).expect("a new repository");
-        Self { repository, _dir: dir }
+        Self { repository: Arc::new(repository), _dir: dir }
     }
 
     /// Returns the pins.

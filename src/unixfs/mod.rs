@@ -26,4 +26,4 @@ pub use self::path::{ContentPath, PathRoot, Segment};
 pub use self::reader::{FILE_DEPTH_MAX, READ_LEN_MAX, read};
 pub use self::resolve::{Resolved, resolve};
 pub use self::stat::{FileType, Stat, read_link, stat};
-pub use self::walk::{Visit, walk, walk_all};
+pub use self::walk::{Presence, Visit, presence, walk, walk_all};

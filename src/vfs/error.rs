@@ -1,8 +1,12 @@
 //! Why an operation failed, and the one table from failure to errno (DESIGN §6).
 
+use std::sync::Arc;
+
 use nix::errno::Errno;
 
 use crate::dag::DagError;
+use crate::keep::KeepError;
+use crate::store::StoreError;
 use crate::unixfs::UnixfsError;
 
 /// Why an operation failed.
@@ -26,6 +30,18 @@ pub enum Error {
     /// The inode has no such extended attribute.
     #[error("no such extended attribute")]
     NoXattr,
+    /// Pinning is for root and the owner of the mount.
+    #[error("only root and the owner of the mount may pin")]
+    NotOwner,
+    /// A pin is one of two.
+    #[error("a pin is \"recursive\" or \"direct\"")]
+    PinMode,
+    /// The attribute must not be there and is.
+    #[error("the extended attribute is there already")]
+    XattrExists,
+    /// What is to be pinned cannot be had or stored.
+    #[error(transparent)]
+    Keep(Arc<KeepError>),
     /// The caller's buffer is too small for the attribute.
     #[error("the extended attribute is longer than the room for it")]
     XattrTooLong,
@@ -61,8 +77,11 @@ impl Error {
             Self::Stale => Errno::ESTALE,
             Self::ReadOnly => Errno::EROFS,
             // kubo's own mount answers so too; EACCES would point at mode bits that root ignores.
-            Self::NotListed => Errno::EPERM,
+            Self::NotListed | Self::NotOwner => Errno::EPERM,
             Self::NoXattr => Errno::ENODATA,
+            Self::PinMode => Errno::EINVAL,
+            Self::XattrExists => Errno::EEXIST,
+            Self::Keep(error) => keep_errno(error),
             Self::XattrTooLong => Errno::ERANGE,
             Self::LeftToKernel => Errno::ENOSYS,
             Self::Volume(errno) => *errno,
@@ -76,6 +95,15 @@ impl Error {
     /// Tells whether something is wrong, and not merely absent or not allowed.
     pub fn is_fault(&self) -> bool {
         self.errno() == Errno::EIO
+    }
+}
+
+fn keep_errno(error: &KeepError) -> Errno {
+    match error {
+        KeepError::Content(error) => content_errno(error),
+        KeepError::Store(StoreError::Full { .. } | StoreError::CapReached { .. }) => Errno::ENOSPC,
+        KeepError::Store(StoreError::PinnedRecursively { .. }) => Errno::EEXIST,
+        KeepError::Store(_) | KeepError::PinsUnknown(_) | KeepError::Thread(_) => Errno::EIO,
     }
 }
 
@@ -108,6 +136,12 @@ fn dag_errno(error: &DagError) -> Errno {
         | DagError::Refused { .. }
         | DagError::Node { .. }
         | DagError::Store(_) => Errno::EIO,
+    }
+}
+
+impl From<KeepError> for Error {
+    fn from(error: KeepError) -> Self {
+        Self::Keep(Arc::new(error))
     }
 }
 

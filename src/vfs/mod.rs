@@ -17,6 +17,7 @@ mod inode;
 mod listing;
 mod root;
 mod unkept;
+mod xattr;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use self::unkept::Unkept;
 use crate::block::{Cid, cid_from_text};
 use crate::codec::node::{Metadata, NAME_LEN_MAX};
 use crate::dag::Dag;
+use crate::keep::Keeper;
 use crate::sys::volume::{self, Volume};
 use crate::unixfs::{self, DirEntry, FileType, Stat, UnixfsError};
 
@@ -40,15 +42,13 @@ pub use self::inode::ROOT_INO;
 pub use self::listing::{Entry, Room};
 pub use self::root::{FixedRoot, Namespace, Root};
 pub use self::unkept::Changes;
+pub use self::xattr::{Caller, SetMode};
 
 /// How long the kernel keeps what cannot change: 34 years, the longest it was seen to take.
 pub const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// How long the kernel keeps what is only claimed.
 pub const CLAIM_TTL: Duration = Duration::from_secs(1);
-
-/// Names under which the CID of an inode is read; the second is one that tools list and copy.
-const XATTRS: [&[u8]; 2] = [b"ipfs.cid", b"user.ipfs.cid"];
 
 /// How a filesystem presents itself.
 #[derive(Debug, Clone)]
@@ -63,6 +63,8 @@ pub struct VfsOptions {
     pub inode_key: [u8; 32],
     /// A path on the volume whose room statfs(2) shows; `None` shows none.
     pub volume: Option<PathBuf>,
+    /// Who pins; without one nothing can be pinned through this tree.
+    pub keeper: Option<Keeper>,
 }
 
 /// An inode that was found.
@@ -238,28 +240,6 @@ impl Vfs {
     pub fn statfs(&self) -> Result<Option<Volume>, Error> {
         let Some(path) = &self.inner.options.volume else { return Ok(None) };
         volume::volume(path).map(Some).map_err(Error::Volume)
-    }
-
-    /// Returns the value of an extended attribute: the CID, as text, under both of its names.
-    ///
-    /// # Errors
-    /// [`Error::NoXattr`], [`Error::Stale`].
-    pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Bytes, Error> {
-        if !XATTRS.contains(&name) {
-            return Err(Error::NoXattr);
-        }
-        let cid = self.inode(ino)?.cid().ok_or(Error::NoXattr)?;
-        Ok(cid.to_string().into())
-    }
-
-    /// Returns the names of the extended attributes, each ended by NUL. Only the one in the `user`
-    /// class is listed, because tools try to copy what is listed and no other class can be.
-    ///
-    /// # Errors
-    /// [`Error::Stale`].
-    pub fn listxattr(&self, ino: u64) -> Result<Bytes, Error> {
-        let has_cid = self.inode(ino)?.cid().is_some();
-        Ok(Bytes::from_static(if has_cid { b"user.ipfs.cid\0" } else { b"" }))
     }
 
     /// Returns what happens to directories whose listing the kernel must not keep.

@@ -37,6 +37,7 @@ fn options() -> VfsOptions {
         list_root: true,
         inode_key: [1; 32],
         volume: None,
+        keeper: None,
     }
 }
 
@@ -208,7 +209,7 @@ async fn inodes_that_the_kernel_does_not_hold_are_stale() {
     assert!(matches!(vfs.getattr(77).await, Err(Error::Stale)));
     assert!(matches!(vfs.lookup(77, b"x").await, Err(Error::Stale)));
     assert!(matches!(vfs.read(77, 0, 1).await, Err(Error::Stale)));
-    assert!(matches!(vfs.getxattr(77, b"ipfs.cid"), Err(Error::Stale)));
+    assert!(matches!(vfs.getxattr(77, b"ipfs.cid").await, Err(Error::Stale)));
 }
 
 #[test]

@@ -10,15 +10,16 @@ use cidfs::testkit::mount::TempMount;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use rustix::fs::XattrFlags;
 
 use super::check_errno;
 
-fn tree() -> TempMount {
+fn tree(options: &str) -> TempMount {
     let mut builder = DagBuilder::new();
     let file = builder.raw("x");
     let dir = builder.directory(&[("file", file)]);
-    TempMount::of(builder, &[("file", file), ("dir", dir)], "")
+    TempMount::of(builder, &[("file", file), ("dir", dir)], options)
 }
 
 fn nix_result<T>(result: nix::Result<T>) -> io::Result<T> {
@@ -52,16 +53,22 @@ fn check_all(tree: &TempMount) {
     assert_eq!(fs::read(&file).unwrap(), b"x");
 }
 
-/// > Whatever would change something fails with `EROFS`.
+/// > Whatever would change something fails with `EROFS`. With `-o ro` the kernel says so itself, to
+/// > everyone and of pins too.
 #[test]
 fn nothing_can_be_changed() {
-    check_all(&tree());
+    for options in ["", "ro"] {
+        let tree = tree(options);
+        check_all(&tree);
+        let read_only = statvfs(tree.mount.point()).unwrap().flags().contains(FsFlags::ST_RDONLY);
+        assert_eq!(read_only, options == "ro");
+    }
 }
 
 /// > It stays read-only when an administrator remounts it read-write.
 #[test]
 fn a_remount_does_not_make_it_writable() {
-    let tree = tree();
+    let tree = tree("ro");
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(None::<&str>, tree.mount.point(), None::<&str>, flags, None::<&str>).unwrap();
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;

@@ -124,6 +124,8 @@ pub struct MountSpec {
     pub allow_other: bool,
     /// Forbids to run programs from the mount.
     pub noexec: bool,
+    /// Lets the kernel refuse every change.
+    pub read_only: bool,
 }
 
 /// A mount that was made, to be undone by [`Mounted::unmount`] or [`Mounted::force`].
@@ -151,7 +153,8 @@ fn mount_direct(point: &Path, spec: &MountSpec) -> Result<(OwnedFd, Mounted), Mo
         return Err(MountError::NotPermitted(point.to_owned()));
     }
     let device = open_device(point)?;
-    let mut flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    flags.set(MsFlags::MS_RDONLY, spec.read_only);
     flags.set(MsFlags::MS_NOEXEC, spec.noexec);
     let options = format!(
         "fd={},rootmode=40000,user_id={},group_id={},default_permissions{}",
@@ -177,7 +180,8 @@ fn mount_direct(point: &Path, spec: &MountSpec) -> Result<(OwnedFd, Mounted), Mo
 
 fn mount_by_helper(point: &Path, spec: &MountSpec) -> Result<(OwnedFd, Mounted), MountError> {
     let mut options = format!(
-        "ro,nosuid,nodev,default_permissions,subtype=cidfs,fsname={}",
+        "{},nosuid,nodev,default_permissions,subtype=cidfs,fsname={}",
+        if spec.read_only { "ro" } else { "rw" },
         clean_source(&spec.source)
     );
     for (on, name) in [(spec.allow_other, ",allow_other"), (spec.noexec, ",noexec")] {
