@@ -6,7 +6,7 @@
 //! remain readable as the bytes they are.
 //!
 //! Our own code rather than `serde_ipld_dagcbor`: its `Cid` ends at digests of 64 bytes (inlined
-//! blocks have up to 128), it rewrites −0.0, it takes map keys of indefinite length, and the glue
+//! blocks have up to 128), it refuses −0.0, it takes map keys of indefinite length, and the glue
 //! would be as long as the codec. It serves as the judge in the fuzz target.
 
 use super::ipld::{DEPTH_MAX, Ipld, IpldError, Map, check_len, key_order};
