@@ -28,9 +28,20 @@ def row(result):
     return f"{name:<20}{rates[0]:>20}{rates[1]:>20}{figures['ratio']:>12.2f}{spread:>18}"
 
 
-def notes(workloads):
+def limit_rows(figures):
+    return "\n".join(limit_row(figure) for figure in figures)
+
+
+def limit_row(figure):
+    name = f"{figure.limit.name} {figure.phase}"
+    spread = f"{min(figure.values):.2f}–{max(figure.values):.2f}"
+    most = f"at most {figure.most:.4g}"
+    return f"{name:<20}{most:>20}{figure.median:>14.2f} {figure.unit:<5}{'':>12}{spread:>18}"
+
+
+def notes(measured):
     lines = ["", "A ratio of 2 means: cidfs took twice the time. How it was measured:"]
-    return "\n".join(lines + [f"  {workload.name}: {workload.method}" for workload in workloads])
+    return "\n".join(lines + [f"  {one.name}: {one.method}" for one in measured])
 
 
 def summary(result):
@@ -44,7 +55,7 @@ def summary(result):
     }
 
 
-def document(facts, options, results):
+def document(facts, options, results, figures):
     """Everything, with the time of each run, so that other statistics can be made of it."""
     return {
         "machine": facts,
@@ -53,6 +64,7 @@ def document(facts, options, results):
             "file_mib": options.file_mib,
             "tree_files": options.tree_files,
             "dir_names": options.dir_names,
+            "blocks": options.blocks,
         },
         "figures": [
             {
@@ -66,5 +78,17 @@ def document(facts, options, results):
                 "cidfs_s": result.cidfs_s,
             }
             for result in results
+        ],
+        "limits": [
+            {
+                "name": figure.limit.name,
+                "phase": figure.phase,
+                "method": figure.limit.method,
+                "unit": figure.unit,
+                "most": figure.most,
+                "median": figure.median,
+                "values": figure.values,
+            }
+            for figure in figures
         ],
     }

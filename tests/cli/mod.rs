@@ -11,5 +11,6 @@ mod pinning;
 mod reading;
 mod rpc;
 mod sandbox;
+mod soak;
 mod space;
 mod tools;

@@ -5,7 +5,7 @@ use super::sandbox::Sandbox;
 const MIB: usize = 1 << 20;
 
 /// Writes a file of so many MiB that no other file shares a block with.
-fn big_file(sandbox: &Sandbox, name: &str, seed: u64, mib: usize) {
+pub(super) fn big_file(sandbox: &Sandbox, name: &str, seed: u64, mib: usize) {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;
