@@ -43,6 +43,9 @@ pub struct CarImported {
     /// What was stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<CarStats>,
+    /// Bytes of blocks stored so far (ours).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<u64>,
 }
 
 /// A root of an archive.
@@ -120,6 +123,7 @@ struct Importer {
     encoder: CidEncoder,
     pins: bool,
     tells_stats: bool,
+    tells_progress: bool,
     /// What is to be pinned, once each.
     roots: Vec<Cid>,
     batch: Vec<Block>,
@@ -139,6 +143,7 @@ impl Importer {
             encoder: params.encoder()?,
             pins: params.flag("pin-roots")?.unwrap_or(!is_partial),
             tells_stats: params.is_on("stats")?,
+            tells_progress: params.is_on("progress")?,
             roots: Vec::new(),
             batch: Vec::new(),
             batch_bytes: 0,
@@ -206,6 +211,10 @@ impl Importer {
         self.store.put(&self.batch)?;
         self.batch.clear();
         self.batch_bytes = 0;
+        if self.tells_progress {
+            let progress = Some(self.stats.block_bytes_count);
+            sink.json_blocking(&CarImported { progress, ..CarImported::default() })?;
+        }
         Ok(())
     }
 
@@ -221,10 +230,11 @@ impl Importer {
                 cid: Link { cid: self.encoder.encode(root) },
                 pin_error_msg: pin_error_msg.unwrap_or_default(),
             };
-            sink.json_blocking(&CarImported { root: Some(root), stats: None })?;
+            sink.json_blocking(&CarImported { root: Some(root), ..CarImported::default() })?;
         }
         if self.tells_stats {
-            sink.json_blocking(&CarImported { root: None, stats: Some(self.stats) })?;
+            let stats = Some(self.stats);
+            sink.json_blocking(&CarImported { stats, ..CarImported::default() })?;
         }
         match self.refused {
             None => Ok(()),
@@ -235,20 +245,25 @@ impl Importer {
     }
 }
 
-/// `dag/export?arg=…`
+/// `dag/export?arg=…`, with several arguments (ours) an archive of several roots.
 pub(super) async fn export(
     State(node): State<Node>,
     Form(params): Form,
 ) -> Result<Response, ApiError> {
     let dag = dag_of(&node, &params)?;
-    let root = cid_of(&dag, params.arg("root")?).await?;
-    // The root decides about success before the first byte is sent.
-    dag.block(&root).await?;
+    let mut roots = Vec::new();
+    for arg in params.args_some("root")? {
+        roots.push(cid_of(&dag, arg).await?);
+    }
+    // The roots decide about success before the first byte is sent.
+    for root in &roots {
+        dag.block(root).await?;
+    }
     reply::stream(&params, Kind::Bytes("application/vnd.ipld.car", None), |sink| async move {
         let mut head = Vec::new();
-        car::write_header(&mut head, &[root]).map_err(ApiError::failed)?;
+        car::write_header(&mut head, &roots).map_err(ApiError::failed)?;
         sink.bytes(head.into()).await?;
-        let blocks = unixfs::walk(&dag, root).map(|visit| {
+        let blocks = unixfs::walk_all(&dag, roots).map(|visit| {
             let dag = dag.clone();
             async move { Ok::<_, ApiError>(dag.block(&visit?.cid).await?) }
         });

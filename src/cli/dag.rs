@@ -141,11 +141,16 @@ pub(crate) struct Import {
     /// Print how much was stored
     #[arg(long)]
     stats: bool,
+    /// Show progress [default: on a terminal]
+    #[arg(short, long, require_equals = true)]
+    progress: Option<bool>,
 }
 
 impl Import {
     async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
-        let call = Call::new("dag/import").switch("stats", self.stats);
+        let wanted = Progress::is_wanted(self.progress);
+        let bar = Progress::start(Some(wanted), None);
+        let call = Call::new("dag/import").switch("stats", self.stats).switch("progress", wanted);
         let mut call = call.maybe("pin-roots", self.pin_roots.as_ref());
         if is_standard_input(&self.paths) {
             call = standard_input(call, "");
@@ -156,6 +161,9 @@ impl Import {
         }
         let mut unpinned = None;
         print_lines(client.send(call).await?, global, |out, event: CarImported| {
+            if let Some(bytes) = event.progress {
+                bar.set(bytes);
+            }
             if let Some(root) = event.root {
                 let cid = root.cid.cid;
                 if !root.pin_error_msg.is_empty() {
@@ -163,7 +171,7 @@ impl Import {
                     tell(&message);
                     unpinned = Some(message);
                 } else if !self.silent {
-                    out.line(format!("Pinned root\t{cid}\tsuccess"))?;
+                    bar.above(|| out.line(format!("Pinned root\t{cid}\tsuccess")))?;
                 }
             }
             if let Some(stats) = event.stats.filter(|_| !self.silent) {
@@ -179,13 +187,15 @@ impl Import {
     }
 }
 
-/// Write a DAG as an archive (CAR)
+/// Write DAGs as an archive (CAR)
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  cidfs dag export bafybeig… > backup.car")]
+  cidfs dag export bafybeig… > backup.car
+  cidfs dag export bafybeig… bafybeih… > both.car")]
 pub(crate) struct Export {
-    /// A CID, or a path below one
-    path: OsString,
+    /// CIDs, or paths below them: the roots of the archive
+    #[arg(required = true)]
+    paths: Vec<OsString>,
     /// Show progress [default: on a terminal]
     #[arg(short, long, require_equals = true)]
     progress: Option<bool>,
@@ -196,7 +206,7 @@ impl Export {
         if std::io::stdout().is_terminal() {
             return Err(Failure::usage("an archive is no text for a terminal; send it to a file"));
         }
-        let answer = client.send(Call::new("dag/export").arg(&self.path)).await?;
+        let answer = client.send(Call::new("dag/export").args(&self.paths)).await?;
         let progress = Progress::start(self.progress, None);
         answer.copy_to(&mut Output::new(), |len| progress.add(len)).await
     }

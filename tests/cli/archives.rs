@@ -125,3 +125,25 @@ fn archives_of_others_come_in_and_go_out_again() {
     again.ok(&["dag", "import", "again.car"]);
     assert_eq!(again.ok(&["ls", sharded]), sandbox.ok(&["ls", sharded]));
 }
+
+#[test]
+fn an_archive_may_have_several_roots() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.ok(&["add", "-rQ", "d"]);
+    sandbox.write("other", "another root");
+    let second = sandbox.ok(&["add", "-Q", "other"]);
+    let car = sandbox.run(&["dag", "export", TREE, &second, HELLO]).stdout;
+    let other = Sandbox::new();
+    other.write("both.car", &car);
+    let told = other.ok(&["dag", "import", "--stats", "both.car"]);
+    let pinned = |cid: &str| format!("Pinned root\t{cid}\tsuccess\n");
+    let (tree, file, hello) = (pinned(TREE), pinned(&second), pinned(HELLO));
+    assert_eq!(
+        told,
+        format!("{tree}{file}{hello}Imported 5 blocks (195 bytes)"),
+        "each block once"
+    );
+    let told = other.ok(&["dag", "import", "--json", "--progress=true", "both.car"]);
+    assert!(told.contains("{\"Progress\":195}"), "{told}");
+}
