@@ -10,5 +10,5 @@ mod mounts;
 mod pinning;
 mod reading;
 mod rpc;
-mod sandbox;
+pub(crate) mod sandbox;
 mod tools;
