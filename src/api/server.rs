@@ -59,7 +59,8 @@ impl SocketPath {
     /// Connects to the daemon of the repository.
     ///
     /// # Errors
-    /// `NotFound` or `ConnectionRefused` when no daemon listens.
+    /// `NotFound` or `ConnectionRefused` when no daemon listens, `ConnectionReset` when it stopped
+    /// listening at this moment.
     pub async fn connect(&self) -> io::Result<UnixStream> {
         UnixStream::connect(&self.path).await
     }

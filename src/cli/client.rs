@@ -184,8 +184,10 @@ pub(crate) async fn is_free_within(repo: &Path, patience: Duration) -> Result<bo
     Ok(false)
 }
 
+/// Tells whether nobody listens, or somebody did who died before taking the connection.
 fn is_nobody(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotFound};
+    matches!(error.kind(), NotFound | ConnectionRefused | ConnectionReset)
 }
 
 async fn open_here(repo: &Path) -> Result<Result<Arc<Node>, NodeError>, Failure> {
@@ -211,4 +213,31 @@ async fn over(
     tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(broken)?;
     Ok(response.map(Body::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::api::server::SOCKET_NAME;
+
+    /// Listeners that come and go: enough that one goes in the middle of a connection.
+    const LISTENERS: usize = 5000;
+
+    #[tokio::test]
+    async fn a_daemon_that_dies_while_it_is_asked_is_none() {
+        let repo = tempfile::tempdir().unwrap();
+        let socket = repo.path().join(SOCKET_NAME);
+        let coming_and_going = std::thread::spawn(move || {
+            for _ in 0..LISTENERS {
+                drop(UnixListener::bind(&socket).unwrap());
+                std::fs::remove_file(&socket).unwrap();
+            }
+        });
+        while !coming_and_going.is_finished() {
+            assert!(daemon(repo.path()).await.unwrap().is_none());
+        }
+        coming_and_going.join().unwrap();
+    }
 }

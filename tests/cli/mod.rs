@@ -10,7 +10,7 @@ mod mounts;
 mod pinning;
 mod reading;
 mod rpc;
-mod sandbox;
+pub(crate) mod sandbox;
 mod soak;
 mod space;
 mod tools;

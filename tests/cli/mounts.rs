@@ -165,7 +165,10 @@ fn a_dead_mount_of_a_crash_is_taken_over() {
     assert!(!is_mounted(&sandbox, "m"), "even without a daemon");
     let daemon = sandbox.daemon();
     sandbox.ok(&["mount", "/ipfs", "m"]);
+    let root = sandbox.path("m").metadata().unwrap();
     daemon.kill();
+    let cached = sandbox.path("m").metadata().unwrap();
+    assert_eq!(cached.modified().unwrap(), root.modified().unwrap(), "the kernel still knows it");
     sandbox.ok(&["mount", "/ipfs", "m"]);
     assert!(sandbox.path(format!("m/{TREE}/hello.txt")).is_file());
     stop(&sandbox);

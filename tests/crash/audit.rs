@@ -21,11 +21,6 @@ fn block(n: u8) -> Block {
     Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from(vec![n; 30_000])).unwrap()
 }
 
-#[allow(clippy::print_stderr, reason = "the person who runs the tests must see what was left out")]
-fn report(message: &str) {
-    eprintln!("{message}");
-}
-
 fn mark(what: &str) {
     std::fs::metadata(format!("/mark/{what}")).unwrap_err();
 }
@@ -122,7 +117,7 @@ fn what_is_acknowledged_was_synced() {
         .output();
     let ran = match ran {
         Err(error) => {
-            report(&format!("NOT RUN: what_is_acknowledged_was_synced: strace: {error}"));
+            super::report(&format!("NOT RUN: what_is_acknowledged_was_synced: strace: {error}"));
             return;
         }
         Ok(ran) => ran,

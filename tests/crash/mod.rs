@@ -1,13 +1,16 @@
 //! What a crash leaves behind, and what must still be there.
 //!
-//! Two kinds: a copy of the directory taken while a writer runs (a process that dies at any
-//! moment), and a copy in which what was never synced is cut or overwritten (a power cut).
-//! After each, everything acknowledged before must be there, and nothing wrong may be served.
+//! Three kinds: a copy of the directory taken while a writer runs (a process that dies at any
+//! moment), a copy in which what was never synced is cut or overwritten (a power cut), and the real
+//! daemon killed at its work. After each, everything acknowledged before must be there, and nothing
+//! wrong may be served.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod audit;
 mod campaign;
+mod kill;
+mod load;
 mod metadata;
 
 use std::collections::HashMap;
@@ -27,6 +30,11 @@ use cidfs::store::{BlockStore, DiskIo, DiskOptions, OpenMode, PinMode, RealDisk,
 const COPIES: u32 = 25;
 /// Power cuts simulated.
 const POWER_CUTS: u64 = 40;
+
+#[allow(clippy::print_stderr, reason = "the person who runs the tests must see what was left out")]
+fn report(message: &str) {
+    eprintln!("{message}");
+}
 
 fn open(path: &Path, disk: Arc<dyn DiskIo>) -> Repository {
     let options = DiskOptions { pack_len_max: 100_000, disk, ..DiskOptions::default() };

@@ -11,6 +11,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::unistd::geteuid;
 
 use super::{FS_TYPE, MountEntry, MountError, fusermount, mount_at};
+use crate::sys::volume::volume;
 
 /// How long a mount may take to answer before it counts as hanging.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
@@ -121,14 +122,15 @@ enum Probe {
     Silent,
 }
 
-/// Asks the mount for its root's attributes, on a thread of its own: a hanging daemon would
+/// Asks the mount how much room it has, which alone the kernel never answers from its memory: the
+/// root's attributes outlive the daemon. Asked on a thread of its own, since a hanging daemon would
 /// otherwise take this one with it.
 fn probe(point: &Path) -> Probe {
     let (answer, wait) = sync_channel(1);
     let path = point.to_owned();
     let asked = std::thread::Builder::new().name("cidfs-probe".to_owned()).spawn(move || {
-        let dead = fs::metadata(path)
-            .is_err_and(|error| error.raw_os_error() == Some(Errno::ENOTCONN as i32));
+        // The other errno is that of a daemon that dies while it is asked.
+        let dead = matches!(volume(&path), Err(Errno::ENOTCONN | Errno::ECONNABORTED));
         // The one who asked may have given up; then nobody needs the answer.
         answer.send(dead).ok();
     });
