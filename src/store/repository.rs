@@ -135,7 +135,8 @@ impl Repository {
         mark_dirty(path, &*disk, generation)?;
         let meta = Meta::open(&path.join("meta"), keep_meta, generation)?;
         let blocks = Arc::new(DiskStore::open(&path.join("packs"), options)?);
-        let packs = blocks.pack_ids();
+        let mut packs = [blocks.pack_ids(), blocks.foreign_ids()].concat();
+        packs.sort_unstable();
         meta.forget_others(&packs);
         for id in packs {
             blocks.set_used_hours(id, &meta.used_hours(id));
@@ -205,7 +206,8 @@ impl Repository {
         &self,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<VerifyReport, StoreError> {
-        let order = self.packs_to_verify();
+        let order =
+            self.by_last_verified([self.blocks.pack_ids(), self.blocks.foreign_ids()].concat());
         let mut report = VerifyReport::default();
         report.done.packs = order.len() as u64;
         for id in order {
@@ -217,7 +219,8 @@ impl Repository {
     }
 
     /// Reads and hashes the one pack that was not verified for longest, at most so many bytes a
-    /// second: called again and again, it goes through all of the repository and begins anew.
+    /// second: called again and again, it goes through all of our own packs and begins anew. Foreign
+    /// packs are left out: one of them can be larger than all others, and is kept by someone else.
     ///
     /// `progress` is called for each block and ten times a second at least, and may break off.
     ///
@@ -229,7 +232,7 @@ impl Repository {
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
-        if let Some(id) = self.packs_to_verify().first() {
+        if let Some(id) = self.by_last_verified(self.blocks.pack_ids()).first() {
             report.done.packs = 1;
             let pace = Pace::new(bytes_per_s);
             let mut slowly = |done: &Progress| pace.wait(done.bytes, &mut || progress(done));
@@ -240,9 +243,8 @@ impl Repository {
         Ok(report)
     }
 
-    /// Returns all packs, those that were not verified for longest first.
-    fn packs_to_verify(&self) -> Vec<PackId> {
-        let mut ids = self.blocks.pack_ids();
+    /// Orders packs: those that were not verified for longest come first.
+    fn by_last_verified(&self, mut ids: Vec<PackId>) -> Vec<PackId> {
         ids.sort_by_cached_key(|id| (self.meta.verified_hour(*id), *id));
         ids
     }
