@@ -144,36 +144,29 @@ impl PackFiles {
         len: u64,
     ) -> Result<Option<Bytes>, StoreError> {
         match &extent.file {
-            FileId::Pack(id) => self.read_from(&*self.file(*id)?, extent, skip, len),
-            FileId::Foreign(source) => {
-                let Some(file) = self.archive(source)? else { return Ok(None) };
-                let bytes = self.read_from(&file, extent, skip, len)?;
-                // Asked after reading, so that what was written into it meanwhile is not served.
-                if source.is_unchanged(&file)? {
-                    return Ok(bytes);
-                }
-                self.forget(source.id);
-                Ok(None)
-            }
+            FileId::Pack(id) => read_from(&*self.file(*id)?, extent, skip, len).at(&self.pack(*id)),
+            FileId::Foreign(source) => self.read_foreign(source, extent, skip, len),
         }
     }
 
-    fn read_from(
+    fn read_foreign(
         &self,
-        file: &File,
+        source: &Source,
         extent: &Extent,
         skip: u64,
         len: u64,
     ) -> Result<Option<Bytes>, StoreError> {
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        match file.read_exact_at(&mut bytes, extent.offset + skip) {
-            Ok(()) => Ok(Some(bytes.into())),
-            Err(error) if is_damage(&error) => {
-                tracing::error!(%extent, %error, "stored bytes cannot be read");
-                Ok(None)
-            }
-            Err(error) => Err(StoreError::io(&self.path(&extent.file), error)),
+        let Some(file) = self.archive(source)? else { return Ok(None) };
+        let bytes = match read_from(&file, extent, skip, len) {
+            Ok(bytes) => bytes,
+            Err(error) => source.fail(error).map(|()| None)?,
+        };
+        // Asked after reading, so that what was written into it meanwhile is not served.
+        if source.is_unchanged(&file)? {
+            return Ok(bytes);
         }
+        self.forget(source.id);
+        Ok(None)
     }
 
     /// Returns the open file of a foreign pack; `None` when it is out of use.
@@ -197,6 +190,17 @@ impl PackFiles {
             return Ok(());
         }
         self.disk.punch(&*self.file(id)?, from, len).at(&self.pack(id))
+    }
+}
+
+fn read_from(file: &File, extent: &Extent, skip: u64, len: u64) -> io::Result<Option<Bytes>> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    match file.read_exact_at(&mut bytes, extent.offset + skip) {
+        Err(error) if is_damage(&error) => {
+            tracing::error!(%extent, %error, "stored bytes cannot be read");
+            Ok(None)
+        }
+        read => read.map(|()| Some(bytes.into())),
     }
 }
 

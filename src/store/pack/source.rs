@@ -18,6 +18,7 @@ use crate::store::StoreError;
 use crate::store::diskio::{DiskIo, replace};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
+use crate::sys::disk::is_shortage;
 
 const MAGIC: [u8; 8] = *b"cidfsref";
 /// Version of the record's format.
@@ -50,8 +51,8 @@ impl Stamp {
 pub(in crate::store) enum Lost {
     #[error("is not there any more")]
     Missing,
-    #[error("may not be read by this user")]
-    Forbidden,
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
     #[error("was changed since it was added")]
     Changed,
     #[error("has no index any more")]
@@ -59,15 +60,12 @@ pub(in crate::store) enum Lost {
 }
 
 impl Lost {
-    /// Returns what an error says about the archive, `None` when it says something about the moment
-    /// only, as too many open files.
+    /// Returns what an error says of the archive, `None` when it says something of this process.
     fn of(error: &io::Error) -> Option<Self> {
         match error.kind() {
-            io::ErrorKind::NotFound
-            | io::ErrorKind::NotADirectory
-            | io::ErrorKind::StaleNetworkFileHandle => Some(Self::Missing),
-            io::ErrorKind::PermissionDenied => Some(Self::Forbidden),
-            _ => None,
+            _ if is_shortage(error) => None,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(Self::Missing),
+            _ => Some(Self::Unreadable(error.to_string())),
         }
     }
 }
@@ -104,20 +102,28 @@ impl Source {
     pub(in crate::store) fn open(&self) -> Result<Option<File>, StoreError> {
         match open_archive(&self.path) {
             Ok(file) => Ok(self.is_unchanged(&file)?.then_some(file)),
-            Err(error) => {
-                let lost = Lost::of(&error).ok_or_else(|| StoreError::io(&self.path, error))?;
-                self.lose(lost);
-                Ok(None)
-            }
+            Err(error) => self.fail(error).map(|()| None),
         }
     }
 
     /// Tells whether an open file is what was added; from the first change on it is out of use.
     pub(in crate::store) fn is_unchanged(&self, file: &File) -> Result<bool, StoreError> {
-        if Stamp::of(&file.metadata().at(&self.path)?) != Some(self.stamp) {
-            self.lose(Lost::Changed);
+        match file.metadata() {
+            Ok(metadata) if Stamp::of(&metadata) == Some(self.stamp) => {}
+            Ok(_) => self.lose(Lost::Changed),
+            Err(error) => self.fail(error)?,
         }
         Ok(self.lost().is_none())
+    }
+
+    /// Puts the archive out of use because of an error.
+    ///
+    /// # Errors
+    /// The error itself when the archive cannot help it.
+    pub(in crate::store) fn fail(&self, error: io::Error) -> Result<(), StoreError> {
+        let lost = Lost::of(&error).ok_or_else(|| StoreError::io(&self.path, error))?;
+        self.lose(lost);
+        Ok(())
     }
 
     /// Writes the record, durable when this returns.

@@ -258,9 +258,10 @@ pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError
         }
     }
     side_by_side(&sources, |source| {
-        let pack = open_pack(files, Arc::clone(source))?;
-        source.open()?;
-        Ok(pack)
+        if let Err(error) = source.open() {
+            tracing::warn!(%error, "an archive is looked at when it is read");
+        }
+        open_pack(files, Arc::clone(source))
     })
 }
 

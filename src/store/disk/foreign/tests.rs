@@ -271,6 +271,7 @@ fn a_file_that_was_changed_moved_or_cut_is_out_of_use_until_it_is_added_again() 
             check_lost(&store, 2, &path, reason);
             assert!(store.foreign_packs()[0].lost.as_ref().unwrap().contains(reason));
             assert_eq!(verify(&store).damaged_count, 1, "one damage, not one for each block");
+            drop(std::fs::remove_file(fixture.path("a.car")));
             fixture.write("a.car", &car(2..8));
             fixture.add(&store, "a.car").unwrap();
             check_here(&store, 2..8);
@@ -286,6 +287,10 @@ fn a_file_that_was_changed_moved_or_cut_is_out_of_use_until_it_is_added_again() 
     check("changed", |fixture| fixture.write("a.car", &car(0..4)[..5000]));
     check("changed", |fixture| fixture.write("a.car", &car(4..9)));
     check("not there", |fixture| std::fs::remove_file(fixture.path("a.car")).unwrap());
+    check("cannot be read", |fixture| {
+        std::fs::remove_file(fixture.path("a.car")).unwrap();
+        std::os::unix::fs::symlink("a.car", fixture.path("a.car")).unwrap();
+    });
     check("not there", |fixture| {
         std::fs::rename(fixture.path("a.car"), fixture.path("b.car")).unwrap();
     });
