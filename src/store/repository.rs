@@ -544,6 +544,29 @@ mod tests {
     }
 
     #[test]
+    fn foreign_packs_are_verified_and_not_scrubbed() {
+        let (dir, path) = made();
+        let archive = dir.path().join("a.car");
+        let mut car = crate::store::pack::section::PACK_HEADER.to_vec();
+        crate::codec::car::write_section(&mut car, &block(1)).unwrap();
+        std::fs::write(&archive, car).unwrap();
+        let repository = open(&path);
+        repository.blocks.add_pack(&archive, &mut |_| ControlFlow::Continue(())).unwrap();
+        repository.blocks.put(&[block(2)]).unwrap();
+        let go_on = &mut |_: &_| ControlFlow::Continue(());
+        for _ in 0..2 {
+            assert_eq!(repository.scrub(u64::MAX, go_on).unwrap().done.blocks, 1);
+        }
+        let report = repository.verify(go_on).unwrap();
+        assert_eq!((report.done.packs_done, report.done.blocks), (2, 2));
+        let stat = repository.stat().unwrap();
+        assert_eq!((stat.packs, stat.blocks), (2, 2));
+        repository.close().unwrap();
+        drop(repository);
+        assert_eq!(open(&path).blocks.get(block(1).cid()).unwrap(), Some(block(1)));
+    }
+
+    #[test]
     fn times_of_use_outlive_a_restart() {
         let (_dir, path) = made();
         let repository = open(&path);

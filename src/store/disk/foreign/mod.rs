@@ -103,7 +103,7 @@ impl DiskStore {
         if let Some(pack) = self.unchanged_pack(&path, stamp)? {
             return Ok(Some(AddedPack { stat: stat_of(&pack), refused: 0, first_refused: None }));
         }
-        self.check_count()?;
+        self.check_count(&path)?;
         let Some(survey) = survey(&file, &path, stamp.len, progress)? else { return Ok(None) };
         if stamp_of(&file, &path)? != stamp {
             return Err(refusal(&path, "it was changed while it was read; add it when it is done"));
@@ -117,14 +117,14 @@ impl DiskStore {
     /// Durable when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Closed`] and [`StoreError::Io`]; then it may be back at the next start.
+    /// [`StoreError::Closed`] and [`StoreError::Io`]; it is then used until the next start at least.
     pub fn remove_pack(&self, path: &Path) -> Result<bool, StoreError> {
         let Some(pack) = self.foreign_at(&real_path(path)).or_else(|| self.foreign_at(path)) else {
             return Ok(false);
         };
         let _writer = self.writer()?;
-        self.edit_foreign(|packs| packs.retain(|other| other.id() != pack.id()));
         remove_files(&self.files, pack.id())?;
+        self.edit_foreign(|packs| packs.retain(|other| other.id() != pack.id()));
         self.files.forget(pack.id());
         Ok(true)
     }
@@ -169,14 +169,12 @@ impl DiskStore {
         Ok(real)
     }
 
-    fn check_count(&self) -> Result<(), StoreError> {
+    fn check_count(&self, path: &Path) -> Result<(), StoreError> {
         if self.packs.read().foreign.len() < FOREIGN_PACKS_MAX {
             return Ok(());
         }
-        let reason = format!(
-            "{FOREIGN_PACKS_MAX} archives are the limit; import some with `cidfs dag import`"
-        );
-        Err(StoreError::Archive { path: self.files.dir().to_owned(), reason })
+        let reason = format!("{FOREIGN_PACKS_MAX} archives are in use, the limit; import it");
+        Err(refusal(path, &reason))
     }
 
     /// Returns the pack of an archive that is what it was when it was added; one that was out of
@@ -214,17 +212,23 @@ impl DiskStore {
         entries: Vec<Entry>,
     ) -> Result<Arc<Pack>, StoreError> {
         let (files, id) = (&self.files, self.take_number()?);
-        index::write(&*files.disk, &files.foreign_index(id), id, stamp.len, entries)?;
+        let index = files.foreign_index(id);
+        index::write(&*files.disk, &index, id, stamp.len, entries)?;
+        let sealed = SealedPack::open(&index, id).map_err(|error| error.at_path(&index))?;
         let source = Arc::new(Source::new(id, path, stamp));
-        let pack = Arc::new(open_pack(files, Arc::clone(&source))?);
+        let pack = ForeignPack::new(Arc::clone(&source), Pack::Sealed(sealed));
+        let pack = Arc::new(Pack::Foreign(pack));
         let _writer = self.writer()?;
-        let written =
-            self.check_count().and_then(|()| source.write(&*files.disk, &files.reference(id)));
+        let written = self
+            .check_count(&source.path)
+            .and_then(|()| source.write(&*files.disk, &files.reference(id)));
         written.inspect_err(|_| clean_up(files, id))?;
         let old = self.foreign_at(&source.path).map(|pack| pack.id());
         self.edit_foreign(|packs| {
             packs.retain(|pack| Some(pack.id()) != old);
             packs.push(Arc::clone(&pack));
+            // Another archive may have taken its number later and be here already.
+            packs.sort_unstable_by_key(|pack| pack.id());
         });
         if let Some(old) = old {
             clean_up(files, old);
