@@ -200,6 +200,41 @@ fn breaking_off_adds_nothing() {
 }
 
 #[test]
+fn a_file_that_grows_while_it_is_read_is_refused() {
+    let fixture = Fixture::with_archive();
+    let store = fixture.open();
+    let refused = store.add_pack(&fixture.path("a.car"), &mut |_| {
+        fixture.write("a.car", &car(0..5));
+        ControlFlow::Continue(())
+    });
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("changed while it was read"), "{refused}");
+    assert_eq!((store.foreign_packs(), fixture.names().len()), (Vec::new(), 0));
+    fixture.add(&store, "a.car").unwrap();
+    check_here(&store, 0..5);
+}
+
+#[test]
+fn of_two_records_of_one_archive_the_newer_counts() {
+    let (fixture, store) = Fixture::added();
+    let saved = ["ref", "refidx"].map(|kind| {
+        let name = format!("packs/0000000001.{kind}");
+        let content = std::fs::read(fixture.path(&name)).unwrap();
+        (name, content)
+    });
+    fixture.write("a.car", &car(2..8));
+    fixture.add(&store, "a.car").unwrap();
+    let names = fixture.names();
+    drop(store);
+    for (name, content) in saved {
+        fixture.write(&name, &content);
+    }
+    let store = fixture.open();
+    check_here(&store, 2..8);
+    assert_eq!((store.foreign_packs().len(), fixture.names()), (1, names));
+}
+
+#[test]
 fn what_is_not_what_it_claims_is_left_out_and_counted() {
     let check = |tail: &[&[u8]], refused: u64, why: &str| {
         let fixture = Fixture::new();
