@@ -3,8 +3,8 @@
 //! The idea: one router serves the Unix socket of a daemon and, inside the process, every command
 //! that runs without one, so both mean the same. Bodies are streamed in both directions; a request
 //! holds a few MiB at most. What kubo's clients need looks as they expect; what is ours (`stat`,
-//! `status`, `umount`, `path=`) is added beside it. This layer reads no configuration and opens
-//! nothing: the [`control`] seam gives it a running node.
+//! `status`, `store`, `umount`, `path=`) is added beside it. This layer reads no configuration and
+//! opens nothing: the [`control`] seam gives it a running node.
 
 pub mod add;
 pub mod block;
@@ -29,6 +29,7 @@ pub mod request;
 pub mod resolve;
 pub mod server;
 pub mod stat;
+pub mod store;
 pub mod time;
 pub mod version;
 
@@ -84,6 +85,9 @@ fn commands() -> Router<Node> {
         .route("/shutdown", post(version::shutdown))
         .route("/stat", post(stat::stat))
         .route("/status", post(mount::status))
+        .route("/store/add-pack", post(store::add_pack))
+        .route("/store/ls-packs", post(store::ls_packs))
+        .route("/store/rm-pack", post(store::rm_pack))
         .route("/umount", post(mount::umount))
         .route("/version", post(version::version))
 }

@@ -24,6 +24,7 @@ mod progress;
 mod read;
 mod repo;
 mod status;
+mod store;
 mod upload;
 
 use std::ffi::OsString;
@@ -94,6 +95,8 @@ enum Command {
     Refs(dag::Refs),
     #[command(subcommand)]
     Repo(repo::Repo),
+    #[command(subcommand)]
+    Store(store::Store),
     Config(config::Config),
     Daemon(daemon::Daemon),
     Mount(mount::Mount),
@@ -178,6 +181,7 @@ impl Command {
             Self::Block(command) => command.run(global, client).await,
             Self::Refs(command) => command.run(global, client).await,
             Self::Repo(command) => command.run(global, client).await,
+            Self::Store(command) => command.run(global, client).await,
             Self::Config(command) => command.run(global, client).await,
             Self::Umount(command) => command.run(client).await,
             Self::Status(command) => command.run(global, client).await,

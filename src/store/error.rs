@@ -18,6 +18,36 @@ pub enum StoreError {
         /// File and offset.
         place: String,
     },
+    /// The only good copy of a block lies in an archive that is out of use.
+    #[error(
+        "{cid} lies in {path}, which {why}; `cidfs store add-pack` reads that file anew, `cidfs store rm-pack` forgets it"
+    )]
+    ForeignLost {
+        /// The block.
+        cid: Box<Cid>,
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with the archive.
+        why: String,
+    },
+    /// A block cannot be removed because it lies in an archive that is used in place.
+    #[error(
+        "{cid} lies in {path}, which is used in place; `cidfs store rm-pack` forgets that file and all its blocks"
+    )]
+    InForeignPack {
+        /// The block.
+        cid: Box<Cid>,
+        /// The archive.
+        path: PathBuf,
+    },
+    /// A file cannot be used in place.
+    #[error("{path} cannot be used in place: {reason}")]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
     /// The disk is full.
     #[error("no space left on the disk of {path}")]
     Full {

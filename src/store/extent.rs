@@ -5,6 +5,9 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
+
+use super::pack::source::Source;
 
 /// The number of a pack, and the front of its file names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,14 +20,16 @@ impl fmt::Display for PackId {
 }
 
 /// A file that holds block bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum FileId {
     /// An append-only pack.
     Pack(PackId),
+    /// An archive of someone else, which is only read.
+    Foreign(Arc<Source>),
 }
 
 /// The home of a block: the block is these bytes of this file as they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Extent {
     pub(super) file: FileId,
     /// First byte of the block in the file.
@@ -44,8 +49,11 @@ impl Extent {
 
 impl fmt::Display for Extent {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FileId::Pack(id) = self.file;
-        write!(out, "pack {id}, offset {}, {} bytes", self.offset, self.len)
+        match &self.file {
+            FileId::Pack(id) => write!(out, "pack {id}")?,
+            FileId::Foreign(source) => write!(out, "archive {}", source.path.display())?,
+        }
+        write!(out, ", offset {}, {} bytes", self.offset, self.len)
     }
 }
 

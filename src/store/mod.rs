@@ -29,8 +29,8 @@ use bytes::Bytes;
 use crate::block::{Block, Cid};
 
 pub use self::disk::{
-    Damage, DiskOptions, DiskStats, DiskStore, KeepSet, Progress, Protection, RebuildReport,
-    SpaceReport, VerifyReport,
+    AddProgress, AddedPack, Damage, DiskOptions, DiskStats, DiskStore, ForeignStat, KeepSet,
+    Progress, Protection, RebuildReport, SpaceReport, VerifyReport,
 };
 pub use self::diskio::{DiskIo, RealDisk};
 pub use self::error::StoreError;
@@ -46,13 +46,15 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// Returns the length in bytes of a stored block, `None` when it is not here.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when every copy is known to be damaged.
+    /// [`StoreError::Corrupt`] when every copy is known to be damaged, [`StoreError::ForeignLost`]
+    /// when the archive with the only copy is out of use.
     fn block_len(&self, cid: &Cid) -> Result<Option<u64>, StoreError>;
 
     /// Returns a block, hashed again on its way from the disk; `None` when it is not here.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] until a [`BlockStore::put`] of the same block heals it.
+    /// [`StoreError::Corrupt`] or [`StoreError::ForeignLost`] until a [`BlockStore::put`] of the same
+    /// block heals it.
     fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError>;
 
     /// Returns bytes of a block without the whole block being read each time: its range is hashed
@@ -62,7 +64,8 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// As [`BlockStore::get`].
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError>;
 
-    /// Stores blocks; those already here cost a look-up. They can be read at once, and are durable
+    /// Stores blocks; those already here cost a look-up, but a copy in a foreign pack is someone
+    /// else's and does not count. They can be read at once, and are durable
     /// only after [`BlockStore::commit`]. One call with many blocks is cheaper than many calls.
     ///
     /// # Errors
@@ -81,7 +84,7 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// pins it.
     ///
     /// # Errors
-    /// [`StoreError::Full`] and [`StoreError::Io`]: the block is gone until the next start, and may
-    /// be back then.
+    /// [`StoreError::InForeignPack`] and nothing is removed; [`StoreError::Full`] and
+    /// [`StoreError::Io`]: the block is gone until the next start, and may be back then.
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError>;
 }

@@ -152,7 +152,8 @@ impl Repository {
         mark_dirty(path, &*disk, generation)?;
         let meta = Meta::open(&path.join("meta"), keep_meta, generation)?;
         let blocks = Arc::new(DiskStore::open(&path.join("packs"), options)?);
-        let packs = blocks.pack_ids();
+        let mut packs = [blocks.pack_ids(), blocks.foreign_ids()].concat();
+        packs.sort_unstable();
         meta.forget_others(&packs);
         for id in packs {
             blocks.set_used_hours(id, &meta.used_hours(id));
@@ -222,7 +223,8 @@ impl Repository {
         &self,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<VerifyReport, StoreError> {
-        let order = self.packs_to_verify();
+        let order =
+            self.by_last_verified([self.blocks.pack_ids(), self.blocks.foreign_ids()].concat());
         let mut report = VerifyReport::default();
         report.done.packs = order.len() as u64;
         for id in order {
@@ -234,7 +236,8 @@ impl Repository {
     }
 
     /// Reads and hashes the one pack that was not verified for longest, at most so many bytes a
-    /// second: called again and again, it goes through all of the repository and begins anew.
+    /// second: called again and again, it goes through all of our own packs and begins anew. Foreign
+    /// packs are left out: one of them can be larger than all others, and is kept by someone else.
     ///
     /// `progress` is called for each block and ten times a second at least, and may break off.
     ///
@@ -246,7 +249,7 @@ impl Repository {
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport::default();
-        if let Some(id) = self.packs_to_verify().first() {
+        if let Some(id) = self.by_last_verified(self.blocks.pack_ids()).first() {
             report.done.packs = 1;
             let pace = Pace::new(bytes_per_s);
             let mut slowly = |done: &Progress| pace.wait(done.bytes, &mut || progress(done));
@@ -264,9 +267,8 @@ impl Repository {
         self.blocks.pack_ids().into_iter().any(|id| hour(id) < due)
     }
 
-    /// Returns all packs, those that were not verified for longest first.
-    fn packs_to_verify(&self) -> Vec<PackId> {
-        let mut ids = self.blocks.pack_ids();
+    /// Orders packs: those that were not verified for longest come first.
+    fn by_last_verified(&self, mut ids: Vec<PackId>) -> Vec<PackId> {
         ids.sort_by_cached_key(|id| (self.meta.verified_hour(*id), *id));
         ids
     }
@@ -569,6 +571,29 @@ mod tests {
         let fast = &mut || repository.scrub(u64::MAX, &mut |_| ControlFlow::Continue(())).unwrap();
         assert_eq!((fast().done.blocks, fast().done.blocks), (2, 1), "each pack in its turn");
         assert_eq!(fast().done.blocks, 2, "and again");
+    }
+
+    #[test]
+    fn foreign_packs_are_verified_and_not_scrubbed() {
+        let (dir, path) = made();
+        let archive = dir.path().join("a.car");
+        let mut car = crate::store::pack::section::PACK_HEADER.to_vec();
+        crate::codec::car::write_section(&mut car, &block(1)).unwrap();
+        std::fs::write(&archive, car).unwrap();
+        let repository = open(&path);
+        repository.blocks.add_pack(&archive, &mut |_| ControlFlow::Continue(())).unwrap();
+        repository.blocks.put(&[block(2)]).unwrap();
+        let go_on = &mut |_: &_| ControlFlow::Continue(());
+        for _ in 0..2 {
+            assert_eq!(repository.scrub(u64::MAX, go_on).unwrap().done.blocks, 1);
+        }
+        let report = repository.verify(go_on).unwrap();
+        assert_eq!((report.done.packs_done, report.done.blocks), (2, 2));
+        let stat = repository.stat().unwrap();
+        assert_eq!((stat.packs, stat.blocks), (2, 2));
+        repository.close().unwrap();
+        drop(repository);
+        assert_eq!(open(&path).blocks.get(block(1).cid()).unwrap(), Some(block(1)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::DiskStore;
 use crate::block::{Block, Cid};
 use crate::store::StoreError;
 use crate::store::diskio::disk_usage;
-use crate::store::extent::{Extent, FileId, PackId};
+use crate::store::extent::{Extent, PackId};
 use crate::store::key::BlockKey;
 use crate::store::pack::section::parse_head;
 use crate::store::pack::{CopyState, Entry};
@@ -15,7 +15,7 @@ use crate::store::pack::{CopyState, Entry};
 /// Most damaged blocks that a report names; all of them are in the log.
 const DAMAGED_NAMED_MAX: usize = 10_000;
 
-/// What the packs hold.
+/// What the packs hold, foreign ones included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskStats {
     /// Stored copies of blocks (a healed block may count twice).
@@ -24,7 +24,8 @@ pub struct DiskStats {
     pub bytes: u64,
     /// Number of packs.
     pub packs: u64,
-    /// Bytes of disk that packs, index files and what was set aside take.
+    /// Bytes of disk that packs, index files and what was set aside take; of foreign packs only the
+    /// index is ours.
     pub disk_bytes: u64,
 }
 
@@ -71,6 +72,13 @@ pub struct VerifyReport {
     pub stopped: bool,
 }
 
+impl VerifyReport {
+    fn add(&mut self, damage: Damage) {
+        self.damaged_count += 1;
+        name_damage(&mut self.damaged, damage);
+    }
+}
+
 impl DiskStore {
     /// Returns what the packs hold.
     ///
@@ -78,9 +86,9 @@ impl DiskStore {
     /// [`StoreError::Io`] when the directory cannot be read.
     pub fn stats(&self) -> Result<DiskStats, StoreError> {
         let list = Arc::clone(&self.packs.read());
-        let packs = &list.packs;
-        let mut stats = DiskStats { packs: packs.len() as u64, ..DiskStats::default() };
-        for totals in packs.iter().map(|pack| pack.totals()) {
+        let mut stats = DiskStats::default();
+        for totals in list.packs.iter().chain(&list.foreign).map(|pack| pack.totals()) {
+            stats.packs += 1;
             stats.blocks += totals.blocks;
             stats.bytes += totals.bytes;
         }
@@ -88,24 +96,28 @@ impl DiskStore {
         Ok(stats)
     }
 
-    /// Returns the numbers of the packs, oldest first.
+    /// Returns the numbers of our own packs, oldest first.
     pub(in crate::store) fn pack_ids(&self) -> Vec<PackId> {
         self.packs.read().packs.iter().map(|pack| pack.id()).collect()
     }
 
     /// Reads and hashes every block of one pack, adding to `report`; a damaged copy is not served
-    /// from then on, and the next put of the block heals it. Breaks off when `progress` says so.
+    /// from then on, and the next put of the block heals it. An archive that is out of use counts as
+    /// one damage. Breaks off when `progress` says so.
     pub(in crate::store) fn verify_pack(
         &self,
         id: PackId,
         report: &mut VerifyReport,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, StoreError> {
-        let entries = self.pack_now(id).map(|pack| pack.entries()).unwrap_or_default();
-        for (entry, _) in entries {
-            if let Copy::Damaged(damage) = self.read_copy(id, &entry)? {
-                report.damaged_count += 1;
-                name_damage(&mut report.damaged, damage);
+        let Some(pack) = self.pack_now(id) else { return Ok(ControlFlow::Continue(())) };
+        for (entry, _) in pack.entries() {
+            let copy = self.read_copy(id, &entry)?;
+            if pack.lost().is_some() {
+                break;
+            }
+            if let Copy::Damaged(damage) = copy {
+                report.add(damage);
             }
             report.done.blocks += 1;
             report.done.bytes += u64::from(entry.len);
@@ -113,6 +125,10 @@ impl DiskStore {
                 report.stopped = true;
                 return Ok(ControlFlow::Break(()));
             }
+        }
+        if let Some((source, why)) = pack.lost() {
+            let place = format!("{}, which {why}", source.path.display());
+            report.add(Damage { cid: None, place });
         }
         report.done.packs_done += 1;
         Ok(ControlFlow::Continue(()))
@@ -126,7 +142,7 @@ impl DiskStore {
             return Ok(Copy::Removed);
         };
         let whole = Extent {
-            file: FileId::Pack(id),
+            file: pack.file(),
             offset: entry.start,
             len: u32::from(entry.head_len) + entry.len,
         };
@@ -138,9 +154,11 @@ impl DiskStore {
             pack.mark(entry, CopyState::Proved);
             return Ok(Copy::Good(block));
         }
-        pack.mark(entry, CopyState::Damaged);
-        let place = format!("{}, offset {}", self.files.pack(id).display(), entry.start);
-        tracing::error!(?cid, place, "stored bytes do not match their CID");
+        let place = format!("{}, offset {}", self.files.path(&whole.file).display(), entry.start);
+        if pack.lost().is_none() {
+            pack.mark(entry, CopyState::Damaged);
+            tracing::error!(?cid, place, "stored bytes do not match their CID");
+        }
         Ok(Copy::Damaged(Damage { cid, place }))
     }
 }

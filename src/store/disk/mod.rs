@@ -4,12 +4,14 @@
 //! memory that they do not have the key. The list is replaced as a whole when a pack is added or
 //! sealed, so readers hold a lock only long enough to clone an `Arc`. Whoever reads bytes of a copy
 //! is in its region (`pack::usage`) from before the look that counts until the bytes are copied,
-//! and nothing is removed from a region that someone is in.
+//! and nothing is removed from a region that someone is in. Foreign packs are asked last and only
+//! ever read: a put or an eviction does not know of them.
 
 mod check;
 mod commit;
 mod epochs;
 mod evict;
+mod foreign;
 pub(super) mod rebuild;
 mod recover;
 mod space;
@@ -33,6 +35,7 @@ use self::commit::Commits;
 use self::epochs::Epochs;
 pub use self::epochs::{KeepSet, Protection};
 pub use self::evict::SpaceReport;
+pub use self::foreign::{AddProgress, AddedPack, ForeignStat};
 pub use self::rebuild::RebuildReport;
 use self::space::Space;
 use self::writer::Writer;
@@ -78,24 +81,42 @@ impl Default for DiskOptions {
 }
 
 /// All packs, oldest first, and their filters side by side.
+///
+/// Foreign packs are apart: whatever writes, evicts or counts disk sees our own only.
 #[derive(Debug, Default)]
 struct PackList {
     packs: Vec<Arc<Pack>>,
     filters: Vec<Filter>,
+    foreign: Vec<Arc<Pack>>,
+    foreign_filters: Vec<Filter>,
 }
 
 impl PackList {
-    fn new(packs: Vec<Arc<Pack>>) -> Arc<Self> {
-        let filters = packs.iter().map(|pack| pack.filter()).collect();
-        Arc::new(Self { packs, filters })
+    fn new(packs: Vec<Arc<Pack>>, foreign: Vec<Arc<Pack>>) -> Arc<Self> {
+        let filters = |packs: &[Arc<Pack>]| packs.iter().map(|pack| pack.filter()).collect();
+        let (filters, foreign_filters) = (filters(&packs), filters(&foreign));
+        Arc::new(Self { packs, filters, foreign, foreign_filters })
     }
 
-    /// Returns the packs that may have a key, newest first.
+    /// Returns our own packs that may have a key, newest first.
     fn candidates(&self, key: &BlockKey) -> impl Iterator<Item = &Arc<Pack>> {
-        let probe = Probe::of(&key.digest);
-        let all = self.packs.iter().zip(&self.filters).rev();
-        all.filter(move |(_, filter)| probe.passes(filter)).map(|(pack, _)| pack)
+        passing(&self.packs, &self.filters, key)
     }
+
+    /// Returns the foreign packs that may have a key, newest first.
+    fn foreign_candidates(&self, key: &BlockKey) -> impl Iterator<Item = &Arc<Pack>> {
+        passing(&self.foreign, &self.foreign_filters, key)
+    }
+}
+
+fn passing<'a>(
+    packs: &'a [Arc<Pack>],
+    filters: &'a [Filter],
+    key: &BlockKey,
+) -> impl Iterator<Item = &'a Arc<Pack>> {
+    let probe = Probe::of(&key.digest);
+    let all = packs.iter().zip(filters).rev();
+    all.filter(move |(_, filter)| probe.passes(filter)).map(|(pack, _)| pack)
 }
 
 /// Blocks in pack files of one directory.
@@ -143,6 +164,7 @@ impl DiskStore {
         options.pack_len_max = pack_len;
         let files = PackFiles::new(dir, Arc::clone(&options.disk));
         let packs = recover::open_packs(&files)?;
+        let foreign = foreign::open_packs(&files)?;
         let store = Self {
             files,
             options,
@@ -158,28 +180,24 @@ impl DiskStore {
             burying: Mutex::default(),
         };
         store.resume(packs)?;
+        store.edit_foreign(|packs| *packs = foreign);
         let list = Arc::clone(&store.packs.read());
         list.packs.iter().for_each(|pack| store.measure(pack));
         Ok(store)
     }
 
-    /// Returns the newest good copy of a block, or a damaged one if there is nothing else.
+    /// Returns the newest good copy of a block in our own packs, else one in a foreign pack, else a
+    /// damaged one.
     fn find(&self, key: &BlockKey) -> Option<Hit> {
         let list = Arc::clone(&self.packs.read());
-        let mut damaged = None;
-        for pack in list.candidates(key) {
-            match pack.find(key) {
-                None | Some((_, CopyState::Removed)) => {}
-                Some((entry, state)) => {
-                    let hit = Hit { pack: Arc::clone(pack), entry, state };
-                    if state != CopyState::Damaged {
-                        return Some(hit);
-                    }
-                    damaged = damaged.or(Some(hit));
-                }
-            }
-        }
-        damaged
+        best(list.candidates(key).chain(list.foreign_candidates(key)), key)
+    }
+
+    /// Returns the newest good copy in our own packs, else a damaged one: what a promise to keep the
+    /// block can rest on.
+    fn find_own(&self, key: &BlockKey) -> Option<Hit> {
+        let list = Arc::clone(&self.packs.read());
+        best(list.candidates(key), key)
     }
 
     /// Returns the newest good copy; an error when all copies are damaged.
@@ -193,8 +211,10 @@ impl DiskStore {
     /// Returns the pack as it is now: it may have been sealed since `hit` was found.
     fn pack_now(&self, id: PackId) -> Option<Arc<Pack>> {
         let list = self.packs.read();
-        let at = list.packs.binary_search_by_key(&id, |pack| pack.id()).ok()?;
-        Some(Arc::clone(&list.packs[at]))
+        [&list.packs, &list.foreign].into_iter().find_map(|packs| {
+            let at = packs.binary_search_by_key(&id, |pack| pack.id()).ok()?;
+            Some(Arc::clone(&packs[at]))
+        })
     }
 
     /// Tells whether a copy that was found is not removed; what counts is what this says to who is
@@ -262,7 +282,7 @@ impl DiskStore {
         // Ends: each turn but the last finds a copy removed or marks one as damaged.
         while let Some(hit) = self.find_good(cid)? {
             let Some(_in_use) = enter(self, &hit) else { continue };
-            let extent = hit.entry.extent(hit.pack.id());
+            let extent = hit.pack.extent(&hit.entry);
             let bytes = self.files.read(&extent, 0, u64::from(extent.len))?;
             if let Some(block) = bytes.and_then(|bytes| Block::verify(*cid, bytes).ok()) {
                 if hit.state == CopyState::Unproved {
@@ -281,21 +301,48 @@ impl DiskStore {
         }
     }
 
-    /// Notes that a copy is damaged, so that the next put of the block stores a new one.
+    /// Notes that a copy is damaged, so that the next put of the block stores a new one. An archive
+    /// that is out of use has said so itself, for all its copies.
     fn mark_damaged(&self, cid: &Cid, hit: &Hit) {
-        tracing::error!(%cid, place = self.place(hit), "stored bytes do not match their CID");
-        self.mark(hit, CopyState::Damaged);
+        if hit.pack.lost().is_none() {
+            tracing::error!(%cid, place = self.place(hit), "stored bytes do not match their CID");
+            self.mark(hit, CopyState::Damaged);
+        }
     }
 
+    /// Returns the error for a block of which this is the best copy.
     fn corrupt(&self, cid: &Cid, hit: &Hit) -> StoreError {
-        StoreError::Corrupt { cid: Box::new(*cid), place: self.place(hit) }
+        let cid = Box::new(*cid);
+        match hit.pack.lost() {
+            None => StoreError::Corrupt { cid, place: self.place(hit) },
+            Some((source, lost)) => {
+                StoreError::ForeignLost { cid, path: source.path.clone(), why: lost.to_string() }
+            }
+        }
     }
 
     fn place(&self, hit: &Hit) -> String {
-        let id = hit.pack.id();
-        let offset = hit.entry.extent(id).offset;
-        format!("{}, offset {offset}", self.files.pack(id).display())
+        let extent = hit.pack.extent(&hit.entry);
+        format!("{}, offset {}", self.files.path(&extent.file).display(), extent.offset)
     }
+}
+
+/// Returns the first good copy in `packs`, else the first damaged one.
+fn best<'a>(packs: impl Iterator<Item = &'a Arc<Pack>>, key: &BlockKey) -> Option<Hit> {
+    let mut damaged = None;
+    for pack in packs {
+        match pack.find(key) {
+            None | Some((_, CopyState::Removed)) => {}
+            Some((entry, state)) => {
+                let hit = Hit { pack: Arc::clone(pack), entry, state };
+                if state != CopyState::Damaged {
+                    return Some(hit);
+                }
+                damaged = damaged.or(Some(hit));
+            }
+        }
+    }
+    damaged
 }
 
 impl BlockStore for DiskStore {
@@ -322,7 +369,7 @@ impl BlockStore for DiskStore {
                     break;
                 }
                 let Some(_in_use) = self.enter(&hit) else { continue };
-                let extent = hit.entry.extent(hit.pack.id());
+                let extent = hit.pack.extent(&hit.entry);
                 let range = extent.clip(range.clone());
                 match self.files.read(&extent, range.start, range.end - range.start)? {
                     Some(bytes) => return Ok(Some(bytes)),
@@ -342,7 +389,11 @@ impl BlockStore for DiskStore {
     }
 
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
-        self.bury(&BlockKey::of(cid))
+        let key = BlockKey::of(cid);
+        match self.find_foreign(&key) {
+            Some(path) => Err(StoreError::InForeignPack { cid: Box::new(*cid), path }),
+            None => self.bury(&key),
+        }
     }
 }
 

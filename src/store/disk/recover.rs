@@ -35,24 +35,27 @@ pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError
                 "a pack is missing, and its blocks with it; its index is set aside");
         }
     }
-    open_side_by_side(files, &ids)
+    side_by_side(&ids, |id| open_pack(files, *id))
 }
 
-/// Opens packs on several threads: what has no index is hashed, and one processor hashes slower
-/// than a disk reads.
-fn open_side_by_side(files: &PackFiles, ids: &[PackId]) -> Result<Vec<Arc<Pack>>, StoreError> {
+/// Opens packs on several threads, oldest first in the result: what has no index is hashed, and one
+/// processor hashes slower than a disk reads.
+pub(super) fn side_by_side<T: Sync>(
+    wanted: &[T],
+    open: impl Fn(&T) -> Result<Pack, StoreError> + Sync,
+) -> Result<Vec<Arc<Pack>>, StoreError> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut opened = Vec::new();
-        while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-            opened.push(open_pack(files, *id).map(Arc::new)?);
+        while let Some(one) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            opened.push(open(one).map(Arc::new)?);
         }
         Ok(opened)
     };
     let opened = std::thread::scope(|scope| {
         let others: Vec<_> =
-            (1..threads.min(THREADS_MAX).min(ids.len())).map(|_| scope.spawn(work)).collect();
+            (1..threads.min(THREADS_MAX).min(wanted.len())).map(|_| scope.spawn(work)).collect();
         let mine = work();
         let joined = others
             .into_iter()
@@ -136,7 +139,7 @@ pub(super) fn cut_and_index(
     // Whoever made the pack may not have lived to sync its name.
     sync_parent(&*files.disk, &path)?;
     let index = files.index(id);
-    let sealed = index::write(&*files.disk, &index, id, end, entries)
+    let sealed = index::write(&*files.disk, &index, id, end, entries.to_vec())
         .and_then(|()| SealedPack::open(&index, id).map_err(|error| error.at_path(&index)));
     match sealed {
         Ok(sealed) => Ok(Pack::Sealed(sealed)),

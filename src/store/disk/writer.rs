@@ -66,7 +66,7 @@ impl DiskStore {
             packs.push(Arc::new(Pack::Open(Arc::clone(&pack))));
             writer.active = Some(Active { pack, file, len, blocks, written_back: len });
         }
-        *self.packs.write() = PackList::new(packs);
+        self.edit_packs(|own| *own = packs);
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl DiskStore {
         let mut writer = self.writer()?;
         for group in blocks.chunks(RUN_BLOCKS_MAX) {
             let counts =
-                |entry: &Entry| self.find(&entry.key).is_some_and(|hit| hit.is(from, entry));
+                |entry: &Entry| self.find_own(&entry.key).is_some_and(|hit| hit.is(from, entry));
             let group = group.iter().filter(|(entry, _)| counts(entry));
             let group: Vec<_> = group.map(|(entry, block)| (entry.key, block)).collect();
             self.append_all(&mut writer, &group)?;
@@ -135,7 +135,7 @@ impl DiskStore {
         Ok(())
     }
 
-    /// Returns the blocks of `group` that have no good copy here, each once.
+    /// Returns the blocks of `group` that have no good copy in our own packs, each once.
     fn fresh<'a>(&self, group: &'a [Block]) -> Result<Vec<(BlockKey, &'a Block)>, StoreError> {
         let mut seen = HashSet::with_capacity(group.len());
         let mut fresh = Vec::with_capacity(group.len());
@@ -154,12 +154,12 @@ impl DiskStore {
     /// A copy that was not proved since the start is compared with the block: what rotted since it
     /// was written must not stand for what is acknowledged now.
     fn has_good(&self, key: &BlockKey, block: &Block) -> Result<bool, StoreError> {
-        while let Some(hit) = self.find(key).filter(|hit| hit.state != CopyState::Damaged) {
+        while let Some(hit) = self.find_own(key).filter(|hit| hit.state != CopyState::Damaged) {
             let Some(_in_use) = self.enter(&hit) else { continue };
             if hit.state == CopyState::Proved {
                 return Ok(true);
             }
-            let extent = hit.entry.extent(hit.pack.id());
+            let extent = hit.pack.extent(&hit.entry);
             if self.files.read(&extent, 0, u64::from(extent.len))?.as_ref() == Some(block.data()) {
                 self.mark(&hit, CopyState::Proved);
                 return Ok(true);
@@ -299,7 +299,7 @@ impl DiskStore {
         let path = self.files.index(id);
         let copies = active.pack.entries();
         let entries: Vec<_> = copies.iter().map(|(entry, _)| *entry).collect();
-        let sealed = index::write(&*self.files.disk, &path, id, active.len, &entries)
+        let sealed = index::write(&*self.files.disk, &path, id, active.len, entries)
             .and_then(|()| SealedPack::open(&path, id).map_err(|error| error.at_path(&path)));
         match sealed {
             Ok(sealed) => {
@@ -323,7 +323,14 @@ impl DiskStore {
         let mut list = self.packs.write();
         let mut packs = list.packs.clone();
         edit(&mut packs);
-        *list = PackList::new(packs);
+        *list = PackList::new(packs, list.foreign.clone());
+    }
+
+    /// Takes the number of a new pack.
+    pub(super) fn take_number(&self) -> Result<PackId, StoreError> {
+        let mut writer = self.writer()?;
+        writer.next_id += 1;
+        Ok(PackId(writer.next_id - 1))
     }
 
     /// Returns the number of puts so far and the pack that holds the last of them.

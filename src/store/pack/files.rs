@@ -1,4 +1,7 @@
 //! The directory of packs: file names, a bounded set of open descriptors, reading an extent.
+//!
+//! Numbers are unique across our packs and foreign ones. Whatever changes a file takes the number of
+//! one of ours; of a foreign pack only its two files here can be named.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,6 +18,8 @@ use crate::store::StoreError;
 use crate::store::diskio::DiskIo;
 use crate::store::error::AtPath as _;
 use crate::store::extent::{Extent, FileId, PackId};
+use crate::store::pack::Entry;
+use crate::store::pack::source::Source;
 use crate::sys::disk::is_bad_sector;
 
 /// Most pack descriptors kept open: a quarter of the usual limit of 1,024 for a process.
@@ -54,12 +59,30 @@ impl PackFiles {
         self.dir.join(format!("{id}.dead"))
     }
 
+    /// Returns the path of the record of a foreign pack.
+    pub(in crate::store) fn reference(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{id}.ref"))
+    }
+
+    /// Returns the path of the index of a foreign pack.
+    pub(in crate::store) fn foreign_index(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{id}.refidx"))
+    }
+
+    /// Returns the path of a file that holds blocks.
+    pub(in crate::store) fn path(&self, file: &FileId) -> PathBuf {
+        match file {
+            FileId::Pack(id) => self.pack(*id),
+            FileId::Foreign(source) => source.path.clone(),
+        }
+    }
+
     /// Returns the numbers of all files `NNNNNNNNNN.<extension>`, ascending.
     pub(in crate::store) fn ids(&self, extension: &str) -> Result<Vec<PackId>, StoreError> {
         let mut ids = Vec::new();
         for entry in std::fs::read_dir(&self.dir).at(&self.dir)? {
             let path = PathBuf::from(entry.at(&self.dir)?.file_name());
-            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            let number = path.to_str().and_then(|name| name.split_once('.')?.0.parse().ok());
             let id = number.map(PackId).filter(|id| {
                 // Another way to write the number is another file; the last number has no next.
                 id.0 < u64::MAX && path.as_os_str() == format!("{id}.{extension}").as_str()
@@ -73,7 +96,7 @@ impl PackFiles {
     /// Returns a number above that of every pack and of every sidecar whose pack is gone.
     pub(in crate::store) fn unused_id(&self) -> Result<u64, StoreError> {
         let mut used = 0;
-        for extension in ["car", "idx", "dead"] {
+        for extension in ["car", "idx", "dead", "ref", "refidx"] {
             used = self.ids(extension)?.last().map_or(used, |id| id.0.max(used));
         }
         Ok(used + 1)
@@ -113,36 +136,71 @@ impl PackFiles {
     }
 
     /// Reads `len` bytes of an extent from `skip` on with one `pread`; `None` when the file ends
-    /// too early or the disk cannot read them.
+    /// too early, the disk cannot read them, or an archive is out of use.
     pub(in crate::store) fn read(
         &self,
         extent: &Extent,
         skip: u64,
         len: u64,
     ) -> Result<Option<Bytes>, StoreError> {
-        let FileId::Pack(id) = extent.file;
-        let file = self.file(id)?;
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        match file.read_exact_at(&mut bytes, extent.offset + skip) {
-            Ok(()) => Ok(Some(bytes.into())),
-            Err(error) if is_damage(&error) => {
-                tracing::error!(%extent, %error, "stored bytes cannot be read");
-                Ok(None)
-            }
-            Err(error) => Err(StoreError::io(&self.pack(id), error)),
+        match &extent.file {
+            FileId::Pack(id) => read_from(&*self.file(*id)?, extent, skip, len).at(&self.pack(*id)),
+            FileId::Foreign(source) => self.read_foreign(source, extent, skip, len),
         }
     }
 
-    /// Gives the whole pages of an extent back to the disk; they read as zeros from now on.
-    pub(in crate::store) fn punch(&self, extent: &Extent) -> Result<(), StoreError> {
-        let FileId::Pack(id) = extent.file;
-        let from = extent.offset.next_multiple_of(HOLE_ALIGN);
-        let end = (extent.offset + u64::from(extent.len)) / HOLE_ALIGN * HOLE_ALIGN;
+    fn read_foreign(
+        &self,
+        source: &Source,
+        extent: &Extent,
+        skip: u64,
+        len: u64,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let Some(file) = self.archive(source)? else { return Ok(None) };
+        let bytes = match read_from(&file, extent, skip, len) {
+            Ok(bytes) => bytes,
+            Err(error) => source.fail(error).map(|()| None)?,
+        };
+        // Asked after reading, so that what was written into it meanwhile is not served.
+        if source.is_unchanged(&file)? {
+            return Ok(bytes);
+        }
+        self.forget(source.id);
+        Ok(None)
+    }
+
+    /// Returns the open file of a foreign pack; `None` when it is out of use.
+    fn archive(&self, source: &Source) -> Result<Option<Arc<File>>, StoreError> {
+        if let Some(file) = self.open.lock().get(&source.id) {
+            return Ok(Some(Arc::clone(file)));
+        }
+        let file = source.open()?.map(Arc::new);
+        if let Some(file) = &file {
+            self.open.lock().put(source.id, Arc::clone(file));
+        }
+        Ok(file)
+    }
+
+    /// Gives the whole pages of a block back to the disk; they read as zeros from now on.
+    pub(in crate::store) fn punch(&self, id: PackId, entry: &Entry) -> Result<(), StoreError> {
+        let from = (entry.start + u64::from(entry.head_len)).next_multiple_of(HOLE_ALIGN);
+        let end = entry.end() / HOLE_ALIGN * HOLE_ALIGN;
         let len = end.saturating_sub(from);
         if len == 0 {
             return Ok(());
         }
         self.disk.punch(&*self.file(id)?, from, len).at(&self.pack(id))
+    }
+}
+
+fn read_from(file: &File, extent: &Extent, skip: u64, len: u64) -> io::Result<Option<Bytes>> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+    match file.read_exact_at(&mut bytes, extent.offset + skip) {
+        Err(error) if is_damage(&error) => {
+            tracing::error!(%extent, %error, "stored bytes cannot be read");
+            Ok(None)
+        }
+        read => read.map(|()| Some(bytes.into())),
     }
 }
 

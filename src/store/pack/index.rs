@@ -83,13 +83,12 @@ pub(in crate::store) fn write(
     path: &Path,
     id: PackId,
     pack_len: u64,
-    entries: &[Entry],
+    mut entries: Vec<Entry>,
 ) -> Result<(), StoreError> {
-    let mut sorted = entries.to_vec();
-    sorted.sort_unstable_by_key(|entry| (entry.key, std::cmp::Reverse(entry.start)));
-    sorted.dedup_by_key(|entry| entry.key);
-    let mut body = Vec::with_capacity(sorted.len() * ENTRY_LEN);
-    for entry in &sorted {
+    entries.sort_unstable_by_key(|entry| (entry.key, std::cmp::Reverse(entry.start)));
+    entries.dedup_by_key(|entry| entry.key);
+    let mut body = Vec::with_capacity(entries.len() * ENTRY_LEN);
+    for entry in &entries {
         body.extend_from_slice(&encode(entry));
     }
     let header = encode_header(id, pack_len, &body);
@@ -189,10 +188,11 @@ impl SealedPack {
     }
 
     pub(super) fn totals(&self) -> Totals {
-        let live = self.entries().into_iter().filter(|(_, state)| *state != CopyState::Removed);
-        live.fold(Totals::default(), |sum, (entry, _)| Totals {
+        let copies = self.raw().iter().zip(&self.states);
+        let live = copies.filter(|(_, state)| state.get() != CopyState::Removed);
+        live.fold(Totals::default(), |sum, (raw, _)| Totals {
             blocks: sum.blocks + 1,
-            bytes: sum.bytes + u64::from(entry.len),
+            bytes: sum.bytes + u64::from(decode(raw).len),
         })
     }
 
@@ -309,7 +309,7 @@ mod tests {
     fn written(dir: &Path, count: u32) -> PathBuf {
         let path = dir.join(format!("{count}.idx"));
         let entries: Vec<_> = (0..count).map(entry).collect();
-        write(&RealDisk, &path, PackId(7), 100 * u64::from(count), &entries).unwrap();
+        write(&RealDisk, &path, PackId(7), 100 * u64::from(count), entries).unwrap();
         path
     }
 
@@ -338,7 +338,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.idx");
         let (old, new) = (entry(1), Entry { start: 900, ..entry(1) });
-        write(&RealDisk, &path, PackId(7), 1000, &[old, entry(2), new]).unwrap();
+        write(&RealDisk, &path, PackId(7), 1000, vec![old, entry(2), new]).unwrap();
         let pack = SealedPack::open(&path, PackId(7)).unwrap();
         assert_eq!(pack.find(&old.key).unwrap().0, new);
         pack.mark(&old, CopyState::Damaged);
@@ -352,7 +352,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.idx");
         let check = |start, is_inside| {
-            write(&RealDisk, &path, PackId(7), 1000, &[Entry { start, ..entry(1) }]).unwrap();
+            write(&RealDisk, &path, PackId(7), 1000, vec![Entry { start, ..entry(1) }]).unwrap();
             let opened = SealedPack::open(&path, PackId(7));
             assert_eq!(opened.is_ok(), is_inside, "{start}: {opened:?}");
         };

@@ -1,10 +1,11 @@
 //! Packs: append-only CARv1 files of blocks, and what is known about each block in them.
 //!
 //! A [`Pack`] is the in-memory side of one file: open (being written, or refused by the disk; a
-//! hash table) or sealed (a mapped index file and a small filter). Both answer the same three
-//! questions: where is this key, is its copy still good, what is in here. No I/O on packs happens
-//! in this file: `files` opens and reads, `scan` finds sections, `index` and `tombs` are the two
-//! sidecars, `filter` sorts packs out before they are asked.
+//! hash table), sealed (a mapped index file and a small filter) or foreign (the same beside an
+//! archive of someone else). All answer the same three questions: where is this key, is its copy
+//! still good, what is in here. No I/O on packs happens in this file: `files` opens and reads,
+//! `scan` finds sections, `index` and `tombs` are the two sidecars, `source` is the archive of a
+//! foreign pack, `filter` sorts packs out before they are asked.
 
 pub(super) mod files;
 pub(super) mod filter;
@@ -12,6 +13,7 @@ pub(super) mod index;
 pub(super) mod open;
 pub(super) mod scan;
 pub(super) mod section;
+pub(super) mod source;
 pub(super) mod tombs;
 pub(super) mod usage;
 mod window;
@@ -22,6 +24,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use self::filter::Filter;
 use self::index::SealedPack;
 use self::open::OpenPack;
+use self::source::{Lost, Source};
 use self::usage::Usage;
 use super::extent::{Extent, FileId, PackId};
 use super::key::BlockKey;
@@ -47,12 +50,6 @@ impl Entry {
     /// Returns the length of the section.
     pub(super) fn section_len(&self) -> u64 {
         self.end() - self.start
-    }
-
-    /// Returns where the block itself lies.
-    pub(super) fn extent(&self, pack: PackId) -> Extent {
-        let offset = self.start + u64::from(self.head_len);
-        Extent { file: FileId::Pack(pack), offset, len: self.len }
     }
 }
 
@@ -108,6 +105,30 @@ pub(super) enum Pack {
     Open(Arc<OpenPack>),
     /// Its index is a file beside it.
     Sealed(SealedPack),
+    /// It is an archive of someone else, read where it lies.
+    Foreign(ForeignPack),
+}
+
+/// An archive and its index, which never changes.
+#[derive(Debug)]
+pub(super) struct ForeignPack {
+    pub(super) source: Arc<Source>,
+    /// Sealed, or an open one without entries where the index is lost.
+    index: Box<Pack>,
+    /// Counted once: an archive may hold millions of blocks.
+    totals: Totals,
+}
+
+impl ForeignPack {
+    pub(super) fn new(source: Arc<Source>, index: Pack) -> Self {
+        Self { source, totals: index.totals(), index: Box::new(index) }
+    }
+
+    /// Finds a key; every copy counts as damaged while the archive is out of use.
+    fn find(&self, key: &BlockKey) -> Option<(Entry, CopyState)> {
+        let (entry, state) = self.index.find(key)?;
+        Some((entry, if self.source.lost().is_some() { CopyState::Damaged } else { state }))
+    }
 }
 
 impl Pack {
@@ -115,7 +136,33 @@ impl Pack {
         match self {
             Self::Open(pack) => pack.id,
             Self::Sealed(pack) => pack.id,
+            Self::Foreign(pack) => pack.source.id,
         }
+    }
+
+    /// Returns the archive of a foreign pack.
+    pub(super) fn source(&self) -> Option<&Arc<Source>> {
+        match self {
+            Self::Foreign(pack) => Some(&pack.source),
+            Self::Open(_) | Self::Sealed(_) => None,
+        }
+    }
+
+    /// Returns the archive of a foreign pack that is out of use, and why it is.
+    pub(super) fn lost(&self) -> Option<(&Source, &Lost)> {
+        let source = self.source()?;
+        Some((source, source.lost()?))
+    }
+
+    /// Returns the file that holds the blocks.
+    pub(super) fn file(&self) -> FileId {
+        self.source().map_or(FileId::Pack(self.id()), |source| FileId::Foreign(Arc::clone(source)))
+    }
+
+    /// Returns where a block itself lies.
+    pub(super) fn extent(&self, entry: &Entry) -> Extent {
+        let offset = entry.start + u64::from(entry.head_len);
+        Extent { file: self.file(), offset, len: entry.len }
     }
 
     /// Returns how many bytes of the file are durable and in the index.
@@ -123,6 +170,7 @@ impl Pack {
         match self {
             Self::Open(pack) => pack.durable_len(),
             Self::Sealed(pack) => pack.pack_len,
+            Self::Foreign(pack) => pack.source.stamp.len,
         }
     }
 
@@ -131,6 +179,7 @@ impl Pack {
         match self {
             Self::Open(_) => Filter::default(),
             Self::Sealed(pack) => Filter::clone(&pack.filter),
+            Self::Foreign(pack) => pack.index.filter(),
         }
     }
 
@@ -139,6 +188,7 @@ impl Pack {
         match self {
             Self::Open(pack) => pack.find(key),
             Self::Sealed(pack) => pack.find(key),
+            Self::Foreign(pack) => pack.find(key),
         }
     }
 
@@ -147,6 +197,7 @@ impl Pack {
         match self {
             Self::Open(pack) => &pack.usage,
             Self::Sealed(pack) => &pack.usage,
+            Self::Foreign(pack) => pack.index.usage(),
         }
     }
 
@@ -155,6 +206,7 @@ impl Pack {
         let removed = match self {
             Self::Open(pack) => pack.mark(entry, state),
             Self::Sealed(pack) => pack.mark(entry, state),
+            Self::Foreign(pack) => pack.index.mark(entry, state),
         };
         if removed {
             self.usage().sub_live(entry.section_len());
@@ -173,6 +225,7 @@ impl Pack {
         let mut entries = match self {
             Self::Open(pack) => pack.entries(),
             Self::Sealed(pack) => pack.entries(),
+            Self::Foreign(pack) => pack.index.entries(),
         };
         entries.retain(|(_, state)| *state != CopyState::Removed);
         entries.sort_unstable_by_key(|(entry, _)| entry.start);
@@ -183,6 +236,7 @@ impl Pack {
         match self {
             Self::Open(pack) => pack.totals(),
             Self::Sealed(pack) => pack.totals(),
+            Self::Foreign(pack) => pack.totals,
         }
     }
 }

@@ -239,7 +239,7 @@ impl DiskStore {
         }
         let mut refused = None;
         for entry in removed {
-            refused = refused.or(self.files.punch(&entry.extent(id)).err());
+            refused = refused.or(self.files.punch(id, entry).err());
         }
         if let Some(error) = refused {
             tracing::warn!(%error, "the space of a removed block is not given back");
@@ -356,7 +356,7 @@ impl DiskStore {
         let Some(pack) = self.pack_now(id) else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
         for (entry, _) in copies {
-            let newer = self.find(&entry.key).filter(|hit| {
+            let newer = self.find_own(&entry.key).filter(|hit| {
                 !hit.is(id, entry)
                     && hit.state != CopyState::Damaged
                     && hit.entry.end() <= hit.pack.covered_len()

@@ -1,0 +1,241 @@
+//! The archive of a foreign pack: where it lies, how a changed one is told, and the record
+//! (`NNNNNNNNNN.ref`) that remembers both.
+//!
+//! The archive belongs to someone else, who may change, move or delete it at any time: it is opened
+//! for reading only, compared with the record at every opening and after every read, and out of use
+//! from the first difference on. Nothing here ever writes to it.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use nix::libc::O_NONBLOCK;
+
+use crate::store::StoreError;
+use crate::store::diskio::{DiskIo, replace};
+use crate::store::error::AtPath as _;
+use crate::store::extent::PackId;
+use crate::sys::disk::is_shortage;
+
+const MAGIC: [u8; 8] = *b"cidfsref";
+/// Version of the record's format.
+const VERSION: u32 = 1;
+/// Bytes in front of the path: magic, version, nanoseconds, pack id, length, seconds.
+const HEAD_LEN: usize = 8 + 4 + 4 + 8 + 8 + 8;
+/// Bytes behind the path.
+const CHECK_LEN: usize = 4;
+
+/// What a file is told apart by from what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Stamp {
+    pub(in crate::store) len: u64,
+    /// Time of the last change, in seconds since 1970.
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl Stamp {
+    /// Returns the stamp of a regular file, `None` for anything else.
+    pub(in crate::store) fn of(metadata: &Metadata) -> Option<Self> {
+        let nanoseconds = u32::try_from(metadata.mtime_nsec()).ok()?;
+        let stamp = Self { len: metadata.len(), seconds: metadata.mtime(), nanoseconds };
+        metadata.is_file().then_some(stamp)
+    }
+}
+
+/// Why an archive is out of use; completes "the archive …".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(in crate::store) enum Lost {
+    #[error("is not there any more")]
+    Missing,
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+    #[error("was changed since it was added")]
+    Changed,
+    #[error("has no index any more")]
+    NoIndex,
+}
+
+impl Lost {
+    /// Returns what an error says of the archive, `None` when it says something of this process.
+    fn of(error: &io::Error) -> Option<Self> {
+        match error.kind() {
+            _ if is_shortage(error) => None,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(Self::Missing),
+            _ => Some(Self::Unreadable(error.to_string())),
+        }
+    }
+}
+
+/// An archive that is read where it lies.
+#[derive(Debug)]
+pub(in crate::store) struct Source {
+    pub(in crate::store) id: PackId,
+    /// Absolute, without symbolic links when it was added.
+    pub(in crate::store) path: PathBuf,
+    pub(in crate::store) stamp: Stamp,
+    lost: OnceLock<Lost>,
+}
+
+impl Source {
+    pub(in crate::store) fn new(id: PackId, path: PathBuf, stamp: Stamp) -> Self {
+        Self { id, path, stamp, lost: OnceLock::new() }
+    }
+
+    /// Returns why the archive is out of use in this run.
+    pub(in crate::store) fn lost(&self) -> Option<&Lost> {
+        self.lost.get()
+    }
+
+    /// Puts the archive out of use; only the first reason counts.
+    pub(in crate::store) fn lose(&self, lost: Lost) {
+        if self.lost.set(lost.clone()).is_ok() {
+            tracing::error!(archive = %self.path.display(), why = %lost,
+                "a foreign pack is out of use; `cidfs store add-pack` reads it anew, `cidfs store rm-pack` forgets it");
+        }
+    }
+
+    /// Opens the archive; `None` when it is out of use.
+    pub(in crate::store) fn open(&self) -> Result<Option<File>, StoreError> {
+        match open_archive(&self.path) {
+            Ok(file) => Ok(self.is_unchanged(&file)?.then_some(file)),
+            Err(error) => self.fail(error).map(|()| None),
+        }
+    }
+
+    /// Tells whether an open file is what was added; from the first change on it is out of use.
+    pub(in crate::store) fn is_unchanged(&self, file: &File) -> Result<bool, StoreError> {
+        match file.metadata() {
+            Ok(metadata) if Stamp::of(&metadata) == Some(self.stamp) => {}
+            Ok(_) => self.lose(Lost::Changed),
+            Err(error) => self.fail(error)?,
+        }
+        Ok(self.lost().is_none())
+    }
+
+    /// Puts the archive out of use because of an error.
+    ///
+    /// # Errors
+    /// The error itself when the archive cannot help it.
+    pub(in crate::store) fn fail(&self, error: io::Error) -> Result<(), StoreError> {
+        let lost = Lost::of(&error).ok_or_else(|| StoreError::io(&self.path, error))?;
+        self.lose(lost);
+        Ok(())
+    }
+
+    /// Writes the record, durable when this returns.
+    pub(in crate::store) fn write(&self, disk: &dyn DiskIo, path: &Path) -> Result<(), StoreError> {
+        replace(disk, path, &mut [IoSlice::new(&self.encode())]).map(drop)
+    }
+
+    /// Reads the record of pack `id`; `None` when it is damaged.
+    pub(in crate::store) fn read(path: &Path, id: PackId) -> Result<Option<Self>, StoreError> {
+        let bytes = std::fs::read(path).at(path)?;
+        match decode(&bytes) {
+            Some((VERSION, source)) => Ok(source.filter(|source| source.id == id)),
+            Some((version, _)) => {
+                let (path, found) = (path.to_owned(), version.to_string());
+                Err(StoreError::Version { path, found, known: VERSION })
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(self.stamp.nanoseconds.to_le_bytes());
+        bytes.extend(self.id.0.to_le_bytes());
+        bytes.extend(self.stamp.len.to_le_bytes());
+        bytes.extend(self.stamp.seconds.to_le_bytes());
+        bytes.extend(self.path.as_os_str().as_bytes());
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
+    }
+}
+
+/// Opens a file that may be anything by now; a pipe must not make this wait.
+pub(in crate::store) fn open_archive(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)
+}
+
+/// Returns the version of a whole record and, if that is known, what it says.
+fn decode(bytes: &[u8]) -> Option<(u32, Option<Source>)> {
+    let (content, check) = bytes.split_last_chunk::<CHECK_LEN>()?;
+    if !content.starts_with(&MAGIC) || crc32fast::hash(content) != u32::from_le_bytes(*check) {
+        return None;
+    }
+    let (head, path) = content.split_first_chunk::<HEAD_LEN>()?;
+    let version = u32::from_le_bytes(*head[8..].first_chunk()?);
+    let stamp = Stamp {
+        nanoseconds: u32::from_le_bytes(*head[12..].first_chunk()?),
+        len: u64::from_le_bytes(*head[24..].first_chunk()?),
+        seconds: i64::from_le_bytes(*head[32..].first_chunk()?),
+    };
+    let id = PackId(u64::from_le_bytes(*head[16..].first_chunk()?));
+    let path = PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()));
+    let is_known = version == VERSION && path.is_absolute();
+    Some((version, is_known.then(|| Source::new(id, path, stamp))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::diskio::RealDisk;
+
+    fn source(path: &Path) -> Source {
+        let stamp = Stamp::of(&std::fs::metadata(path).unwrap()).unwrap();
+        Source::new(PackId(7), path.to_owned(), stamp)
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_any_flipped_byte_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (archive, record) = (dir.path().join("a\u{e9}.car"), dir.path().join("x.ref"));
+        std::fs::write(&archive, b"some").unwrap();
+        let written = source(&archive);
+        written.write(&RealDisk, &record).unwrap();
+        let read = Source::read(&record, PackId(7)).unwrap().unwrap();
+        assert_eq!((read.id, &read.path, read.stamp), (PackId(7), &archive, written.stamp));
+        assert!(Source::read(&record, PackId(8)).unwrap().is_none(), "of another pack");
+        let good = std::fs::read(&record).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            std::fs::write(&record, &bad).unwrap();
+            assert!(Source::read(&record, PackId(7)).unwrap().is_none(), "byte {at}");
+            std::fs::write(&record, &good[..at]).unwrap();
+            assert!(Source::read(&record, PackId(7)).unwrap().is_none(), "cut to {at}");
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = dir.path().join("x.ref");
+        std::fs::write(&record, b"any file").unwrap();
+        let mut bytes = source(&record).encode();
+        bytes.truncate(bytes.len() - CHECK_LEN);
+        bytes[8] = 2;
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        std::fs::write(&record, &bytes).unwrap();
+        let refused = Source::read(&record, PackId(7)).map(drop).unwrap_err();
+        assert!(matches!(refused, StoreError::Version { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_pipe_in_its_place_is_a_change_and_no_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.car");
+        std::fs::write(&path, b"some").unwrap();
+        let source = source(&path);
+        assert!(source.open().unwrap().is_some());
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(source.open().unwrap().is_none());
+        assert_eq!(source.lost(), Some(&Lost::Changed));
+    }
+}
