@@ -80,6 +80,12 @@ impl Block {
         }
     }
 
+    /// Tells whether `data` is the block that `cid` names, without taking it.
+    pub fn matches(cid: &Cid, data: &[u8]) -> bool {
+        let (code, digest) = (cid.hash().code(), cid.hash().digest());
+        data.len() <= BLOCK_LEN_MAX && hash::matches(code, digest, data).unwrap_or(false)
+    }
+
     /// Returns the CIDv1 block of `data` under `codec`, hashed with `hash`.
     ///
     /// # Errors

@@ -9,9 +9,11 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 
 use super::check::{Damage, Progress, name_damage};
-use super::recover::{cut_and_index, log_gaps};
+use super::recover::{cut_and_index, log_gaps, threads_for};
 use crate::store::StoreError;
 use crate::store::diskio::{DiskIo, remove_if_there, set_aside, sync_parent, write_all};
 use crate::store::error::AtPath as _;
@@ -21,6 +23,9 @@ use crate::store::pack::files::PackFiles;
 use crate::store::pack::scan::{Gap, Scan, scan};
 use crate::store::pack::section::PACK_HEADER;
 use crate::store::pack::tombs;
+
+/// Packs that are hashed and wait to be indexed: their entries take a few MB each.
+const SCANNED_AHEAD: usize = 2;
 
 /// What a rebuild found and did.
 #[derive(Debug, Default)]
@@ -37,7 +42,17 @@ pub struct RebuildReport {
     pub set_aside: Vec<PathBuf>,
 }
 
+/// A pack and what is in it.
+struct Scanned {
+    id: PackId,
+    file: Arc<File>,
+    found: Scan,
+}
+
 /// Rebuilds all packs in `dir`; `progress` may break off between two packs, which loses nothing.
+///
+/// Packs are hashed side by side, since one processor hashes slower than a disk reads, and indexed
+/// by the calling thread.
 pub(in crate::store) fn rebuild(
     dir: &Path,
     disk: Arc<dyn DiskIo>,
@@ -47,47 +62,70 @@ pub(in crate::store) fn rebuild(
     let ids = files.ids("car")?;
     let mut next_id = files.unused_id()?;
     let mut report = RebuildReport::default();
-    for &id in &ids {
-        let found = rebuild_pack(&files, id, &mut next_id, &mut report)?;
-        report.packs += 1;
-        report.blocks += found.entries.len() as u64;
-        report.bytes += found.entries.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
-        let done = Progress {
-            packs_done: report.packs,
-            packs: ids.len() as u64,
-            blocks: report.blocks,
-            bytes: report.bytes,
-        };
-        if progress(&done).is_break() {
-            break;
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let (scanned, packs) = sync_channel(SCANNED_AHEAD);
+        for _ in 0..threads_for(ids.len()) {
+            let (scanned, files, ids, next) = (scanned.clone(), &files, &ids, &next);
+            scope.spawn(move || {
+                while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    // The receiver is gone when this breaks off.
+                    if scanned.send(scan_pack(files, *id)).is_err() {
+                        return;
+                    }
+                }
+            });
         }
-    }
-    Ok(report)
+        drop(scanned);
+        for pack in packs {
+            let pack = pack?;
+            report.packs += 1;
+            report.blocks += pack.found.entries.len() as u64;
+            report.bytes +=
+                pack.found.entries.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
+            index_pack(&files, &pack, &mut next_id, &mut report)?;
+            let done = Progress {
+                packs_done: report.packs,
+                packs: ids.len() as u64,
+                blocks: report.blocks,
+                bytes: report.bytes,
+            };
+            if progress(&done).is_break() {
+                break;
+            }
+        }
+        Ok(report)
+    })
 }
 
-fn rebuild_pack(
-    files: &PackFiles,
-    id: PackId,
-    next_id: &mut u64,
-    report: &mut RebuildReport,
-) -> Result<Scan, StoreError> {
+fn scan_pack(files: &PackFiles, id: PackId) -> Result<Scanned, StoreError> {
     let path = files.pack(id);
     let file = files.file(id)?;
     let len = file.metadata().at(&path)?.len();
     let found = scan(&file, 0, len, &tombs::load(&files.tombs(id))?).at(&path)?;
     log_gaps(&path, &found);
+    Ok(Scanned { id, file, found })
+}
+
+fn index_pack(
+    files: &PackFiles,
+    pack: &Scanned,
+    next_id: &mut u64,
+    report: &mut RebuildReport,
+) -> Result<(), StoreError> {
+    let Scanned { id, file, found } = pack;
+    let path = files.pack(*id);
     for gap in found.damaged.iter().chain(&found.torn) {
         name_damage(&mut report.damaged, damage(&path, gap));
     }
     if found.damaged.is_empty() {
-        cut_and_index(files, id, &file, found.end, &found.entries)?;
-    } else {
-        let new = PackId(*next_id);
-        *next_id += 1;
-        salvage(files, new, &file, &found.entries).inspect_err(|_| files.discard(new))?;
-        report.set_aside.push(retire(files, id)?);
+        return cut_and_index(files, *id, file, found.end, &found.entries).map(drop);
     }
-    Ok(found)
+    let new = PackId(*next_id);
+    *next_id += 1;
+    salvage(files, new, file, &found.entries).inspect_err(|_| files.discard(new))?;
+    report.set_aside.push(retire(files, *id)?);
+    Ok(())
 }
 
 fn damage(path: &Path, gap: &Gap) -> Damage {

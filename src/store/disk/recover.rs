@@ -44,7 +44,6 @@ pub(super) fn side_by_side<T: Sync>(
     wanted: &[T],
     open: impl Fn(&T) -> Result<Pack, StoreError> + Sync,
 ) -> Result<Vec<Arc<Pack>>, StoreError> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut opened = Vec::new();
@@ -54,8 +53,7 @@ pub(super) fn side_by_side<T: Sync>(
         Ok(opened)
     };
     let opened = std::thread::scope(|scope| {
-        let others: Vec<_> =
-            (1..threads.min(THREADS_MAX).min(wanted.len())).map(|_| scope.spawn(work)).collect();
+        let others: Vec<_> = (1..threads_for(wanted.len())).map(|_| scope.spawn(work)).collect();
         let mine = work();
         let joined = others
             .into_iter()
@@ -65,6 +63,12 @@ pub(super) fn side_by_side<T: Sync>(
     let mut packs = opened?.concat();
     packs.sort_unstable_by_key(|pack| pack.id());
     Ok(packs)
+}
+
+/// Returns how many threads read that many packs.
+pub(super) fn threads_for(packs: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    processors.min(THREADS_MAX).min(packs)
 }
 
 fn open_pack(files: &PackFiles, id: PackId) -> Result<Pack, StoreError> {

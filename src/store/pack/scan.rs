@@ -8,8 +8,6 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 
-use bytes::Bytes;
-
 use super::Entry;
 use super::section::{PACK_HEADER, SECTION_HEAD_LEN_MAX, SectionHead, parse_head};
 use super::tombs::Tomb;
@@ -132,7 +130,7 @@ impl Scanner<'_> {
             entry.start + u64::from(entry.head_len),
             usize::try_from(entry.len).unwrap_or(usize::MAX),
         )?;
-        Ok(Block::verify(*cid, Bytes::copy_from_slice(data)).is_ok())
+        Ok(Block::matches(cid, data))
     }
 
     fn head(&mut self, at: u64) -> io::Result<Option<SectionHead>> {
