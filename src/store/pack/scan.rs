@@ -162,6 +162,8 @@ impl Scanner<'_> {
 mod tests {
     use std::os::unix::fs::FileExt as _;
 
+    use bytes::Bytes;
+
     use super::*;
     use crate::block::{HashFn, codecs};
     use crate::store::pack::section::push_head;
