@@ -42,7 +42,24 @@ class Side:
         raise NotImplementedError
 
 
+    def export(self, archive):
+        """Writes the big file, with what else belongs to an archive, to a new file."""
+        raise NotImplementedError
+
+    def import_archive(self, archive, place):
+        """Returns when the archive is in place and safe on the disk."""
+        raise NotImplementedError
+
+
 class Disk(Side):
+    def export(self, archive):
+        with archive.open("wb") as out:
+            subprocess.run(["cat", str(self.file)], stdout=out, check=True)
+        os.sync()
+
+    def import_archive(self, archive, place):
+        self.ingest(archive, place)
+
     def ingest(self, source, place):
         subprocess.run(["cp", "-r", str(source), str(place / "copy")], check=True)
         os.sync()
@@ -51,6 +68,16 @@ class Disk(Side):
 @dataclasses.dataclass
 class Cidfs(Side):
     binary: pathlib.Path
+    repository: pathlib.Path
+
+    def export(self, archive):
+        with archive.open("wb") as out:
+            subprocess.run([str(self.binary), "dag", "export", self.file.name], stdout=out, check=True,
+                           env=self.env(self.repository))
+        os.sync()
+
+    def import_archive(self, archive, place):
+        machine.output([str(self.binary), "dag", "import", str(archive)], env=self.env(place))
 
     def fresh_place(self):
         place = super().fresh_place()
@@ -76,8 +103,8 @@ def prepared(work, options):
     """Makes the material, imports and mounts it, and takes all of it away again."""
     material = make_material(work / "material", options)
     disk = Disk(*material, work)
-    cidfs = Cidfs(*material, work, binary=options.cidfs.resolve())
     repository = work / "repository"
+    cidfs = Cidfs(*material, work, binary=options.cidfs.resolve(), repository=repository)
     cidfs.init(repository)
     cids = [cidfs.add(path, repository) for path in material]
     mountpoint = work / "mnt"

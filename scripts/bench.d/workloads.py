@@ -73,6 +73,17 @@ def ingest_tree(side, disk, _options):
     yield "", ingest(side, disk.tree)[1]
 
 
+def archive(side, disk, _options):
+    """The archive that cidfs writes is what the disk's side copies."""
+    read_whole(side.file)
+    place = side.fresh_place()
+    machine.settle()
+    yield "export", timed(side.export, place / "archive.car")
+    machine.settle()
+    yield "import", timed(side.import_archive, place / "archive.car", place)
+    shutil.rmtree(place)
+
+
 def ingest(side, source):
     place = side.fresh_place()
     machine.settle()
@@ -194,6 +205,8 @@ ALL = [
     Workload("import-file", "cp -r + sync against cidfs add (a new repository each time, its own "
              "fsync included); the source in the page cache", ingest_file, "MiB", file_mib),
     Workload("import-tree", "the same with the tree", ingest_tree, "files", tree_files),
+    Workload("archive", "cat into a new file + sync against cidfs dag export into one + sync, then cp + "
+             "sync of the archive against cidfs dag import", archive, "MiB", file_mib),
     Workload("sequential", "read(2) of 1 MiB into page-aligned memory; cold: kernel caches dropped "
              "(not what the daemon itself keeps); warm: again", sequential, "MiB", file_mib),
     Workload("random-4k", ("fio psync" if HAS_FIO else "pread") + ", 4 KiB at random offsets, "

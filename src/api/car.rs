@@ -1,14 +1,18 @@
 //! `dag/import` and `dag/export`: archives of blocks (spec 04).
 
+use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::Arc;
 
 use axum::extract::{FromRequest as _, FromRequestParts as _, Multipart, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::add::path_of;
 use crate::api::control::{Node, dag_of};
@@ -18,13 +22,20 @@ use crate::api::paths::cid_of;
 use crate::api::reply::{self, Gone, Kind, Sink};
 use crate::api::request::{CidEncoder, Form, Params};
 use crate::block::{Block, Cid};
-use crate::codec::car::{self, CarError, CarReader};
+use crate::codec::car::{self, CarError, CarReader, Section};
+use crate::dag::Dag;
 use crate::keep::{Hold, PinProgress};
 use crate::store::{BlockStore, PinMode};
 use crate::unixfs;
 
-/// Bytes of blocks that are stored in one call.
+/// Bytes of blocks that are hashed together and stored in one call.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Memory of a section beside its data: an archive may be millions of empty blocks.
+const SECTION_BYTES: usize = size_of::<Section>();
+
+/// Batches that are hashed while others are read and stored: the disk is the slower side then.
+const BATCHES_AHEAD: usize = 2;
 
 /// Blocks that are loaded ahead of an export.
 const BLOCKS_AHEAD: usize = 16;
@@ -126,11 +137,33 @@ struct Importer {
     tells_progress: bool,
     /// What is to be pinned, once each.
     roots: Vec<Cid>,
-    batch: Vec<Block>,
+    /// What was read and is not hashed yet.
+    batch: Vec<Section>,
     batch_bytes: usize,
+    /// Batches that are being hashed, the oldest first.
+    proving: VecDeque<JoinHandle<Proved>>,
     stats: CarStats,
     /// How many blocks were left out, and what is wrong with the first.
     refused: Option<(u64, String)>,
+}
+
+/// The blocks of a batch, and what is wrong with the others.
+struct Proved {
+    blocks: Vec<Block>,
+    refused: Vec<String>,
+}
+
+impl Proved {
+    fn of(batch: Vec<Section>) -> Self {
+        let (mut blocks, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
+        for Section { cid, data, offset } in batch {
+            match Block::verify(cid, data) {
+                Ok(block) => blocks.push(block),
+                Err(error) => refused.push(format!("the section at byte {offset}: {error}")),
+            }
+        }
+        Self { blocks, refused }
+    }
 }
 
 impl Importer {
@@ -147,6 +180,7 @@ impl Importer {
             roots: Vec::new(),
             batch: Vec::new(),
             batch_bytes: 0,
+            proving: VecDeque::new(),
             stats: CarStats { block_count: 0, block_bytes_count: 0 },
             refused: None,
         })
@@ -164,32 +198,30 @@ impl Importer {
             }
         }
         for section in reader {
-            let section = match section {
-                Ok(section) => section,
-                Err(error @ CarError::BlockTooBig { .. }) => {
-                    self.refuse(error.to_string());
-                    continue;
-                }
+            match section {
+                Ok(section) => self.section(section, sink)?,
+                Err(error @ CarError::BlockTooBig { .. }) => self.refuse(error.to_string()),
                 Err(error) => {
                     self.commit(sink)?;
                     return Err(error.into());
                 }
-            };
-            let at = section.offset;
-            match Block::verify(section.cid, section.data) {
-                Ok(block) => self.block(block, sink)?,
-                Err(error) => self.refuse(format!("the section at byte {at}: {error}")),
             }
         }
         Ok(())
     }
 
-    fn block(&mut self, block: Block, sink: &Sink) -> Result<(), ApiError> {
-        self.stats.block_count += 1;
-        self.stats.block_bytes_count += block.data().len() as u64;
-        self.batch_bytes += block.data().len();
-        self.batch.push(block);
-        if self.batch_bytes >= BATCH_BYTES { self.store(sink) } else { Ok(()) }
+    fn section(&mut self, section: Section, sink: &Sink) -> Result<(), ApiError> {
+        self.batch_bytes += section.data.len() + SECTION_BYTES;
+        self.batch.push(section);
+        if self.batch_bytes >= BATCH_BYTES { self.prove(sink) } else { Ok(()) }
+    }
+
+    /// Gives a batch to another thread to be hashed, while more is read and stored here.
+    fn prove(&mut self, sink: &Sink) -> Result<(), ApiError> {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        self.proving.push_back(tokio::task::spawn_blocking(move || Proved::of(batch)));
+        if self.proving.len() > BATCHES_AHEAD { self.store_next(sink) } else { Ok(()) }
     }
 
     /// A block that is too big or not what it claims is left out; the others may be all that is
@@ -200,17 +232,25 @@ impl Importer {
     }
 
     fn commit(&mut self, sink: &Sink) -> Result<(), ApiError> {
-        self.store(sink)?;
+        self.prove(sink)?;
+        while !self.proving.is_empty() {
+            self.store_next(sink)?;
+        }
         Ok(self.store.commit()?)
     }
 
-    fn store(&mut self, sink: &Sink) -> Result<(), ApiError> {
+    /// Stores the oldest batch.
+    fn store_next(&mut self, sink: &Sink) -> Result<(), ApiError> {
+        let Some(proved) = self.proving.pop_front() else { return Ok(()) };
+        let proved = Handle::current().block_on(proved).map_err(ApiError::failed)?;
         if sink.is_gone() {
             return Err(Gone.into());
         }
-        self.store.put(&self.batch)?;
-        self.batch.clear();
-        self.batch_bytes = 0;
+        proved.refused.into_iter().for_each(|why| self.refuse(why));
+        self.store.put(&proved.blocks)?;
+        self.stats.block_count += proved.blocks.len() as u64;
+        let bytes = proved.blocks.iter().map(|block| block.data().len() as u64);
+        self.stats.block_bytes_count += bytes.sum::<u64>();
         if self.tells_progress {
             let progress = Some(self.stats.block_bytes_count);
             sink.json_blocking(&CarImported { progress, ..CarImported::default() })?;
@@ -263,17 +303,24 @@ pub(super) async fn export(
         let mut head = Vec::new();
         car::write_header(&mut head, &roots).map_err(ApiError::failed)?;
         sink.bytes(head.into()).await?;
-        let blocks = unixfs::walk_all(&dag, roots).map(|visit| {
-            let dag = dag.clone();
-            async move { Ok::<_, ApiError>(dag.block(&visit?.cid).await?) }
+        // Tasks of their own, so that several processors hash what is read.
+        let sections = unixfs::walk_all(&dag, roots).map(|visit| {
+            let section = visit
+                .map(|visit| AbortOnDropHandle::new(tokio::spawn(section(dag.clone(), visit.cid))));
+            async move { section?.await.map_err(ApiError::failed)? }
         });
-        let mut blocks = std::pin::pin!(blocks.buffered(BLOCKS_AHEAD));
-        while let Some(block) = blocks.try_next().await? {
-            let mut section = Vec::with_capacity(block.data().len() + car::CID_LEN_MAX);
-            car::write_section(&mut section, &block).map_err(ApiError::failed)?;
-            sink.bytes(section.into()).await?;
+        let mut sections = std::pin::pin!(sections.buffered(BLOCKS_AHEAD));
+        while let Some(section) = sections.try_next().await? {
+            sink.bytes(section).await?;
         }
         Ok(())
     })
     .await
+}
+
+async fn section(dag: Dag, cid: Cid) -> Result<Bytes, ApiError> {
+    let block = dag.block(&cid).await?;
+    let mut section = Vec::with_capacity(block.data().len() + car::CID_LEN_MAX);
+    car::write_section(&mut section, &block).map_err(ApiError::failed)?;
+    Ok(section.into())
 }
