@@ -95,13 +95,22 @@ struct Job {
 }
 
 async fn import(node: &Node, params: Params, source: Source) -> Result<Response, ApiError> {
-    for unknown in ["nocopy", "fscache", "to-files"] {
+    for unknown in ["fscache", "to-files"] {
         if params.bytes(unknown).is_some_and(|value| value != b"false") {
             return Err(ApiError::client(format!("--{unknown} is not supported")));
         }
     }
-    let options = import_options(node, &params)?;
+    let mut options = import_options(node, &params)?;
     let only_hash = params.is_on("only-hash")?;
+    if params.is_on("nocopy")? {
+        if matches!(source, Source::Body(_)) {
+            return Err(ApiError::client(
+                "--nocopy refers to files where they lie, and a body lies nowhere",
+            )
+            .hint("name files by `path`, or leave out --nocopy"));
+        }
+        options.refer_in = (!only_hash).then(|| node.repository().blocks.clone());
+    }
     let pins = !only_hash && params.flag("pin")?.unwrap_or(true);
     let pin_name = params.text("pin-name")?.map(str::to_owned);
     let job = Job {
@@ -257,6 +266,7 @@ fn import_options(node: &Node, params: &Params) -> Result<ImportOptions, ApiErro
         skip_empty_dirs: !params.flag("empty-dirs")?.unwrap_or(true),
         wrap: params.is_on("wrap-with-directory")?,
         threads: 0,
+        refer_in: None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! `store/…` (ours): archives of others that are used where they lie.
+//! `store/…` (ours): archives of others, and plain files, that are used where they lie.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,14 @@ const PROGRESS_BYTES: u64 = 64 * 1024 * 1024;
 /// Archives that one directory may bring, as many as the store takes in all.
 const DIRECTORY_ARCHIVES_MAX: usize = 10_000;
 
-/// An archive that is used in place.
+/// A file that is used in place.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PackStat {
     /// Where it lies.
     pub path: String,
+    /// `archive`, or `file` for one that was added without copying it.
+    pub kind: String,
     /// Its length in bytes.
     pub size: u64,
     /// Blocks in it, each counted once.
@@ -72,7 +74,7 @@ pub struct PackAdded {
     pub first_refused: String,
 }
 
-/// An archive that was forgotten.
+/// A file that was forgotten.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PackRemoved {
@@ -84,6 +86,7 @@ impl From<&ForeignStat> for PackStat {
     fn from(stat: &ForeignStat) -> Self {
         Self {
             path: stat.path.display().to_string(),
+            kind: stat.kind.to_string(),
             size: stat.len,
             num_blocks: stat.blocks,
             block_bytes: stat.block_bytes,

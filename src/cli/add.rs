@@ -23,7 +23,13 @@ const EXAMPLES: &str = "Examples:
   cidfs add -r photos                       a directory
   cidfs add -rQ photos                      print the last CID only
   tar c src | cidfs add --stdin-name=src.tar
-  cidfs add -n --profile=unixfs-v0-2015 f   only tell the CID, the way it used to be";
+  cidfs add --nocopy film.mkv               use the file where it lies
+  cidfs add -n --profile=unixfs-v0-2015 f   only tell the CID, the way it used to be
+
+With --nocopy, files over 2 MB are read but not copied; smaller ones are copied, since a reference
+would cost more than it saves. Such a file must stay where it is, as it is: once it is changed, moved
+or removed, reading what lies nowhere else is an error that names it, never wrong bytes. `cidfs store
+ls-packs` lists these files, `cidfs store rm-pack` forgets one; nothing else does, `repo gc` neither.";
 
 /// Import files and directories; print their CIDs
 #[derive(Debug, Args)]
@@ -50,6 +56,9 @@ pub(crate) struct Add {
     /// Only chunk and hash, write nothing
     #[arg(short = 'n', long)]
     only_hash: bool,
+    /// Refer to files over 2 MB where they lie instead of copying them
+    #[arg(long)]
+    nocopy: bool,
     /// Put the files into a directory of their names
     #[arg(short, long = "wrap-with-directory", visible_alias = "wrap")]
     wrap: bool,
@@ -180,6 +189,7 @@ impl Add {
         let call = Call::new("add")
             .switch("recursive", self.recursive)
             .switch("only-hash", self.only_hash)
+            .switch("nocopy", self.nocopy)
             .switch("wrap-with-directory", self.wrap)
             .maybe("pin", self.pin.as_ref())
             .maybe("pin-name", self.pin_name.as_ref())
@@ -209,6 +219,11 @@ impl Add {
     /// Adds what is to be read: paths, absolute because the node has another working directory.
     fn source(&self, mut call: Call) -> Result<Call, Failure> {
         if is_standard_input(&self.paths) {
+            if self.nocopy {
+                return Err(Failure::usage(
+                    "--nocopy refers to files where they lie, and standard input lies nowhere",
+                ));
+            }
             return Ok(standard_input(call, self.stdin_name.as_deref().unwrap_or_default()));
         }
         if self.paths.iter().any(|path| path.as_os_str() == "-") {

@@ -1,4 +1,4 @@
-//! `cidfs store`: archives of others that are used where they lie.
+//! `cidfs store`: archives of others, and plain files, that are used where they lie.
 
 use std::path::PathBuf;
 
@@ -86,7 +86,7 @@ fn print_added(out: &mut Output, added: &PackAdded) -> Result<(), Failure> {
     Ok(())
 }
 
-/// List the archives in use
+/// List the files in use: archives, and files added with `add --nocopy`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cidfs store ls-packs
@@ -127,15 +127,18 @@ fn cells_of(pack: PackStat) -> Vec<String> {
         "" => String::new(),
         problem => format!(" (out of use: it {problem}; add it again, or remove it)"),
     };
-    vec![blocks, size, pack.path + &problem]
+    vec![pack.kind, blocks, size, pack.path + &problem]
 }
 
-/// Use archives no longer; the files are left alone
+/// Use archives, or files added with `add --nocopy`, no longer; the files are left alone
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  cidfs store rm-pack /data/wikipedia.car")]
+  cidfs store rm-pack /data/wikipedia.car
+  cidfs store rm-pack film.mkv                  what was added with `cidfs add --nocopy`
+
+Blocks that are stored nowhere else are missing here from then on, pinned or not.")]
 pub(crate) struct RmPack {
-    /// CAR files, which may be gone by now
+    /// The files, which may be gone by now
     #[arg(required = true)]
     paths: Vec<PathBuf>,
 }

@@ -18,26 +18,28 @@ pub enum StoreError {
         /// File and offset.
         place: String,
     },
-    /// The only good copy of a block lies in an archive that is out of use.
+    /// The only good copy of a block lies in a file of someone else that is out of use.
     #[error(
-        "{cid} lies in {path}, which {why}; `cidfs store add-pack` reads that file anew, `cidfs store rm-pack` forgets it"
+        "{cid} lies in {path}, which {why}; `cidfs {again}` reads that file anew, `cidfs store rm-pack` forgets it"
     )]
     ForeignLost {
         /// The block.
         cid: Box<Cid>,
-        /// The archive.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with the archive.
+        /// What is wrong with the file.
         why: String,
+        /// The command that reads it anew.
+        again: &'static str,
     },
-    /// A block cannot be removed because it lies in an archive that is used in place.
+    /// A block cannot be removed because it lies in a file that is used in place.
     #[error(
         "{cid} lies in {path}, which is used in place; `cidfs store rm-pack` forgets that file and all its blocks"
     )]
     InForeignPack {
         /// The block.
         cid: Box<Cid>,
-        /// The archive.
+        /// The file.
         path: PathBuf,
     },
     /// A file cannot be used in place.

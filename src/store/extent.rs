@@ -24,7 +24,7 @@ impl fmt::Display for PackId {
 pub(super) enum FileId {
     /// An append-only pack.
     Pack(PackId),
-    /// An archive of someone else, which is only read.
+    /// A file of someone else, which is only read.
     Foreign(Arc<Source>),
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Extent {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
             FileId::Pack(id) => write!(out, "pack {id}")?,
-            FileId::Foreign(source) => write!(out, "archive {}", source.path.display())?,
+            FileId::Foreign(source) => write!(out, "{} {}", source.kind, source.path.display())?,
         }
         write!(out, ", offset {}, {} bytes", self.offset, self.len)
     }

@@ -2,9 +2,11 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::block::Cid;
+use crate::block::{Cid, cid_from_bytes};
 
 const SHA2_256_CODE: u64 = 0x12;
+/// What stands in front of the digest in the CID of a raw block hashed with sha2-256.
+const RAW_PREFIX: [u8; 4] = [0x01, 0x55, 0x12, 0x20];
 
 /// A block's look-up key.
 ///
@@ -26,6 +28,12 @@ impl BlockKey {
             _ => Self { digest: Sha256::digest(hash.to_bytes()).into(), derived: true },
         }
     }
+
+    /// Returns the CID of the raw block with this key; `None` when its hash cannot be told.
+    pub(super) fn raw_cid(&self) -> Option<Cid> {
+        let cid = cid_from_bytes(&[&RAW_PREFIX[..], &self.digest].concat()).ok();
+        cid.filter(|_| !self.derived)
+    }
 }
 
 #[cfg(test)]
@@ -40,6 +48,8 @@ mod tests {
         let v0 = Block::hash_v0(Bytes::from_static(b"x")).unwrap();
         let raw = Cid::new_v1(codecs::RAW, *v0.cid().hash());
         assert_eq!(BlockKey::of(v0.cid()), BlockKey::of(&raw));
+        assert_eq!(BlockKey::of(v0.cid()).raw_cid(), Some(raw));
+        assert_eq!(BlockKey { derived: true, ..BlockKey::of(&raw) }.raw_cid(), None);
     }
 
     #[test]

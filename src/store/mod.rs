@@ -29,8 +29,8 @@ use bytes::Bytes;
 use crate::block::{Block, Cid};
 
 pub use self::disk::{
-    AddProgress, AddedPack, Damage, DiskOptions, DiskStats, DiskStore, ForeignStat, KeepSet,
-    Progress, Protection, RebuildReport, SpaceReport, VerifyReport,
+    AddProgress, AddedPack, Damage, DiskOptions, DiskStats, DiskStore, FileBlocks, ForeignKind,
+    ForeignStat, KeepSet, Progress, Protection, RebuildReport, SpaceReport, VerifyReport,
 };
 pub use self::diskio::{DiskIo, RealDisk};
 pub use self::error::StoreError;
@@ -47,7 +47,7 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when every copy is known to be damaged, [`StoreError::ForeignLost`]
-    /// when the archive with the only copy is out of use.
+    /// when the file with the only copy, used in place, is out of use.
     fn block_len(&self, cid: &Cid) -> Result<Option<u64>, StoreError>;
 
     /// Returns a block, hashed again on its way from the disk; `None` when it is not here.

@@ -26,7 +26,7 @@ fn an_archive_is_used_until_it_is_removed() {
     let told = sandbox.ok(&["store", "add-pack", "cars/tree.car"]);
     assert_eq!(told, format!("using {path}: 4 blocks (183 B)"));
     assert_eq!(sandbox.ok(&["cat", &format!("{TREE}/hello.txt")]), "hello world");
-    assert_eq!(sandbox.ok(&["store", "ls-packs"]), format!("4 blocks 183 B {path}"));
+    assert_eq!(sandbox.ok(&["store", "ls-packs"]), format!("archive 4 blocks 183 B {path}"));
     assert_eq!(sandbox.ok(&["store", "ls-packs", "-q"]), path);
     let json = sandbox.ok(&["store", "ls-packs", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();

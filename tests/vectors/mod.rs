@@ -5,5 +5,6 @@
 mod codec;
 mod codec_car;
 mod import;
+mod import_nocopy;
 mod import_round_trip;
 mod import_tree;

@@ -102,8 +102,8 @@ impl DiskStore {
     }
 
     /// Reads and hashes every block of one pack, adding to `report`; a damaged copy is not served
-    /// from then on, and the next put of the block heals it. An archive that is out of use counts as
-    /// one damage. Breaks off when `progress` says so.
+    /// from then on, and the next put of the block heals it. A foreign file that is out of use
+    /// counts as one damage. Breaks off when `progress` says so.
     pub(in crate::store) fn verify_pack(
         &self,
         id: PackId,
@@ -147,8 +147,7 @@ impl DiskStore {
             len: u32::from(entry.head_len) + entry.len,
         };
         let bytes = self.files.read(&whole, 0, whole.len.into())?.unwrap_or_default();
-        let head = parse_head(&bytes).filter(|head| BlockKey::of(&head.cid) == entry.key);
-        let cid = head.map(|head| head.cid);
+        let cid = name_of(entry, &bytes);
         let data = || bytes.slice(usize::from(entry.head_len)..);
         if let Some(block) = cid.and_then(|cid| Block::verify(cid, data()).ok()) {
             pack.mark(entry, CopyState::Proved);
@@ -161,6 +160,15 @@ impl DiskStore {
         }
         Ok(Copy::Damaged(Damage { cid, place }))
     }
+}
+
+/// Returns the CID of a copy: what stands in front of it, or that of a raw block when nothing does.
+fn name_of(entry: &Entry, section: &[u8]) -> Option<Cid> {
+    if entry.head_len == 0 {
+        return entry.key.raw_cid();
+    }
+    let head = parse_head(section).filter(|head| BlockKey::of(&head.cid) == entry.key);
+    head.map(|head| head.cid)
 }
 
 /// Adds to the damage that is named, up to its bound.

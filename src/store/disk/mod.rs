@@ -35,7 +35,7 @@ use self::commit::Commits;
 use self::epochs::Epochs;
 pub use self::epochs::{KeepSet, Protection};
 pub use self::evict::SpaceReport;
-pub use self::foreign::{AddProgress, AddedPack, ForeignStat};
+pub use self::foreign::{AddProgress, AddedPack, FileBlocks, ForeignKind, ForeignStat};
 pub use self::rebuild::RebuildReport;
 use self::space::Space;
 use self::writer::Writer;
@@ -143,6 +143,9 @@ pub struct DiskStore {
     /// One writer of tombstones at a time, and the packs whose tombstones this run has written
     /// without a failure since.
     burying: Mutex<HashSet<PackId>>,
+    /// One reference to a plain file is made or forgotten at a time: it takes over what an older
+    /// one of that file has.
+    referring: Mutex<()>,
 }
 
 /// A stored copy of a block.
@@ -178,6 +181,7 @@ impl DiskStore {
             epochs: Arc::default(),
             evicting: Mutex::default(),
             burying: Mutex::default(),
+            referring: Mutex::default(),
         };
         store.resume(packs)?;
         store.edit_foreign(|packs| *packs = foreign);
@@ -316,7 +320,8 @@ impl DiskStore {
         match hit.pack.lost() {
             None => StoreError::Corrupt { cid, place: self.place(hit) },
             Some((source, lost)) => {
-                StoreError::ForeignLost { cid, path: source.path.clone(), why: lost.to_string() }
+                let (path, again) = (source.path.clone(), source.kind.command());
+                StoreError::ForeignLost { cid, path, why: lost.to_string(), again }
             }
         }
     }

@@ -136,7 +136,7 @@ impl PackFiles {
     }
 
     /// Reads `len` bytes of an extent from `skip` on with one `pread`; `None` when the file ends
-    /// too early, the disk cannot read them, or an archive is out of use.
+    /// too early, the disk cannot read them, or a file of someone else is out of use.
     pub(in crate::store) fn read(
         &self,
         extent: &Extent,

@@ -85,14 +85,19 @@ pub(in crate::store) fn write(
     pack_len: u64,
     mut entries: Vec<Entry>,
 ) -> Result<(), StoreError> {
-    entries.sort_unstable_by_key(|entry| (entry.key, std::cmp::Reverse(entry.start)));
-    entries.dedup_by_key(|entry| entry.key);
+    one_per_key(&mut entries);
     let mut body = Vec::with_capacity(entries.len() * ENTRY_LEN);
     for entry in &entries {
         body.extend_from_slice(&encode(entry));
     }
     let header = encode_header(id, pack_len, &body);
     replace(disk, path, &mut [IoSlice::new(&header), IoSlice::new(&body)]).map(drop)
+}
+
+/// Sorts entries by key and leaves the last in the pack of each.
+pub(in crate::store) fn one_per_key(entries: &mut Vec<Entry>) {
+    entries.sort_unstable_by_key(|entry| (entry.key, std::cmp::Reverse(entry.start)));
+    entries.dedup_by_key(|entry| entry.key);
 }
 
 fn encode_header(id: PackId, pack_len: u64, body: &[u8]) -> [u8; HEADER_LEN] {

@@ -1,10 +1,10 @@
 //! Packs: append-only CARv1 files of blocks, and what is known about each block in them.
 //!
 //! A [`Pack`] is the in-memory side of one file: open (being written, or refused by the disk; a
-//! hash table), sealed (a mapped index file and a small filter) or foreign (the same beside an
-//! archive of someone else). All answer the same three questions: where is this key, is its copy
+//! hash table), sealed (a mapped index file and a small filter) or foreign (the same beside a
+//! file of someone else). All answer the same three questions: where is this key, is its copy
 //! still good, what is in here. No I/O on packs happens in this file: `files` opens and reads,
-//! `scan` finds sections, `index` and `tombs` are the two sidecars, `source` is the archive of a
+//! `scan` finds sections, `index` and `tombs` are the two sidecars, `source` is the file of a
 //! foreign pack, `filter` sorts packs out before they are asked.
 
 pub(super) mod files;
@@ -35,7 +35,7 @@ pub(super) struct Entry {
     pub(super) key: BlockKey,
     /// First byte of the section (its length varint).
     pub(super) start: u64,
-    /// Bytes of length varint and CID in front of the block.
+    /// Bytes of length varint and CID in front of the block; 0 in a file that is no archive.
     pub(super) head_len: u16,
     /// Length of the block in bytes.
     pub(super) len: u32,
@@ -105,17 +105,17 @@ pub(super) enum Pack {
     Open(Arc<OpenPack>),
     /// Its index is a file beside it.
     Sealed(SealedPack),
-    /// It is an archive of someone else, read where it lies.
+    /// It is a file of someone else, read where it lies.
     Foreign(ForeignPack),
 }
 
-/// An archive and its index, which never changes.
+/// A file of someone else and its index, which never changes.
 #[derive(Debug)]
 pub(super) struct ForeignPack {
     pub(super) source: Arc<Source>,
     /// Sealed, or an open one without entries where the index is lost.
     index: Box<Pack>,
-    /// Counted once: an archive may hold millions of blocks.
+    /// Counted once: a file may hold millions of blocks.
     totals: Totals,
 }
 
@@ -124,7 +124,7 @@ impl ForeignPack {
         Self { source, totals: index.totals(), index: Box::new(index) }
     }
 
-    /// Finds a key; every copy counts as damaged while the archive is out of use.
+    /// Finds a key; every copy counts as damaged while the file is out of use.
     fn find(&self, key: &BlockKey) -> Option<(Entry, CopyState)> {
         let (entry, state) = self.index.find(key)?;
         Some((entry, if self.source.lost().is_some() { CopyState::Damaged } else { state }))
@@ -140,7 +140,7 @@ impl Pack {
         }
     }
 
-    /// Returns the archive of a foreign pack.
+    /// Returns the file of a foreign pack.
     pub(super) fn source(&self) -> Option<&Arc<Source>> {
         match self {
             Self::Foreign(pack) => Some(&pack.source),
@@ -148,7 +148,7 @@ impl Pack {
         }
     }
 
-    /// Returns the archive of a foreign pack that is out of use, and why it is.
+    /// Returns the file of a foreign pack that is out of use, and why it is.
     pub(super) fn lost(&self) -> Option<(&Source, &Lost)> {
         let source = self.source()?;
         Some((source, source.lost()?))

@@ -1,10 +1,11 @@
-//! The archive of a foreign pack: where it lies, how a changed one is told, and the record
-//! (`NNNNNNNNNN.ref`) that remembers both.
+//! The file of a foreign pack, an archive or any other: where it lies, how a changed one is told, and
+//! the record (`NNNNNNNNNN.ref`) that remembers both.
 //!
-//! The archive belongs to someone else, who may change, move or delete it at any time: it is opened
+//! The file belongs to someone else, who may change, move or delete it at any time: it is opened
 //! for reading only, compared with the record at every opening and after every read, and out of use
 //! from the first difference on. Nothing here ever writes to it.
 
+use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -22,11 +23,43 @@ use crate::sys::disk::is_shortage;
 
 const MAGIC: [u8; 8] = *b"cidfsref";
 /// Version of the record's format.
-const VERSION: u32 = 1;
-/// Bytes in front of the path: magic, version, nanoseconds, pack id, length, seconds.
-const HEAD_LEN: usize = 8 + 4 + 4 + 8 + 8 + 8;
+const VERSION: u16 = 1;
+/// Bytes in front of the path: magic, version, kind, nanoseconds, pack id, length, seconds.
+const HEAD_LEN: usize = 8 + 2 + 2 + 4 + 8 + 8 + 8;
 /// Bytes behind the path.
 const CHECK_LEN: usize = 4;
+
+/// What the blocks of a foreign pack lie in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ForeignKind {
+    /// An archive, whose sections name their blocks (`store add-pack`).
+    Archive = 0,
+    /// Any other file, whose ranges are raw blocks (`add --nocopy`).
+    File = 1,
+}
+
+impl ForeignKind {
+    /// Returns the command that reads such a file anew.
+    pub(in crate::store) fn command(self) -> &'static str {
+        match self {
+            Self::Archive => "store add-pack",
+            Self::File => "add --nocopy",
+        }
+    }
+
+    fn of(number: u16) -> Option<Self> {
+        [Self::Archive, Self::File].into_iter().find(|kind| *kind as u16 == number)
+    }
+}
+
+impl fmt::Display for ForeignKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Archive => "archive",
+            Self::File => "file",
+        })
+    }
+}
 
 /// What a file is told apart by from what it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +79,7 @@ impl Stamp {
     }
 }
 
-/// Why an archive is out of use; completes "the archive …".
+/// Why a file is out of use; completes "the file …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::store) enum Lost {
     #[error("is not there any more")]
@@ -60,7 +93,7 @@ pub(in crate::store) enum Lost {
 }
 
 impl Lost {
-    /// Returns what an error says of the archive, `None` when it says something of this process.
+    /// Returns what an error says of the file, `None` when it says something of this process.
     fn of(error: &io::Error) -> Option<Self> {
         match error.kind() {
             _ if is_shortage(error) => None,
@@ -70,10 +103,11 @@ impl Lost {
     }
 }
 
-/// An archive that is read where it lies.
+/// A file that is read where it lies.
 #[derive(Debug)]
 pub(in crate::store) struct Source {
     pub(in crate::store) id: PackId,
+    pub(in crate::store) kind: ForeignKind,
     /// Absolute, without symbolic links when it was added.
     pub(in crate::store) path: PathBuf,
     pub(in crate::store) stamp: Stamp,
@@ -81,24 +115,30 @@ pub(in crate::store) struct Source {
 }
 
 impl Source {
-    pub(in crate::store) fn new(id: PackId, path: PathBuf, stamp: Stamp) -> Self {
-        Self { id, path, stamp, lost: OnceLock::new() }
+    pub(in crate::store) fn new(
+        id: PackId,
+        kind: ForeignKind,
+        path: PathBuf,
+        stamp: Stamp,
+    ) -> Self {
+        Self { id, kind, path, stamp, lost: OnceLock::new() }
     }
 
-    /// Returns why the archive is out of use in this run.
+    /// Returns why the file is out of use in this run.
     pub(in crate::store) fn lost(&self) -> Option<&Lost> {
         self.lost.get()
     }
 
-    /// Puts the archive out of use; only the first reason counts.
+    /// Puts the file out of use; only the first reason counts.
     pub(in crate::store) fn lose(&self, lost: Lost) {
         if self.lost.set(lost.clone()).is_ok() {
-            tracing::error!(archive = %self.path.display(), why = %lost,
-                "a foreign pack is out of use; `cidfs store add-pack` reads it anew, `cidfs store rm-pack` forgets it");
+            tracing::error!(file = %self.path.display(), why = %lost,
+                "a file that is used in place is out of use; `cidfs {}` reads it anew, `cidfs store rm-pack` forgets it",
+                self.kind.command());
         }
     }
 
-    /// Opens the archive; `None` when it is out of use.
+    /// Opens the file; `None` when it is out of use.
     pub(in crate::store) fn open(&self) -> Result<Option<File>, StoreError> {
         match open_archive(&self.path) {
             Ok(file) => Ok(self.is_unchanged(&file)?.then_some(file)),
@@ -116,10 +156,10 @@ impl Source {
         Ok(self.lost().is_none())
     }
 
-    /// Puts the archive out of use because of an error.
+    /// Puts the file out of use because of an error.
     ///
     /// # Errors
-    /// The error itself when the archive cannot help it.
+    /// The error itself when the file cannot help it.
     pub(in crate::store) fn fail(&self, error: io::Error) -> Result<(), StoreError> {
         let lost = Lost::of(&error).ok_or_else(|| StoreError::io(&self.path, error))?;
         self.lose(lost);
@@ -135,10 +175,10 @@ impl Source {
     pub(in crate::store) fn read(path: &Path, id: PackId) -> Result<Option<Self>, StoreError> {
         let bytes = std::fs::read(path).at(path)?;
         match decode(&bytes) {
-            Some((VERSION, source)) => Ok(source.filter(|source| source.id == id)),
-            Some((version, _)) => {
-                let (path, found) = (path.to_owned(), version.to_string());
-                Err(StoreError::Version { path, found, known: VERSION })
+            Some(Ok(source)) => Ok(source.filter(|source| source.id == id)),
+            Some(Err(found)) => {
+                let path = path.to_owned();
+                Err(StoreError::Version { path, found, known: VERSION.into() })
             }
             None => Ok(None),
         }
@@ -147,6 +187,7 @@ impl Source {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(VERSION.to_le_bytes());
+        bytes.extend((self.kind as u16).to_le_bytes());
         bytes.extend(self.stamp.nanoseconds.to_le_bytes());
         bytes.extend(self.id.0.to_le_bytes());
         bytes.extend(self.stamp.len.to_le_bytes());
@@ -162,14 +203,18 @@ pub(in crate::store) fn open_archive(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)
 }
 
-/// Returns the version of a whole record and, if that is known, what it says.
-fn decode(bytes: &[u8]) -> Option<(u32, Option<Source>)> {
+/// Returns what a whole record says, or its version and kind if those are not known here.
+fn decode(bytes: &[u8]) -> Option<Result<Option<Source>, String>> {
     let (content, check) = bytes.split_last_chunk::<CHECK_LEN>()?;
     if !content.starts_with(&MAGIC) || crc32fast::hash(content) != u32::from_le_bytes(*check) {
         return None;
     }
     let (head, path) = content.split_first_chunk::<HEAD_LEN>()?;
-    let version = u32::from_le_bytes(*head[8..].first_chunk()?);
+    let version = u16::from_le_bytes(*head[8..].first_chunk()?);
+    let number = u16::from_le_bytes(*head[10..].first_chunk()?);
+    let Some(kind) = ForeignKind::of(number).filter(|_| version == VERSION) else {
+        return Some(Err(format!("{version} (kind {number})")));
+    };
     let stamp = Stamp {
         nanoseconds: u32::from_le_bytes(*head[12..].first_chunk()?),
         len: u64::from_le_bytes(*head[24..].first_chunk()?),
@@ -177,8 +222,7 @@ fn decode(bytes: &[u8]) -> Option<(u32, Option<Source>)> {
     };
     let id = PackId(u64::from_le_bytes(*head[16..].first_chunk()?));
     let path = PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()));
-    let is_known = version == VERSION && path.is_absolute();
-    Some((version, is_known.then(|| Source::new(id, path, stamp))))
+    Some(Ok(path.is_absolute().then(|| Source::new(id, kind, path, stamp))))
 }
 
 #[cfg(test)]
@@ -188,7 +232,7 @@ mod tests {
 
     fn source(path: &Path) -> Source {
         let stamp = Stamp::of(&std::fs::metadata(path).unwrap()).unwrap();
-        Source::new(PackId(7), path.to_owned(), stamp)
+        Source::new(PackId(7), ForeignKind::File, path.to_owned(), stamp)
     }
 
     #[test]
@@ -200,6 +244,7 @@ mod tests {
         written.write(&RealDisk, &record).unwrap();
         let read = Source::read(&record, PackId(7)).unwrap().unwrap();
         assert_eq!((read.id, &read.path, read.stamp), (PackId(7), &archive, written.stamp));
+        assert_eq!(read.kind, ForeignKind::File);
         assert!(Source::read(&record, PackId(8)).unwrap().is_none(), "of another pack");
         let good = std::fs::read(&record).unwrap();
         for at in 0..good.len() {
@@ -213,17 +258,19 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_refused() {
+    fn a_later_version_or_kind_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let record = dir.path().join("x.ref");
-        std::fs::write(&record, b"any file").unwrap();
-        let mut bytes = source(&record).encode();
-        bytes.truncate(bytes.len() - CHECK_LEN);
-        bytes[8] = 2;
-        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-        std::fs::write(&record, &bytes).unwrap();
-        let refused = Source::read(&record, PackId(7)).map(drop).unwrap_err();
-        assert!(matches!(refused, StoreError::Version { .. }), "{refused}");
+        for at in [8, 10] {
+            std::fs::write(&record, b"any file").unwrap();
+            let mut bytes = source(&record).encode();
+            bytes.truncate(bytes.len() - CHECK_LEN);
+            bytes[at] = 2;
+            bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+            std::fs::write(&record, &bytes).unwrap();
+            let refused = Source::read(&record, PackId(7)).map(drop).unwrap_err();
+            assert!(matches!(refused, StoreError::Version { .. }), "{refused}");
+        }
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::ImportError;
 use super::profile::Profile;
-use crate::block::Cid;
+use crate::block::{Cid, HashFn};
 use crate::codec::node::Metadata;
 use crate::codec::unixfs::{MODE_MASK, Mtime};
+use crate::store::DiskStore;
 
 /// Nanoseconds beyond a second (spec 03 §3).
 const NANOS_MAX: u32 = 999_999_999;
@@ -103,6 +105,29 @@ pub struct ImportOptions {
     pub wrap: bool,
     /// Threads that read and hash; 0 means one for each processor.
     pub threads: usize,
+    /// Where files of more than [`CHUNK_LEN_MAX`](super::CHUNK_LEN_MAX) bytes are referred to instead
+    /// of copied (`--nocopy`); a reference to less costs more than it saves, and a stream lies nowhere.
+    pub refer_in: Option<Arc<DiskStore>>,
+}
+
+impl ImportOptions {
+    /// Checks every range, and that what is to be referred to can be.
+    ///
+    /// # Errors
+    /// [`ImportError::Setting`] and [`ImportError::Chunker`].
+    pub(super) fn check(&self) -> Result<(), ImportError> {
+        self.profile.check()?;
+        self.metadata.check()?;
+        let is_bare = self.profile.raw_leaves && self.profile.hash == HashFn::SHA2_256;
+        if is_bare || self.refer_in.is_none() {
+            return Ok(());
+        }
+        Err(ImportError::Setting(
+            "--nocopy needs raw leaves and the hash sha2-256, so that a leaf is bytes of the file; \
+             add --raw-leaves, and leave out --hash and stored modes and times"
+                .to_owned(),
+        ))
+    }
 }
 
 /// What happens during an import.

@@ -15,6 +15,7 @@ use super::buffers::Buffers;
 use super::chunk::CHUNK_LEN_MAX;
 use super::error::ImportError;
 use super::nodes::{Made, Nodes};
+use crate::store::{DiskStore, FileBlocks};
 
 /// Bytes of a file that are read, cut and hashed as one job, unless one chunk is longer.
 pub(super) const PIECE_LEN: usize = 1024 * 1024;
@@ -86,6 +87,11 @@ impl Source {
         }
         self.check_unchanged()?;
         Ok(data.into())
+    }
+
+    /// Begins to collect where its leaves lie.
+    pub(super) fn blocks_in(&self, store: &DiskStore) -> Result<FileBlocks, ImportError> {
+        Ok(store.file_blocks(&self.path, &self.file)?)
     }
 
     /// Fails unless the file is as it was when it was looked up.

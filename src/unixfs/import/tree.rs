@@ -25,7 +25,7 @@ use super::source::{PIECE_LEN, Piece, Ranges, Source, Stamp};
 use super::workers::{InFlight, Workers};
 use crate::block::Block;
 use crate::codec::node::{Metadata, SYMLINK_LEN_MAX};
-use crate::store::BlockStore;
+use crate::store::{BlockStore, FileBlocks};
 
 /// A reserved name.
 type Place = (DirId, Box<[u8]>);
@@ -67,8 +67,7 @@ impl<'p> TreeBuilder<'p> {
         store: Option<Arc<dyn BlockStore>>,
         progress: ProgressFn<'p>,
     ) -> Result<Self, ImportError> {
-        options.profile.check()?;
-        options.metadata.check()?;
+        options.check()?;
         Ok(Self {
             nodes: Nodes::new(Arc::new(options.profile.clone())),
             workers: Workers::new(options.threads),
@@ -136,7 +135,7 @@ impl<'p> TreeBuilder<'p> {
         let mut segments =
             Segments::new(Cursor::new(head).chain(content), self.options.profile.chunker);
         let pieces = || chunks(segments.next_batch(PIECE_LEN).map_err(failed));
-        let root = self.big(path, pieces, metadata)?;
+        let root = self.big(path, pieces, &mut None, metadata)?;
         match place {
             Some((dir, name)) => self.finished(dir, &name, root),
             None => self.nameless(Built { blocks: Vec::new(), root }),
@@ -215,28 +214,35 @@ impl<'p> TreeBuilder<'p> {
         }
         let source = Arc::new(Source::open(path, stamp, follow)?);
         let shown = self.dirs.path(dir, name);
+        let refer_in = self.options.refer_in.clone();
+        let mut refer = refer_in.as_ref().map(|store| source.blocks_in(store)).transpose()?;
         let root = match self.options.profile.chunker {
             Chunker::Size(chunk_len) => {
                 let (nodes, buffers) = (self.nodes.clone(), self.buffers.clone());
                 let mut ranges = Ranges::new(Arc::clone(&source), nodes, buffers, chunk_len);
-                self.big(&shown, || ranges.next(), metadata)?
+                self.big(&shown, || ranges.next(), &mut refer, metadata)?
             }
             chunker => {
                 let mut segments = Segments::new(&*source, chunker);
                 let failed = |error| source.error(error);
                 let pieces = || chunks(segments.next_batch(PIECE_LEN).map_err(failed));
-                self.big(&shown, pieces, metadata)?
+                self.big(&shown, pieces, &mut refer, metadata)?
             }
         };
         source.check_unchanged()?;
+        if let Some((store, blocks)) = refer_in.zip(refer) {
+            store.refer(blocks)?;
+        }
         self.finished(dir, name, root)
     }
 
-    /// Builds a file of more than one chunk, its leaves by all threads.
+    /// Builds a file of more than one chunk, its leaves by all threads. They are stored, or noted in
+    /// `refer`.
     fn big(
         &mut self,
         shown: &[u8],
         mut pieces: impl FnMut() -> Result<Option<Piece>, ImportError>,
+        refer: &mut Option<FileBlocks>,
         metadata: Metadata,
     ) -> Result<Child, ImportError> {
         let mut dag = FileDag::new(self.nodes.clone());
@@ -253,7 +259,10 @@ impl<'p> TreeBuilder<'p> {
             for leaf in answer.take()? {
                 file_bytes += leaf.child.file_len;
                 self.total_bytes += leaf.child.file_len;
-                self.output.put(leaf.block)?;
+                match refer {
+                    Some(blocks) => blocks.push(&leaf.block)?,
+                    None => self.output.put(leaf.block)?,
+                }
                 dag.push(leaf.child, &mut self.output)?;
             }
             self.read_event(shown, file_bytes)?;

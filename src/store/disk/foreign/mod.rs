@@ -1,10 +1,12 @@
-//! Foreign packs: archives of others, used where they lie and never written to.
+//! Foreign packs: archives of others, and plain files ([`plain`]), used where they lie and never
+//! written to.
 //!
 //! Adding one hashes every block once and leaves two files of ours: an index, and a record that
-//! names the archive. The record is written last and removed first, so it alone decides; an index
+//! names the file. The record is written last and removed first, so it alone decides; an index
 //! without one is what a crash left, and goes. No promise to keep a block rests on a foreign copy:
 //! a put stores the block in our own packs all the same.
 
+mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +16,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::plain::FileBlocks;
 use super::recover::side_by_side;
 use super::{CopyState, DiskStore, PackList, best};
 use crate::block::Block;
@@ -27,13 +30,14 @@ use crate::store::pack::files::PackFiles;
 use crate::store::pack::index::{self, IndexError, SealedPack};
 use crate::store::pack::open::OpenPack;
 use crate::store::pack::section::push_head;
+pub use crate::store::pack::source::ForeignKind;
 use crate::store::pack::source::{Lost, Source, Stamp, open_archive};
 use crate::store::pack::usage::Usage;
 use crate::store::pack::{Entry, ForeignPack, Pack};
 
 /// Most foreign packs: each costs the process a mapping, of which Linux gives it 65,530.
 const FOREIGN_PACKS_MAX: usize = 10_000;
-/// Most blocks of one archive, repeated ones included: 8 TiB of blocks of 256 KiB. Adding takes
+/// Most blocks of one of them, repeated ones included: 8 TiB of blocks of 256 KiB. Adding takes
 /// about 100 bytes of memory for each, so at most 3.4 GB; later they take 5 bytes each.
 const FOREIGN_BLOCKS_MAX: usize = 32 * 1024 * 1024;
 
@@ -49,15 +53,17 @@ pub struct AddProgress {
 /// A foreign pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignStat {
-    /// The archive, absolute.
+    /// The file, absolute.
     pub path: PathBuf,
+    /// What kind of file it is.
+    pub kind: ForeignKind,
     /// Its length in bytes when it was added.
     pub len: u64,
     /// Blocks in it, each counted once.
     pub blocks: u64,
     /// Bytes of these blocks.
     pub block_bytes: u64,
-    /// Why it is out of use; completes "the archive …".
+    /// Why it is out of use; completes "the file …".
     pub lost: Option<String>,
 }
 
@@ -108,28 +114,32 @@ impl DiskStore {
         if stamp_of(&file, &path)? != stamp {
             return Err(refusal(&path, "it was changed while it was read; add it when it is done"));
         }
-        let pack = self.register(path, stamp, survey.entries)?;
+        let pack = self.register(ForeignKind::Archive, path, stamp, survey.entries)?;
         let Survey { refused, first_refused, .. } = survey;
         Ok(Some(AddedPack { stat: stat_of(&pack), refused, first_refused }))
     }
 
-    /// Forgets the archive at `path`, which itself is left alone; returns whether it was used.
-    /// Durable when this returns.
+    /// Forgets the file at `path`, archive or not, which itself is left alone; returns whether it was
+    /// used. Durable when this returns.
     ///
     /// # Errors
     /// [`StoreError::Closed`] and [`StoreError::Io`]; it is then used until the next start at least.
     pub fn remove_pack(&self, path: &Path) -> Result<bool, StoreError> {
-        let Some(pack) = self.foreign_at(&real_path(path)).or_else(|| self.foreign_at(path)) else {
-            return Ok(false);
-        };
+        let _one_at_a_time = self.referring.lock();
+        let mut ids = self.ids_at(&real_path(path));
+        if ids.is_empty() {
+            ids = self.ids_at(path);
+        }
         let _writer = self.writer()?;
-        remove_files(&self.files, pack.id())?;
-        self.edit_foreign(|packs| packs.retain(|other| other.id() != pack.id()));
-        self.files.forget(pack.id());
-        Ok(true)
+        for id in &ids {
+            remove_files(&self.files, *id)?;
+            self.edit_foreign(|packs| packs.retain(|other| other.id() != *id));
+            self.files.forget(*id);
+        }
+        Ok(!ids.is_empty())
     }
 
-    /// Returns the archives that are used in place, in the order in which they were added.
+    /// Returns the files that are used in place, in the order in which they were added.
     pub fn foreign_packs(&self) -> Vec<ForeignStat> {
         self.packs.read().foreign.iter().map(|pack| stat_of(pack)).collect()
     }
@@ -139,7 +149,7 @@ impl DiskStore {
         self.packs.read().foreign.iter().map(|pack| pack.id()).collect()
     }
 
-    /// Returns the archive with a good copy of a block.
+    /// Returns the file with a good copy of a block.
     pub(super) fn find_foreign(&self, key: &BlockKey) -> Option<PathBuf> {
         let list = Arc::clone(&self.packs.read());
         let hit = best(list.foreign_candidates(key), key)?;
@@ -154,10 +164,16 @@ impl DiskStore {
         *list = PackList::new(list.packs.clone(), foreign);
     }
 
-    fn foreign_at(&self, path: &Path) -> Option<Arc<Pack>> {
+    fn foreign_at(&self, kind: ForeignKind, path: &Path) -> Option<Arc<Pack>> {
         let list = self.packs.read();
-        let is_at = |pack: &&Arc<Pack>| pack.source().is_some_and(|source| source.path == path);
-        list.foreign.iter().find(is_at).map(Arc::clone)
+        let is_it = |source: &Arc<Source>| source.kind == kind && source.path == path;
+        list.foreign.iter().find(|pack| pack.source().is_some_and(is_it)).map(Arc::clone)
+    }
+
+    /// Returns the numbers of what a path is used as: an archive, a plain file, or both.
+    fn ids_at(&self, path: &Path) -> Vec<PackId> {
+        let kinds = [ForeignKind::Archive, ForeignKind::File].into_iter();
+        kinds.filter_map(|kind| Some(self.foreign_at(kind, path)?.id())).collect()
     }
 
     /// Returns the file that `path` leads to; none of our own, which change.
@@ -173,21 +189,23 @@ impl DiskStore {
         if self.packs.read().foreign.len() < FOREIGN_PACKS_MAX {
             return Ok(());
         }
-        let reason = format!("{FOREIGN_PACKS_MAX} archives are in use, the limit; import it");
+        let reason = format!(
+            "{FOREIGN_PACKS_MAX} files are used in place, the limit; copy it (`cidfs dag import`, `cidfs add` without --nocopy), or forget others (`cidfs store rm-pack`)"
+        );
         Err(refusal(path, &reason))
     }
 
     /// Returns the pack of an archive that is what it was when it was added; one that was out of
     /// use is used again.
     fn unchanged_pack(&self, path: &Path, stamp: Stamp) -> Result<Option<Arc<Pack>>, StoreError> {
-        let Some(known) = self.foreign_at(path) else { return Ok(None) };
+        let Some(known) = self.foreign_at(ForeignKind::Archive, path) else { return Ok(None) };
         if known.source().is_none_or(|source| source.stamp != stamp) {
             return Ok(None);
         }
         if known.lost().is_none() {
             return Ok(Some(known));
         }
-        let again = Source::new(known.id(), path.to_owned(), stamp);
+        let again = Source::new(known.id(), ForeignKind::Archive, path.to_owned(), stamp);
         let pack = Arc::new(open_pack(&self.files, Arc::new(again))?);
         if pack.lost().is_some() {
             return Ok(None);
@@ -203,10 +221,11 @@ impl DiskStore {
         Ok(found)
     }
 
-    /// Makes a pack of an archive that was hashed, durable when this returns; an older pack of the
-    /// same archive goes.
+    /// Makes a pack of a file that was hashed, durable when this returns; an older pack of the same
+    /// file and kind goes.
     fn register(
         &self,
+        kind: ForeignKind,
         path: PathBuf,
         stamp: Stamp,
         entries: Vec<Entry>,
@@ -215,7 +234,7 @@ impl DiskStore {
         let index = files.foreign_index(id);
         index::write(&*files.disk, &index, id, stamp.len, entries)?;
         let sealed = SealedPack::open(&index, id).map_err(|error| error.at_path(&index))?;
-        let source = Arc::new(Source::new(id, path, stamp));
+        let source = Arc::new(Source::new(id, kind, path, stamp));
         let pack = ForeignPack::new(Arc::clone(&source), Pack::Sealed(sealed));
         let pack = Arc::new(Pack::Foreign(pack));
         let _writer = self.writer()?;
@@ -223,11 +242,11 @@ impl DiskStore {
             .check_count(&source.path)
             .and_then(|()| source.write(&*files.disk, &files.reference(id)));
         written.inspect_err(|_| clean_up(files, id))?;
-        let old = self.foreign_at(&source.path).map(|pack| pack.id());
+        let old = self.foreign_at(kind, &source.path).map(|pack| pack.id());
         self.edit_foreign(|packs| {
             packs.retain(|pack| Some(pack.id()) != old);
             packs.push(Arc::clone(&pack));
-            // Another archive may have taken its number later and be here already.
+            // Another file may have taken its number later and be here already.
             packs.sort_unstable_by_key(|pack| pack.id());
         });
         if let Some(old) = old {
@@ -240,12 +259,12 @@ impl DiskStore {
 
 /// Opens the foreign packs, oldest first, and removes what adding or forgetting one left undone.
 ///
-/// An archive that is not what it was is out of use, and listed as such.
+/// A file that is not what it was is out of use, and listed as such.
 pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError> {
     let mut by_path = BTreeMap::new();
     for id in files.ids("ref")? {
         if let Some(source) = read_record(files, id)?
-            && let Some(old) = by_path.insert(source.path.clone(), Arc::new(source))
+            && let Some(old) = by_path.insert((source.kind, source.path.clone()), Arc::new(source))
         {
             // Added again, and the older record was still to be removed.
             clean_up(files, old.id);
@@ -263,7 +282,7 @@ pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError
     }
     side_by_side(&sources, |source| {
         if let Err(error) = source.open() {
-            tracing::warn!(%error, "an archive is looked at when it is read");
+            tracing::warn!(%error, "a file used in place is looked at when it is read");
         }
         open_pack(files, Arc::clone(source))
     })
@@ -276,12 +295,12 @@ fn read_record(files: &PackFiles, id: PackId) -> Result<Option<Source>, StoreErr
     if source.is_none() {
         let aside = set_aside(&*files.disk, &path)?;
         tracing::error!(record = %aside.display(),
-            "the record of a foreign pack is damaged: `cidfs store add-pack` the archive that it names");
+            "the record of a foreign pack is damaged: `cidfs store add-pack` the archive that it names, or `cidfs add --nocopy` the file");
     }
     Ok(source)
 }
 
-/// Returns the pack of an archive, out of use if its index is not good.
+/// Returns the pack of a file, out of use if its index is not good.
 fn open_pack(files: &PackFiles, source: Arc<Source>) -> Result<Pack, StoreError> {
     let path = files.foreign_index(source.id);
     let damaged = match SealedPack::open(&path, source.id) {
@@ -399,7 +418,7 @@ fn refusal(path: &Path, reason: &str) -> StoreError {
     StoreError::Archive { path: path.to_owned(), reason: reason.to_owned() }
 }
 
-/// Returns the path under which an archive was added, which may be gone by now.
+/// Returns the path under which a file was added, which may be gone by now.
 fn real_path(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_gone| {
         let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
@@ -412,6 +431,7 @@ fn stat_of(pack: &Pack) -> ForeignStat {
     let totals = pack.totals();
     ForeignStat {
         path: pack.source().map(|source| source.path.clone()).unwrap_or_default(),
+        kind: pack.source().map_or(ForeignKind::Archive, |source| source.kind),
         len: pack.covered_len(),
         blocks: totals.blocks,
         block_bytes: totals.bytes,
