@@ -56,7 +56,30 @@ fn a_mount_reads_from_an_archive_in_a_running_daemon() {
     sandbox.ok(&["mount", "/ipfs", "m"]);
     let read = std::fs::read(sandbox.path(format!("m/{TREE}/hello.txt"))).unwrap();
     assert_eq!(read, b"hello world\n");
+    // An archive that we show ourselves would have to be read to be read.
+    let shown = format!("m/{}", sandbox.ok(&["add", "-Q", "cars/tree.car"]));
+    sandbox.fails(&["store", "add-pack", &shown], 1, &["below a mount of cidfs", "dag import"]);
     sandbox.ok(&["umount", "m"]);
+}
+
+#[test]
+fn a_mount_that_came_to_lie_over_an_archive_is_not_asked_for_it() {
+    let sandbox = with_archive();
+    sandbox.ok(&["store", "add-pack", "cars/tree.car"]);
+    let other = with_archive();
+    let cid = other.ok(&["add", "-rQ", "cars"]);
+    std::fs::rename(sandbox.path("cars"), sandbox.path("away")).unwrap();
+    std::fs::create_dir(sandbox.path("cars")).unwrap();
+    let point = real(&sandbox, "cars");
+    let _daemon = other.daemon();
+    other.ok(&["mount", &format!("/ipfs/{cid}"), &point]);
+    assert!(sandbox.path("cars/tree.car").exists());
+    let listed = sandbox.ok(&["store", "ls-packs"]);
+    assert!(listed.contains("below a mount of cidfs"), "{listed}");
+    other.ok(&["umount", &point]);
+    std::fs::remove_dir(&point).unwrap();
+    std::fs::rename(sandbox.path("away"), &point).unwrap();
+    assert_eq!(sandbox.ok(&["cat", &format!("{TREE}/hello.txt")]), "hello world");
 }
 
 #[test]

@@ -6,20 +6,21 @@
 //! from the first difference on. Nothing here ever writes to it.
 
 use std::fmt;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, IoSlice};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use nix::libc::O_NONBLOCK;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::store::StoreError;
 use crate::store::diskio::{DiskIo, replace};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
 use crate::sys::disk::is_shortage;
+use crate::sys::mount::{FS_TYPE, mount_of};
 
 const MAGIC: [u8; 8] = *b"cidfsref";
 /// Version of the record's format.
@@ -90,6 +91,8 @@ pub(in crate::store) enum Lost {
     Changed,
     #[error("has no index any more")]
     NoIndex,
+    #[error("lies below a mount of cidfs, which would ask for its own content")]
+    OnCidfs,
 }
 
 impl Lost {
@@ -140,6 +143,10 @@ impl Source {
 
     /// Opens the file; `None` when it is out of use.
     pub(in crate::store) fn open(&self) -> Result<Option<File>, StoreError> {
+        if is_on_cidfs(&self.path).at(&self.path)? {
+            self.lose(Lost::OnCidfs);
+            return Ok(None);
+        }
         match open_archive(&self.path) {
             Ok(file) => Ok(self.is_unchanged(&file)?.then_some(file)),
             Err(error) => self.fail(error).map(|()| None),
@@ -198,9 +205,19 @@ impl Source {
     }
 }
 
-/// Opens a file that may be anything by now; a pipe must not make this wait.
+/// Opens a file by its path without symbolic links. It may be anything by now: a pipe must not make
+/// this wait, and a link must not lead to where [`is_on_cidfs`] was not asked.
 pub(in crate::store) fn open_archive(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    Ok(openat2(AT_FDCWD, path, how)?.into())
+}
+
+/// Tells whether a path without symbolic links lies below a mount of cidfs. To read such a file may
+/// be to wait for oneself, so the file itself is not asked.
+pub(in crate::store) fn is_on_cidfs(path: &Path) -> io::Result<bool> {
+    Ok(mount_of(path)?.is_some_and(|mount| mount.fs_type == FS_TYPE))
 }
 
 /// Returns what a whole record says, or its version and kind if those are not known here.

@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::unistd::{getegid, geteuid};
 
-pub use self::mountinfo::{MountEntry, mount_at, mounts};
+pub use self::mountinfo::{MountEntry, mount_at, mount_of, mounts};
 pub use self::point::{clear_dead, prepare_point, real_path, refuse_inside};
 
 /// Filesystem type of our mounts: the subtype is the name of the binary, so that mount(8) finds its

@@ -38,6 +38,20 @@ pub fn mount_at(point: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts()?.into_iter().rev().find(|entry| entry.point == point))
 }
 
+/// Returns the mount that a path without symbolic links lies on, asking no filesystem.
+///
+/// # Errors
+/// Those of reading `/proc`.
+pub fn mount_of(path: &Path) -> io::Result<Option<MountEntry>> {
+    Ok(deepest_above(mounts()?, path))
+}
+
+fn deepest_above(mounts: Vec<MountEntry>, path: &Path) -> Option<MountEntry> {
+    let above = mounts.into_iter().filter(|entry| path.starts_with(&entry.point));
+    // Of two on one directory the last is found, which is on top.
+    above.max_by_key(|entry| entry.point.as_os_str().len())
+}
+
 /// `36 35 98:0 /root /point rw,noatime master:1 - ext3 /dev/root rw` (proc(5)); the fields between
 /// the options and the dash are optional.
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
@@ -84,6 +98,16 @@ mod tests {
         assert_eq!((entry.fs_type.as_str(), entry.source.as_str()), ("fuse.cidfs", "cid fs"));
         let plain = parse_line(b"1 0 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
         assert_eq!(plain.fs_type, "ext4");
+    }
+
+    #[test]
+    fn a_path_lies_on_the_deepest_mount_above_it_that_is_on_top() {
+        let entry = |id: u64, point: &str| {
+            parse_line(format!("{id} 0 0:{id} / {point} rw - ext4 x rw").as_bytes()).unwrap()
+        };
+        let all = [entry(1, "/"), entry(2, "/a"), entry(3, "/a/b"), entry(4, "/a")];
+        let of = |path: &str| deepest_above(all.to_vec(), Path::new(path)).unwrap().id;
+        assert_eq!([of("/a/b/c"), of("/a/b"), of("/a/bc"), of("/ab")], [3, 3, 4, 1]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::store::pack::index::{self, IndexError, SealedPack};
 use crate::store::pack::open::OpenPack;
 use crate::store::pack::section::push_head;
 pub use crate::store::pack::source::ForeignKind;
-use crate::store::pack::source::{Lost, Source, Stamp, open_archive};
+use crate::store::pack::source::{Lost, Source, Stamp, is_on_cidfs, open_archive};
 use crate::store::pack::usage::Usage;
 use crate::store::pack::{Entry, ForeignPack, Pack};
 
@@ -176,11 +176,15 @@ impl DiskStore {
         kinds.filter_map(|kind| Some(self.foreign_at(kind, path)?.id())).collect()
     }
 
-    /// Returns the file that `path` leads to; none of our own, which change.
+    /// Returns the file that `path` leads to; none of our own, which change, and none that we show.
     fn archive_path(&self, path: &Path) -> Result<PathBuf, StoreError> {
         let real = path.canonicalize().at(path)?;
         if real.starts_with(self.files.dir().canonicalize().at(self.files.dir())?) {
             return Err(refusal(&real, "it belongs to this repository, which serves it already"));
+        }
+        if is_on_cidfs(&real).at(&real)? {
+            let reason = "it lies below a mount of cidfs, which would ask for its own content; `cidfs dag import` it";
+            return Err(refusal(&real, reason));
         }
         Ok(real)
     }

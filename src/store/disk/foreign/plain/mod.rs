@@ -9,11 +9,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-
-use nix::sys::stat::{major, minor};
 
 use super::{FOREIGN_BLOCKS_MAX, ForeignKind, refusal, stamp_of};
 use crate::block::Block;
@@ -22,9 +20,8 @@ use crate::store::disk::{CopyState, DiskStore};
 use crate::store::error::AtPath as _;
 use crate::store::key::BlockKey;
 use crate::store::pack::index::one_per_key;
-use crate::store::pack::source::Stamp;
+use crate::store::pack::source::{Stamp, is_on_cidfs};
 use crate::store::pack::{Entry, Pack};
-use crate::sys::mount::{FS_TYPE, mounts};
 
 /// Where the leaves of a file lie, collected while it is imported.
 #[derive(Debug)]
@@ -70,7 +67,7 @@ impl DiskStore {
         if (metadata.dev(), metadata.ino()) != (found.dev(), found.ino()) {
             return Err(changed(&path));
         }
-        self.check_no_loop(&path, &metadata)?;
+        self.check_no_loop(&path)?;
         self.check_count(&path)?;
         Ok(FileBlocks { path, stamp, next: 0, entries: Vec::new() })
     }
@@ -105,17 +102,12 @@ impl DiskStore {
     }
 
     /// Refuses a file that changes with this repository, or whose bytes would be asked of it.
-    fn check_no_loop(&self, path: &Path, metadata: &Metadata) -> Result<(), StoreError> {
+    fn check_no_loop(&self, path: &Path) -> Result<(), StoreError> {
         let packs = self.files.dir().canonicalize().at(self.files.dir())?;
         if packs.parent().is_some_and(|repository| path.starts_with(repository)) {
             return Err(refusal(path, "it belongs to this repository"));
         }
-        let device = (major(metadata.dev()), minor(metadata.dev()));
-        let is_here = |device_here: (u32, u32)| {
-            (u64::from(device_here.0), u64::from(device_here.1)) == device
-        };
-        let all = mounts().at(Path::new("/proc/self/mountinfo"))?;
-        if all.iter().any(|mount| mount.fs_type == FS_TYPE && is_here(mount.device)) {
+        if is_on_cidfs(path).at(path)? {
             let reason = "it lies below a mount of cidfs, which would ask for its own content; add it without --nocopy";
             return Err(refusal(path, reason));
         }
