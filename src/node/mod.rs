@@ -142,8 +142,9 @@ impl Node {
         // What is no repository is told as such, not as one without a configuration.
         Repository::require(path)?;
         let config = Config::load(path)?;
-        let options =
-            DiskOptions { cache_max_bytes: cache_max(path, &config)?, ..Default::default() };
+        let cache_max_bytes = cache_max(path, &config)?;
+        let reserve_bytes = DiskOptions::RESERVE;
+        let options = DiskOptions { cache_max_bytes, reserve_bytes, ..Default::default() };
         let repository = Arc::new(Repository::open_with(path, OpenMode::Existing, options)?);
         let limits =
             DagLimits { node_cache_bytes: config.store.node_cache, ..DagLimits::default() };

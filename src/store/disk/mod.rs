@@ -14,12 +14,12 @@ mod evict;
 mod foreign;
 pub(super) mod rebuild;
 mod recover;
+mod reserve;
 mod space;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::collections::HashSet;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::path::Path;
@@ -34,9 +34,11 @@ pub use self::check::{Damage, DiskStats, Progress, VerifyReport};
 use self::commit::Commits;
 use self::epochs::Epochs;
 pub use self::epochs::{KeepSet, Protection};
+use self::evict::Burying;
 pub use self::evict::SpaceReport;
 pub use self::foreign::{AddProgress, AddedPack, FileBlocks, ForeignKind, ForeignStat};
 pub use self::rebuild::RebuildReport;
+use self::reserve::Reserve;
 use self::space::Space;
 use self::writer::Writer;
 use super::diskio::{DiskIo, RealDisk};
@@ -65,8 +67,17 @@ pub struct DiskOptions {
     /// Bytes of disk that packs and their sidecars may take; `None` for no limit. Packs are at most
     /// an eighth of it long, and that much of it is kept free for moving blocks.
     pub cache_max_bytes: Option<u64>,
+    /// Bytes of disk that are set aside so that removing works on a full disk; with a small cap
+    /// less. See [`DiskOptions::RESERVE`].
+    pub reserve_bytes: u64,
     /// What writes and syncs.
     pub disk: Arc<dyn DiskIo>,
+}
+
+impl DiskOptions {
+    /// Bytes that are set aside by a repository that lives: the tombstones of a pack of the smallest
+    /// blocks, written anew.
+    pub const RESERVE: u64 = 4 * 1024 * 1024;
 }
 
 impl Default for DiskOptions {
@@ -75,6 +86,7 @@ impl Default for DiskOptions {
             pack_len_max: PACK_LEN_MAX,
             pack_blocks_max: PACK_BLOCKS_MAX,
             cache_max_bytes: None,
+            reserve_bytes: 0,
             disk: Arc::new(RealDisk),
         }
     }
@@ -140,9 +152,9 @@ pub struct DiskStore {
     epochs: Arc<Epochs>,
     /// One eviction at a time.
     evicting: Mutex<()>,
-    /// One writer of tombstones at a time, and the packs whose tombstones this run has written
-    /// without a failure since.
-    burying: Mutex<HashSet<PackId>>,
+    /// One writer of tombstones at a time.
+    burying: Mutex<Burying>,
+    reserve: Reserve,
     /// One reference to a plain file is made or forgotten at a time: it takes over what an older
     /// one of that file has.
     referring: Mutex<()>,
@@ -166,8 +178,10 @@ impl DiskStore {
         let (space, pack_len) = Space::new(options.cache_max_bytes, options.pack_len_max);
         options.pack_len_max = pack_len;
         let files = PackFiles::new(dir, Arc::clone(&options.disk));
-        let packs = recover::open_packs(&files)?;
-        let foreign = foreign::open_packs(&files)?;
+        let reserve = Reserve::new(dir, &options);
+        let names = files.names()?;
+        let packs = recover::open_packs(&files, &names)?;
+        let foreign = foreign::open_packs(&files, &names)?;
         let store = Self {
             files,
             options,
@@ -181,12 +195,14 @@ impl DiskStore {
             epochs: Arc::default(),
             evicting: Mutex::default(),
             burying: Mutex::default(),
+            reserve,
             referring: Mutex::default(),
         };
-        store.resume(packs)?;
+        store.resume(packs, names.unused_id())?;
         store.edit_foreign(|packs| *packs = foreign);
         let list = Arc::clone(&store.packs.read());
         list.packs.iter().for_each(|pack| store.measure(pack));
+        store.reserve.keep(&store.space);
         Ok(store)
     }
 

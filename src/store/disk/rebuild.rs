@@ -59,14 +59,14 @@ pub(in crate::store) fn rebuild(
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<RebuildReport, StoreError> {
     let files = PackFiles::new(dir, disk);
-    let ids = files.ids("car")?;
-    let mut next_id = files.unused_id()?;
+    let names = files.names()?;
+    let (ids, mut next_id) = (names.ids("car"), names.unused_id());
     let mut report = RebuildReport::default();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let (scanned, packs) = sync_channel(SCANNED_AHEAD);
         for _ in 0..threads_for(ids.len()) {
-            let (scanned, files, ids, next) = (scanned.clone(), &files, &ids, &next);
+            let (scanned, files, ids, next) = (scanned.clone(), &files, ids, &next);
             scope.spawn(move || {
                 while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
                     // The receiver is gone when this breaks off.

@@ -14,7 +14,7 @@ use crate::store::StoreError;
 use crate::store::diskio::{set_aside, sync_parent};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
-use crate::store::pack::files::PackFiles;
+use crate::store::pack::files::{Names, PackFiles};
 use crate::store::pack::index::{self, IndexError, SealedPack};
 use crate::store::pack::open::OpenPack;
 use crate::store::pack::scan::{Gap, Scan, scan};
@@ -26,16 +26,16 @@ use crate::store::pack::{CopyState, Entry, Pack};
 const THREADS_MAX: usize = 4;
 
 /// Opens all packs, oldest first.
-pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError> {
-    let ids = files.ids("car")?;
-    for id in files.ids("idx")? {
-        if ids.binary_search(&id).is_err() {
-            let aside = set_aside(&*files.disk, &files.index(id))?;
-            tracing::error!(pack = %files.pack(id).display(), index = %aside.display(),
+pub(super) fn open_packs(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pack>>, StoreError> {
+    let ids = names.ids("car");
+    for id in names.ids("idx") {
+        if ids.binary_search(id).is_err() {
+            let aside = set_aside(&*files.disk, &files.index(*id))?;
+            tracing::error!(pack = %files.pack(*id).display(), index = %aside.display(),
                 "a pack is missing, and its blocks with it; its index is set aside");
         }
     }
-    side_by_side(&ids, |id| open_pack(files, *id))
+    side_by_side(ids, |id| open_pack(files, *id))
 }
 
 /// Opens packs on several threads, oldest first in the result: what has no index is hashed, and one
@@ -67,6 +67,9 @@ pub(super) fn side_by_side<T: Sync>(
 
 /// Returns how many threads read that many packs.
 pub(super) fn threads_for(packs: usize) -> usize {
+    if packs < 2 {
+        return packs;
+    }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     processors.min(THREADS_MAX).min(packs)
 }

@@ -75,7 +75,7 @@ impl Space {
         Ok(())
     }
 
-    fn change(&self, was: u64, is: u64) {
+    pub(super) fn change(&self, was: u64, is: u64) {
         self.used.fetch_add(is.wrapping_sub(was), Ordering::AcqRel);
         let wanted = self.used() > self.put_max - self.put_max / LOW_SHARE;
         self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);

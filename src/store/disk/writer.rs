@@ -55,9 +55,14 @@ pub(super) struct Active {
 
 impl DiskStore {
     /// Takes over the packs found at start; the last goes on being written unless it is full.
-    pub(super) fn resume(&self, mut packs: Vec<Arc<Pack>>) -> Result<(), StoreError> {
+    /// `unused_id` is the number of the next new one.
+    pub(super) fn resume(
+        &self,
+        mut packs: Vec<Arc<Pack>>,
+        unused_id: u64,
+    ) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
-        writer.next_id = self.files.unused_id()?;
+        writer.next_id = unused_id;
         if let Some(last) = packs.pop_if(|last| self.has_room(last)) {
             let (id, len, entries) = (last.id(), last.covered_len(), last.entries());
             let blocks = entries.len();

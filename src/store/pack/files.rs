@@ -3,6 +3,7 @@
 //! Numbers are unique across our packs and foreign ones. Whatever changes a file takes the number of
 //! one of ours; of a foreign pack only its two files here can be named.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
@@ -33,6 +34,25 @@ pub(in crate::store) struct PackFiles {
     dir: PathBuf,
     pub(in crate::store) disk: Arc<dyn DiskIo>,
     open: Mutex<LruCache<PackId, Arc<File>>>,
+}
+
+/// The files `NNNNNNNNNN.<extension>` of the directory, at one moment.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Names {
+    ids: BTreeMap<String, Vec<PackId>>,
+}
+
+impl Names {
+    /// Returns the numbers of the files with an extension, ascending.
+    pub(in crate::store) fn ids(&self, extension: &str) -> &[PackId] {
+        self.ids.get(extension).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns a number above that of every pack and of every sidecar whose pack is gone.
+    pub(in crate::store) fn unused_id(&self) -> u64 {
+        let last = |extension| self.ids(extension).last().map_or(0, |id| id.0);
+        ["car", "idx", "dead", "ref", "refidx"].into_iter().map(last).fold(0, u64::max) + 1
+    }
 }
 
 impl PackFiles {
@@ -77,29 +97,23 @@ impl PackFiles {
         }
     }
 
-    /// Returns the numbers of all files `NNNNNNNNNN.<extension>`, ascending.
-    pub(in crate::store) fn ids(&self, extension: &str) -> Result<Vec<PackId>, StoreError> {
-        let mut ids = Vec::new();
+    /// Returns the numbered files that are there now.
+    pub(in crate::store) fn names(&self) -> Result<Names, StoreError> {
+        let mut names = Names::default();
         for entry in std::fs::read_dir(&self.dir).at(&self.dir)? {
-            let path = PathBuf::from(entry.at(&self.dir)?.file_name());
-            let number = path.to_str().and_then(|name| name.split_once('.')?.0.parse().ok());
-            let id = number.map(PackId).filter(|id| {
-                // Another way to write the number is another file; the last number has no next.
-                id.0 < u64::MAX && path.as_os_str() == format!("{id}.{extension}").as_str()
-            });
-            ids.extend(id);
+            let name = entry.at(&self.dir)?.file_name();
+            let Some((number, extension)) = name.to_str().and_then(|name| name.split_once('.'))
+            else {
+                continue;
+            };
+            // Another way to write the number is another file; the last number has no next.
+            let id = number.parse().ok().map(PackId).filter(|id| id.0 < u64::MAX);
+            if let Some(id) = id.filter(|id| id.to_string() == number) {
+                names.ids.entry(extension.to_owned()).or_default().push(id);
+            }
         }
-        ids.sort_unstable();
-        Ok(ids)
-    }
-
-    /// Returns a number above that of every pack and of every sidecar whose pack is gone.
-    pub(in crate::store) fn unused_id(&self) -> Result<u64, StoreError> {
-        let mut used = 0;
-        for extension in ["car", "idx", "dead", "ref", "refidx"] {
-            used = self.ids(extension)?.last().map_or(used, |id| id.0.max(used));
-        }
-        Ok(used + 1)
+        names.ids.values_mut().for_each(|ids| ids.sort_unstable());
+        Ok(names)
     }
 
     /// Creates the file of a new pack.

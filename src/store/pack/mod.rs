@@ -220,13 +220,23 @@ impl Pack {
             .is_some_and(|(now, state)| now.start == entry.start && state != CopyState::Removed)
     }
 
-    /// Returns all copies that are not removed, in file order.
-    pub(super) fn entries(&self) -> Vec<(Entry, CopyState)> {
-        let mut entries = match self {
+    /// Returns all copies that are removed.
+    pub(super) fn removed(&self) -> Vec<Entry> {
+        let removed = |(entry, state)| (state == CopyState::Removed).then_some(entry);
+        self.all_entries().into_iter().filter_map(removed).collect()
+    }
+
+    fn all_entries(&self) -> Vec<(Entry, CopyState)> {
+        match self {
             Self::Open(pack) => pack.entries(),
             Self::Sealed(pack) => pack.entries(),
-            Self::Foreign(pack) => pack.index.entries(),
-        };
+            Self::Foreign(pack) => pack.index.all_entries(),
+        }
+    }
+
+    /// Returns all copies that are not removed, in file order.
+    pub(super) fn entries(&self) -> Vec<(Entry, CopyState)> {
+        let mut entries = self.all_entries();
         entries.retain(|(_, state)| *state != CopyState::Removed);
         entries.sort_unstable_by_key(|(entry, _)| entry.start);
         entries

@@ -1,9 +1,12 @@
 //! The table of mounts (`/proc/self/mountinfo`), parsed.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+
+/// Bytes of the table of a common machine.
+const TABLE_LEN: usize = 16 * 1024;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +29,9 @@ pub struct MountEntry {
 /// # Errors
 /// Those of reading `/proc`.
 pub fn mounts() -> io::Result<Vec<MountEntry>> {
-    let table = fs::read("/proc/self/mountinfo")?;
+    // The kernel gives it in pieces as long as there is room.
+    let mut table = Vec::with_capacity(TABLE_LEN);
+    fs::File::open("/proc/self/mountinfo")?.read_to_end(&mut table)?;
     Ok(table.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
 }
 

@@ -1,12 +1,11 @@
 //! Making room: what was used longest ago goes first, and what is kept or in use never goes.
 //!
 //! The unit of age is a region of a pack. Its copies are declared removed in memory, while nobody
-//! is in the region; then their tombstones are made durable, many at a time; only then their pages
-//! are given back. If a tombstone fails, the copy stays removed in this run: whether it comes back
-//! at the next start is open, so nobody may rely on it. Pages are given back inside payloads only,
+//! is in the region, and then on the disk ([`remove`]). That gives pages back inside payloads only,
 //! so a pack of many small blocks, or of many dead ones, is emptied by moving what still lives in it
-//! to the newest pack ([`DiskStore::empty_pack`]); a pack in which nothing lives is deleted.
+//! to the newest pack ([`DiskStore::empty_pack`]).
 
+mod remove;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +14,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::check::Copy;
+pub(super) use self::remove::Burying;
 use super::{CopyState, DiskStore, Hit, KeepSet};
 use crate::block::Block;
 use crate::store::StoreError;
-use crate::store::diskio::{remove_if_there, sync_parent};
 use crate::store::extent::PackId;
-use crate::store::key::BlockKey;
-use crate::store::pack::tombs::{self, Tomb};
 use crate::store::pack::usage::REGION_LEN;
 use crate::store::pack::{Entry, Pack};
 
@@ -52,6 +49,15 @@ pub struct SpaceReport {
     pub enough: bool,
 }
 
+impl SpaceReport {
+    fn add<'a>(&mut self, removed: impl IntoIterator<Item = &'a Entry>) {
+        for entry in removed {
+            self.blocks += 1;
+            self.bytes += u64::from(entry.len);
+        }
+    }
+}
+
 /// What an eviction is to reach.
 #[derive(Debug, Clone, Copy)]
 enum Goal {
@@ -59,6 +65,14 @@ enum Goal {
     DiskBytes(u64),
     /// Nothing left that is not kept or in use.
     Everything,
+}
+
+/// A region that may be evicted, and when it was used last; in the order of eviction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Aged {
+    hour: u32,
+    id: PackId,
+    region: usize,
 }
 
 /// A callback that may break off.
@@ -129,25 +143,49 @@ impl DiskStore {
             tracing::warn!(%error, "blocks that are not durable are not evicted");
         }
         let mut report = SpaceReport::default();
-        let regions = self.regions_by_age(keep);
+        let done = self.evict_all(keep, goal, step, &mut report);
+        self.reserve.keep(&self.space);
+        done.map(|()| self.finish(goal, report))
+    }
+
+    fn evict_all(
+        &self,
+        keep: &KeepSet,
+        goal: Goal,
+        step: OnStep<'_>,
+        report: &mut SpaceReport,
+    ) -> Result<(), StoreError> {
+        let regions = self.regions_by_age(keep, goal);
         let mut rest = &regions[..];
-        while !rest.is_empty() {
-            let missing = self.missing(goal, self.reclaimable());
-            if missing == 0 {
-                break;
-            }
-            let count = usize::try_from(missing.div_ceil(REGION_LEN)).unwrap_or(usize::MAX);
-            let (batch, later) = rest.split_at(count.min(BATCH_REGIONS_MAX).min(rest.len()));
+        while let Some((batch, later)) = self.next_batch(rest, goal) {
             rest = later;
             for (id, regions) in by_pack(batch) {
-                self.evict_regions(id, &regions, keep, &mut report)?;
+                match self.evict_regions(id, &regions, keep, report) {
+                    // What other packs give back may make room for these tombstones.
+                    Err(StoreError::Full { .. }) if matches!(goal, Goal::Everything) => {}
+                    done => done?,
+                }
             }
-            if step(&report).is_break() {
-                return Ok(self.finish(goal, report));
+            if step(report).is_break() {
+                return self.bury_rest(report);
             }
         }
-        self.empty_packs(goal, &mut report, step)?;
-        Ok(self.finish(goal, report))
+        self.bury_rest(report)?;
+        self.empty_packs(goal, report, step)
+    }
+
+    /// Splits off the regions that go next; `None` when that is enough or all of them are gone.
+    fn next_batch<'r>(&self, rest: &'r [Aged], goal: Goal) -> Option<(&'r [Aged], &'r [Aged])> {
+        let first = rest.first()?;
+        let count = match goal {
+            // A pack of which nothing is left needs no tombstones.
+            Goal::Everything => rest.iter().take_while(|aged| aged.id == first.id).count(),
+            Goal::DiskBytes(_) => {
+                let missing = self.missing(goal, self.reclaimable()).div_ceil(REGION_LEN);
+                usize::try_from(missing).unwrap_or(usize::MAX).min(BATCH_REGIONS_MAX)
+            }
+        };
+        (count > 0).then(|| rest.split_at(count.min(rest.len())))
     }
 
     fn finish(&self, goal: Goal, mut report: SpaceReport) -> SpaceReport {
@@ -172,19 +210,22 @@ impl DiskStore {
         }
     }
 
-    /// Returns the regions that may be evicted, those used longest ago first; of the same hour,
-    /// older packs first.
-    fn regions_by_age(&self, keep: &KeepSet) -> Vec<(u32, PackId, usize)> {
+    /// Returns the regions that may be evicted, those used longest ago first; of the same hour, and
+    /// when all of them go, older packs first.
+    fn regions_by_age(&self, keep: &KeepSet, goal: Goal) -> Vec<Aged> {
         let list = Arc::clone(&self.packs.read());
         let mut regions: Vec<_> = list
             .packs
             .iter()
             .flat_map(|pack| {
-                let unused = pack.usage().unused_since(keep.limit);
-                unused.map(|(hour, region)| (hour, pack.id(), region))
+                let (id, unused) = (pack.id(), pack.usage().unused_since(keep.limit));
+                unused.map(move |(hour, region)| Aged { hour, id, region })
             })
             .collect();
-        regions.sort_unstable();
+        match goal {
+            Goal::Everything => regions.sort_unstable_by_key(|aged| (aged.id, aged.region)),
+            Goal::DiskBytes(_) => regions.sort_unstable(),
+        }
         regions
     }
 
@@ -217,62 +258,9 @@ impl DiskStore {
                 }
             }
         }
-        report.blocks += removed.len() as u64;
-        report.bytes += removed.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
-        self.give_back(id, &removed)?;
-        report.packs += u64::from(self.delete_if_dead(id)?);
+        report.packs += u64::from(self.give_back(id, &removed)?);
+        report.add(&removed);
         Ok(())
-    }
-
-    /// Makes the removal of copies durable, which are marked already, and gives their pages back.
-    fn give_back(&self, id: PackId, removed: &[Entry]) -> Result<(), StoreError> {
-        if removed.is_empty() {
-            return Ok(());
-        }
-        let tombs: Vec<_> =
-            removed.iter().map(|entry| Tomb { key: entry.key, start: entry.start }).collect();
-        {
-            let mut trusted = self.burying.lock();
-            let path = self.files.tombs(id);
-            tombs::append(&*self.files.disk, &path, &tombs, trusted.remove(&id))?;
-            trusted.insert(id);
-        }
-        let mut refused = None;
-        for entry in removed {
-            refused = refused.or(self.files.punch(id, entry).err());
-        }
-        if let Some(error) = refused {
-            tracing::warn!(%error, "the space of a removed block is not given back");
-        }
-        if let Some(pack) = self.pack_now(id) {
-            self.measure(&pack);
-        }
-        Ok(())
-    }
-
-    /// Removes every copy of a block: a durable tombstone first, then its bytes.
-    ///
-    /// The active pack is made durable before, so that a tombstone never points beyond what a
-    /// power cut leaves, where another section may come to lie. Readers of the block are waited
-    /// for. After an error the block is not here in this run, and may be back in the next.
-    pub(super) fn bury(&self, key: &BlockKey) -> Result<bool, StoreError> {
-        let mut buried = Vec::new();
-        {
-            let mut writer = self.writer()?;
-            self.settle(&mut writer)?;
-            let list = Arc::clone(&self.packs.read());
-            for pack in list.candidates(key) {
-                let Some((entry, _)) = pack.find(key) else { continue };
-                let _claim = pack.usage().clear(entry.start);
-                if pack.mark(&entry, CopyState::Removed) {
-                    buried.push((pack.id(), entry));
-                }
-            }
-        }
-        for (id, entry) in &buried {
-            self.give_back(*id, std::slice::from_ref(entry))?;
-        }
-        Ok(!buried.is_empty())
     }
 
     /// Returns how many bytes emptying packs would give back.
@@ -321,7 +309,7 @@ impl DiskStore {
                 bytes <= MOVE_LEN_MAX
             });
             let (group, later) = rest.split_at(fits.count().max(1));
-            report.moved += self.move_group(id, group)?;
+            self.move_group(id, group, report)?;
             rest = later;
             if step(report).is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -331,8 +319,14 @@ impl DiskStore {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Moves some copies; returns how many were removed here, moved or with a better copy elsewhere.
-    fn move_group(&self, id: PackId, group: &[Entry]) -> Result<u64, StoreError> {
+    /// Moves some copies, and counts those that were removed here: moved, or with a better copy
+    /// elsewhere.
+    fn move_group(
+        &self,
+        id: PackId,
+        group: &[Entry],
+        report: &mut SpaceReport,
+    ) -> Result<(), StoreError> {
         let mut good = Vec::with_capacity(group.len());
         for entry in group {
             if let Copy::Good(block) = self.read_copy(id, entry)? {
@@ -342,8 +336,10 @@ impl DiskStore {
         self.write_again(id, &good)?;
         self.group_commit()?;
         let removed = self.remove_shadowed(id, &good)?;
-        self.give_back(id, &removed)?;
-        Ok(removed.len() as u64)
+        let deleted = self.give_back(id, &removed)?;
+        report.packs += u64::from(deleted);
+        report.moved += removed.len() as u64;
+        Ok(())
     }
 
     /// Marks those copies as removed that have a good copy in a newer place and are not in use.
@@ -371,27 +367,6 @@ impl DiskStore {
         }
         Ok(removed)
     }
-
-    /// Deletes a sealed pack in which nothing lives; returns whether it did.
-    ///
-    /// The tombstones go last: without them the dead sections would look alive, or damaged.
-    fn delete_if_dead(&self, id: PackId) -> Result<bool, StoreError> {
-        let sealed = |pack: &Arc<Pack>| matches!(**pack, Pack::Sealed(_));
-        let Some(pack) = self.pack_now(id).filter(sealed) else { return Ok(false) };
-        if pack.usage().live() > 0 {
-            return Ok(false);
-        }
-        self.edit_packs(|packs| packs.retain(|pack| pack.id() != id));
-        self.forget_space(&pack);
-        let disk = &*self.files.disk;
-        self.files.forget(id);
-        self.burying.lock().remove(&id);
-        remove_if_there(disk, &self.files.index(id))?;
-        remove_if_there(disk, &self.files.pack(id))?;
-        sync_parent(disk, &self.files.pack(id))?;
-        remove_if_there(disk, &self.files.tombs(id))?;
-        Ok(true)
-    }
 }
 
 /// Returns how many bytes of disk emptying a pack would give back, if that is worth its copying.
@@ -402,10 +377,10 @@ fn worth_emptying(pack: &Pack) -> Option<u64> {
     (live <= most(sealed.pack_len) && live <= most(on_disk)).then(|| on_disk - live)
 }
 
-fn by_pack(regions: &[(u32, PackId, usize)]) -> BTreeMap<PackId, Vec<usize>> {
+fn by_pack(regions: &[Aged]) -> BTreeMap<PackId, Vec<usize>> {
     let mut packs = BTreeMap::<_, Vec<_>>::new();
-    for (_, id, region) in regions {
-        packs.entry(*id).or_default().push(*region);
+    for aged in regions {
+        packs.entry(aged.id).or_default().push(aged.region);
     }
     packs
 }

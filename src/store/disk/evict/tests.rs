@@ -40,9 +40,19 @@ impl Fixture {
 
     /// Opens a store of ten blocks per pack.
     fn open(&self, cache_max_bytes: Option<u64>) -> DiskStore {
+        self.open_with(cache_max_bytes, 0)
+    }
+
+    fn open_with(&self, cache_max_bytes: Option<u64>, reserve_bytes: u64) -> DiskStore {
         let disk = Arc::clone(&self.disk) as _;
-        let options =
-            DiskOptions { pack_blocks_max: 10, cache_max_bytes, disk, ..DiskOptions::default() };
+        let pack_blocks_max = 10;
+        let options = DiskOptions {
+            pack_blocks_max,
+            cache_max_bytes,
+            reserve_bytes,
+            disk,
+            ..DiskOptions::default()
+        };
         DiskStore::open(self.dir.path(), options).unwrap()
     }
 
@@ -234,9 +244,9 @@ fn a_tombstone_that_fails_leaves_nothing_to_rely_on() {
         let store = fixture.open(None);
         store.put(&blocks(0..10)).unwrap();
         store.commit().unwrap();
-        fixture.disk.fail(call, 0, nix::libc::ENOSPC);
+        fixture.disk.fail(call, 0, nix::libc::EIO);
         let failed = store.sweep(&store.keep_set(), &mut go_on).unwrap_err();
-        assert!(matches!(failed, StoreError::Full { .. }), "{failed}");
+        assert!(matches!(failed, StoreError::Io { .. }), "{failed}");
         assert!(here(&store, 0..10).is_empty());
         store.put(&blocks(0..10)).unwrap();
         store.commit().unwrap();
@@ -282,4 +292,58 @@ fn readers_and_writers_are_not_disturbed() {
             }
         });
     });
+}
+
+#[test]
+fn tombstones_that_failed_are_written_by_the_next_sweep() {
+    for call in [Call::Write, Call::Sync] {
+        let fixture = Fixture::new();
+        let store = fixture.open(None);
+        store.put(&blocks(0..18)).unwrap();
+        store.commit().unwrap();
+        let full = store.disk_bytes();
+        // The first pack is deleted, and the second is still open.
+        fixture.disk.fail(call, 0, nix::libc::EIO);
+        let failed = store.sweep(&store.keep_set(), &mut go_on).unwrap_err();
+        assert!(matches!(failed, StoreError::Io { .. }), "{failed}");
+        let report = store.sweep(&store.keep_set(), &mut go_on).unwrap();
+        assert!(call == Call::Sync || report.blocks == 8, "{report:?}");
+        assert!(report.disk_bytes < full / 4, "{} of {full}", report.disk_bytes);
+        drop(store);
+        assert!(here(&fixture.open(None), 0..18).is_empty(), "{call:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_has_room_for_tombstones() {
+    let fixture = Fixture::new();
+    let store = fixture.open_with(None, 65_536);
+    let names = fixture.names();
+    assert!(names.contains("reserve"), "{names:?}");
+    store.put(&blocks(0..8)).unwrap();
+    store.commit().unwrap();
+    let full = store.disk_bytes();
+    fixture.disk.fail(Call::Write, 0, nix::libc::ENOSPC);
+    let report = store.sweep(&keep(&store, 0..1), &mut go_on).unwrap();
+    assert_eq!(report.blocks, 7);
+    assert!(report.disk_bytes < full - 5 * LEN as u64, "{} of {full}", report.disk_bytes);
+    assert!(fixture.names().contains("reserve"), "it is there for the next time");
+    let usage = crate::store::diskio::disk_usage(fixture.dir.path()).unwrap();
+    assert_eq!(report.disk_bytes, usage);
+    drop(store);
+    assert_eq!(here(&fixture.open(None), 0..8), [0]);
+}
+
+#[test]
+fn a_pack_of_which_nothing_is_left_needs_no_tombstones() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&blocks(0..30)).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let store = fixture.open(None);
+    fixture.disk.fail(Call::Write, 0, nix::libc::EIO);
+    let report = store.sweep(&store.keep_set(), &mut go_on).unwrap();
+    assert_eq!((report.blocks, report.packs), (30, 3));
+    assert!(fixture.names().is_empty());
 }

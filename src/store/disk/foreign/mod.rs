@@ -26,7 +26,7 @@ use crate::store::diskio::{remove_if_there, set_aside, sync_parent};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
 use crate::store::key::BlockKey;
-use crate::store::pack::files::PackFiles;
+use crate::store::pack::files::{Names, PackFiles};
 use crate::store::pack::index::{self, IndexError, SealedPack};
 use crate::store::pack::open::OpenPack;
 use crate::store::pack::section::push_head;
@@ -264,9 +264,9 @@ impl DiskStore {
 /// Opens the foreign packs, oldest first, and removes what adding or forgetting one left undone.
 ///
 /// A file that is not what it was is out of use, and listed as such.
-pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError> {
+pub(super) fn open_packs(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pack>>, StoreError> {
     let mut by_path = BTreeMap::new();
-    for id in files.ids("ref")? {
+    for &id in names.ids("ref") {
         if let Some(source) = read_record(files, id)?
             && let Some(old) = by_path.insert((source.kind, source.path.clone()), Arc::new(source))
         {
@@ -280,7 +280,7 @@ pub(super) fn open_packs(files: &PackFiles) -> Result<Vec<Arc<Pack>>, StoreError
         let wanted = |id: &PackId| {
             extension == "refidx" && sources.binary_search_by_key(id, |source| source.id).is_ok()
         };
-        for id in files.ids(extension)?.into_iter().filter(|id| !wanted(id)) {
+        for id in names.ids(extension).iter().filter(|id| !wanted(id)) {
             remove_leftover(files, &files.dir().join(format!("{id}.{extension}")));
         }
     }

@@ -1,0 +1,147 @@
+//! Removing copies that are marked as removed in memory from the disk.
+//!
+//! Their tombstones are made durable, and only then their pages are given back; a sealed pack in which
+//! nothing lives is deleted, and needs no tombstones. If tombstones fail, the copies stay removed in
+//! this run: whether they come back at the next start is open, so nobody may rely on them. The pack
+//! is remembered, and the next eviction writes what is missing ([`DiskStore::bury_rest`]).
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use super::SpaceReport;
+use crate::store::StoreError;
+use crate::store::disk::{CopyState, DiskStore};
+use crate::store::diskio::{remove_if_there, sync_parent};
+use crate::store::extent::PackId;
+use crate::store::key::BlockKey;
+use crate::store::pack::tombs::{self, Tomb};
+use crate::store::pack::{Entry, Pack};
+
+/// Tombstones in one write, 384 KiB: a few writes of them fit into the reserve, and the pages that
+/// each gives back make room for the next.
+const TOMBS_MAX: usize = 8192;
+
+/// What is known of the tombstones on the disk.
+#[derive(Debug, Default)]
+pub(in crate::store::disk) struct Burying {
+    /// Packs whose tombstones this run has written without a failure since.
+    trusted: HashSet<PackId>,
+    /// Packs some of whose removed copies may have no tombstone.
+    unburied: BTreeSet<PackId>,
+}
+
+impl DiskStore {
+    /// Removes every copy of a block.
+    ///
+    /// The active pack is made durable before, so that a tombstone never points beyond what a
+    /// power cut leaves, where another section may come to lie. Readers of the block are waited
+    /// for. After an error the block is not here in this run, and may be back in the next.
+    pub(in crate::store::disk) fn bury(&self, key: &BlockKey) -> Result<bool, StoreError> {
+        let mut buried = Vec::new();
+        {
+            let mut writer = self.writer()?;
+            self.settle(&mut writer)?;
+            let list = Arc::clone(&self.packs.read());
+            for pack in list.candidates(key) {
+                let Some((entry, _)) = pack.find(key) else { continue };
+                let _claim = pack.usage().clear(entry.start);
+                if pack.mark(&entry, CopyState::Removed) {
+                    buried.push((pack.id(), entry));
+                }
+            }
+        }
+        for (id, entry) in &buried {
+            self.give_back(*id, std::slice::from_ref(entry))?;
+        }
+        Ok(!buried.is_empty())
+    }
+
+    /// Makes the removal of copies durable, which are marked already, and gives their pages back;
+    /// returns whether that was the end of the pack.
+    pub(super) fn give_back(&self, id: PackId, removed: &[Entry]) -> Result<bool, StoreError> {
+        if self.delete_if_dead(id)? {
+            return Ok(true);
+        }
+        for group in removed.chunks(TOMBS_MAX) {
+            self.bury_group(id, group).inspect_err(|_| {
+                self.burying.lock().unburied.insert(id);
+            })?;
+            self.punch_all(id, group);
+        }
+        if let Some(pack) = self.pack_now(id) {
+            self.measure(&pack);
+        }
+        Ok(false)
+    }
+
+    /// Gives back what was marked as removed earlier and failed to get its tombstones.
+    pub(super) fn bury_rest(&self, report: &mut SpaceReport) -> Result<(), StoreError> {
+        let unburied = self.burying.lock().unburied.clone();
+        for id in unburied {
+            self.burying.lock().unburied.remove(&id);
+            self.bury_rest_of(id, report).inspect_err(|_| {
+                self.burying.lock().unburied.insert(id);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn bury_rest_of(&self, id: PackId, report: &mut SpaceReport) -> Result<(), StoreError> {
+        let Some(pack) = self.pack_now(id) else { return Ok(()) };
+        let removed = pack.removed();
+        let buried = tombs::load(&self.files.tombs(id))?;
+        report.packs += u64::from(self.give_back(id, &removed)?);
+        report.add(removed.iter().filter(|entry| !buried.contains(&tomb(entry))));
+        Ok(())
+    }
+
+    /// Writes tombstones. On a full disk the reserve is given up for them.
+    fn bury_group(&self, id: PackId, group: &[Entry]) -> Result<(), StoreError> {
+        let tombs: Vec<_> = group.iter().map(tomb).collect();
+        let mut burying = self.burying.lock();
+        let (disk, path) = (&*self.files.disk, self.files.tombs(id));
+        let mut done = tombs::append(disk, &path, &tombs, burying.trusted.remove(&id));
+        if matches!(done, Err(StoreError::Full { .. })) && self.reserve.release(&self.space) {
+            done = tombs::append(disk, &path, &tombs, false);
+        }
+        done?;
+        burying.trusted.insert(id);
+        Ok(())
+    }
+
+    fn punch_all(&self, id: PackId, removed: &[Entry]) {
+        let mut refused = None;
+        for entry in removed {
+            refused = refused.or(self.files.punch(id, entry).err());
+        }
+        if let Some(error) = refused {
+            tracing::warn!(%error, "the space of a removed block is not given back");
+        }
+    }
+
+    /// Deletes a sealed pack in which nothing lives; returns whether it did.
+    ///
+    /// The tombstones go last: without them the dead sections would look alive, or damaged.
+    pub(super) fn delete_if_dead(&self, id: PackId) -> Result<bool, StoreError> {
+        let sealed = |pack: &Arc<Pack>| matches!(**pack, Pack::Sealed(_));
+        let Some(pack) = self.pack_now(id).filter(sealed) else { return Ok(false) };
+        if pack.usage().live() > 0 {
+            return Ok(false);
+        }
+        let mut burying = self.burying.lock();
+        burying.trusted.remove(&id);
+        self.edit_packs(|packs| packs.retain(|pack| pack.id() != id));
+        self.forget_space(&pack);
+        let disk = &*self.files.disk;
+        self.files.forget(id);
+        remove_if_there(disk, &self.files.index(id))?;
+        remove_if_there(disk, &self.files.pack(id))?;
+        sync_parent(disk, &self.files.pack(id))?;
+        remove_if_there(disk, &self.files.tombs(id))?;
+        Ok(true)
+    }
+}
+
+fn tomb(entry: &Entry) -> Tomb {
+    Tomb { key: entry.key, start: entry.start }
+}
