@@ -176,15 +176,20 @@ pub(super) async fn rm_pack(
 ) -> Result<Response, ApiError> {
     let paths = paths_of(&params)?;
     reply::stream_blocking(&params, Kind::Json, move |sink| {
+        let mut unknown = Vec::new();
         for path in paths {
-            if !node.repository().blocks.remove_pack(&path)? {
-                return Err(ApiError::client("it is not used in place")
-                    .about(path.display())
-                    .hint("`cidfs store ls-packs` lists what is"));
+            let path_text = path.display().to_string();
+            if node.repository().blocks.remove_pack(&path)? {
+                sink.json_blocking(&PackRemoved { path: path_text })?;
+            } else {
+                unknown.push(path_text);
             }
-            sink.json_blocking(&PackRemoved { path: path.display().to_string() })?;
         }
-        Ok(())
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let not_used = ApiError::client("not used in place").about(unknown.join(", "));
+        Err(not_used.hint("`cidfs store ls-packs` lists what is"))
     })
     .await
 }

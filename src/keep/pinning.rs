@@ -10,7 +10,7 @@ use crate::dag::Dag;
 use crate::store::{BlockStore as _, PinMode, StoreError};
 use crate::unixfs::{self, UnixfsError};
 
-/// Blocks whose presence is checked, or which are fetched, at once while a DAG is pinned.
+/// Blocks that are proved, or fetched, at once while a DAG is pinned.
 const BLOCKS_AHEAD: usize = 32;
 
 /// How far pinning has come, for whoever wants to show it.
@@ -91,16 +91,35 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes sure that a block is in the store; returns its length in bytes. A block that was
-    /// fetched while there was no room for it gets room now.
+    /// Makes sure that a block is in the store and proved since the start; returns its length in
+    /// bytes. A block that was fetched while there was no room for it gets room now.
     async fn bring(&self, dag: &Dag, cid: &Cid) -> Result<u64, KeepError> {
-        let len = dag.block_len(cid).await.map_err(UnixfsError::from)?;
-        let is_here = matches!(self.inner.repository.blocks.block_len(cid), Ok(Some(_)));
-        if !is_here && Block::from_identity(cid).is_none() {
-            let block = dag.block(cid).await.map_err(UnixfsError::from)?;
+        if let Some(len) = self.proved_len(*cid).await? {
+            return Ok(len);
+        }
+        let block = dag.block(cid).await.map_err(UnixfsError::from)?;
+        let len = block.data().len() as u64;
+        if Block::from_identity(cid).is_none() {
             self.put(block).await?;
         }
         Ok(len)
+    }
+
+    /// Returns the length of a block that is here, `None` when there is no good copy.
+    async fn proved_len(&self, cid: Cid) -> Result<Option<u64>, KeepError> {
+        let repository = self.inner.repository.clone();
+        in_background(move || {
+            let blocks = &repository.blocks;
+            match blocks.read_range(&cid, 0..0) {
+                Ok(Some(_)) => blocks.block_len(&cid),
+                // Whoever fetches it next meets what is left of the error.
+                Ok(None) | Err(StoreError::Corrupt { .. } | StoreError::ForeignLost { .. }) => {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
     pub(super) async fn put(&self, block: Block) -> Result<(), KeepError> {

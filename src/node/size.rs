@@ -28,8 +28,8 @@ impl<'de> Deserialize<'de> for CacheMax {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse_cache_max(&text).ok_or_else(|| {
-            let example = "try \"90%\", \"20GiB\" or \"none\"";
-            serde::de::Error::custom(format!("\"{text}\" is no limit of disk space ({example})"))
+            let forms = "1% to 100%, a size in kB, MB, GB, TB, KiB, MiB, GiB or TiB, or \"none\"";
+            serde::de::Error::custom(format!("\"{text}\" is no limit of disk space ({forms})"))
         })
     }
 }

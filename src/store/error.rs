@@ -58,10 +58,11 @@ pub enum StoreError {
     },
     /// The packs may not grow any more, and nothing was evicted yet or can be.
     #[error(
-        "the store is at its limit of {max} bytes (`store.cache_max_bytes`); raise it, unpin something, or run `cidfs repo gc`"
+        "the store is at its limit of {} MiB (`store.cache_max_bytes`), and what is in it is pinned or in use; raise the limit or unpin something",
+        max >> 20
     )]
     CapReached {
-        /// The limit.
+        /// The limit in bytes.
         max: u64,
     },
     /// The operating system failed.

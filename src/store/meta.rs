@@ -5,6 +5,7 @@
 //! generation of the last clean stop is stored inside; if it is not the journal's, the table is
 //! stale and is thrown away. Hours are all the precision there is.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -44,6 +45,7 @@ impl Meta {
                 }
                 // On a full disk there may be none, and none can be made.
                 Err(_) if std::fs::symlink_metadata(path).is_err() => {}
+                Err(sled::Error::Io(error)) if is_full(&error) => {}
                 Err(error) => {
                     let aside = set_aside(&RealDisk, path)?;
                     tracing::warn!(%error, aside = %aside.display(),
@@ -63,7 +65,7 @@ impl Meta {
     /// Removes the table from the disk.
     pub(super) fn throw_away(path: &Path) -> Result<(), StoreError> {
         match std::fs::remove_dir_all(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io(path, error))
             }
             _ => Ok(()),
@@ -145,6 +147,10 @@ fn open_table(path: &Path) -> sled::Result<sled::Db> {
         .flush_every_ms(Some(FLUSH_EVERY_MS));
     catch_unwind(AssertUnwindSafe(|| config.open()))
         .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked at opening".into())))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn log(error: &sled::Error) {

@@ -35,12 +35,17 @@ fn an_archive_is_used_until_it_is_removed() {
     sandbox.ok(&["repo", "verify"]);
     sandbox.fails(&["block", "rm", HELLO], 1, &["store rm-pack", &path]);
     let ours = std::fs::read_dir(sandbox.repo().join("packs")).unwrap();
-    let ours = ours.filter(|entry| entry.as_ref().unwrap().path().extension().unwrap() == "car");
+    let ours =
+        ours.filter(|entry| entry.as_ref().unwrap().path().extension() == Some("car".as_ref()));
     assert_eq!(ours.count(), 0, "nothing was copied");
     assert_eq!(sandbox.ok(&["pin", "add", TREE]), format!("pinned {TREE} recursively"));
 
-    let told = sandbox.ok(&["store", "rm-pack", "cars/tree.car"]);
-    assert_eq!(told, format!("no longer using {path}"));
+    let run = sandbox.run(&["store", "rm-pack", "cars/none.car", "cars/tree.car"]);
+    assert_eq!(
+        (run.code, String::from_utf8(run.stdout).unwrap()),
+        (1, format!("no longer using {path}\n"))
+    );
+    assert!(run.stderr.contains("cars/none.car: not used in place"), "{}", run.stderr);
     sandbox.fails(&["cat", HELLO], 1, &["is not here"]);
     sandbox.fails(&["store", "rm-pack", "cars/tree.car"], 1, &["not used in place", "ls-packs"]);
     assert_eq!(sandbox.ok(&["store", "ls-packs"]), "");

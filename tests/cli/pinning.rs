@@ -107,6 +107,17 @@ fn damage_below_a_pin_is_found() {
     sandbox.ok(&["pin", "verify"]);
 }
 
+#[test]
+fn what_is_damaged_is_not_pinned() {
+    let sandbox = with_tree();
+    damage(&sandbox, b"hello world\n");
+    sandbox.fails(&["pin", "add", TREE], 1, &[HELLO, "damaged"]);
+    assert_eq!(sandbox.ok(&["pin", "ls", "-t", "recursive"]), "");
+    sandbox.write("h", "hello world\n");
+    sandbox.ok(&["add", "--pin=false", "h"]);
+    sandbox.ok(&["pin", "add", TREE]);
+}
+
 /// Turns one bit of stored content over.
 fn damage(sandbox: &Sandbox, content: &[u8]) {
     let mut count = 0;

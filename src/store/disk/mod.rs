@@ -75,9 +75,9 @@ pub struct DiskOptions {
 }
 
 impl DiskOptions {
-    /// Bytes that are set aside by a repository that lives: the tombstones of a pack of the smallest
-    /// blocks, written anew.
-    pub const RESERVE: u64 = 4 * 1024 * 1024;
+    /// Bytes that are set aside by a repository that lives, for some twenty thousand tombstones:
+    /// those of packs of usual blocks many times over.
+    pub const RESERVE: u64 = 1024 * 1024;
 }
 
 impl Default for DiskOptions {

@@ -61,8 +61,7 @@ impl Reserve {
 
     fn allocate(&self) -> io::Result<u64> {
         let mut options = OpenOptions::new();
-        let file =
-            options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
         file.set_len(self.len)?;
         fallocate(&file, FallocateFlags::empty(), 0, i64::try_from(self.len).unwrap_or(i64::MAX))?;
         Ok(file.metadata()?.blocks() * 512)

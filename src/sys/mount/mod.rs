@@ -310,12 +310,17 @@ mod tests {
     fn check_mount(mount: MountFn) {
         let dir = tempfile::tempdir().unwrap();
         let point = prepare_point(dir.path(), false).unwrap();
+        let type_of = |path: &Path| mount_of(path).unwrap().unwrap().fs_type;
+        let file = point.join("file");
+        assert_ne!(type_of(&file), FS_TYPE);
         let (device, mounted) = mount(&point, &spec()).unwrap();
+        assert_eq!(type_of(&file), FS_TYPE);
         let entry = mount_at(&point).unwrap().unwrap();
         assert_eq!((entry.fs_type.as_str(), entry.source.as_str()), (FS_TYPE, "cidfs_test"));
         assert!(mounted.is_mounted());
         assert!(mounted.unmount().unwrap());
         assert!(!mounted.is_mounted());
+        assert_ne!(type_of(&file), FS_TYPE);
         assert!(mounted.unmount().unwrap(), "gone already");
         mounted.force().unwrap_err();
         drop(device);

@@ -1,12 +1,15 @@
 //! The table of mounts (`/proc/self/mountinfo`), parsed.
 
-use std::fs;
-use std::io::{self, Read as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the table of a common machine.
-const TABLE_LEN: usize = 16 * 1024;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use parking_lot::Mutex;
+
+const TABLE: &str = "/proc/self/mountinfo";
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +32,11 @@ pub struct MountEntry {
 /// # Errors
 /// Those of reading `/proc`.
 pub fn mounts() -> io::Result<Vec<MountEntry>> {
-    // The kernel gives it in pieces as long as there is room.
-    let mut table = Vec::with_capacity(TABLE_LEN);
-    fs::File::open("/proc/self/mountinfo")?.read_to_end(&mut table)?;
-    Ok(table.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
+    Ok(parse(&fs::read(TABLE)?))
+}
+
+fn parse(table: &[u8]) -> Vec<MountEntry> {
+    table.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }
 
 /// Returns the mount that is on top of the directory `point`, a path without symbolic links.
@@ -43,16 +47,54 @@ pub fn mount_at(point: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts()?.into_iter().rev().find(|entry| entry.point == point))
 }
 
-/// Returns the mount that a path without symbolic links lies on, asking no filesystem.
+/// Returns the mount that a path without symbolic links lies on, asking no filesystem. The table is
+/// read again only when the kernel says that it changed.
 ///
 /// # Errors
 /// Those of reading `/proc`.
 pub fn mount_of(path: &Path) -> io::Result<Option<MountEntry>> {
-    Ok(deepest_above(mounts()?, path))
+    static WATCHED: Mutex<Option<Watched>> = Mutex::new(None);
+    let mut watched = WATCHED.lock();
+    // After an error it is opened anew.
+    let mut table = watched.take().map_or_else(Watched::open, Ok)?;
+    let found = deepest_above(table.now()?, path).cloned();
+    *watched = Some(table);
+    Ok(found)
 }
 
-fn deepest_above(mounts: Vec<MountEntry>, path: &Path) -> Option<MountEntry> {
-    let above = mounts.into_iter().filter(|entry| path.starts_with(&entry.point));
+/// The table as it was read last.
+struct Watched {
+    file: File,
+    mounts: Vec<MountEntry>,
+}
+
+impl Watched {
+    fn open() -> io::Result<Self> {
+        let mut watched = Self { file: File::open(TABLE)?, mounts: Vec::new() };
+        watched.read()?;
+        Ok(watched)
+    }
+
+    /// Returns the mounts, read again if there was a change since the last call (proc(5)).
+    fn now(&mut self) -> io::Result<&[MountEntry]> {
+        let mut change = [PollFd::new(self.file.as_fd(), PollFlags::POLLPRI)];
+        if poll(&mut change, PollTimeout::ZERO)? > 0 {
+            self.read()?;
+        }
+        Ok(&self.mounts)
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let mut table = Vec::new();
+        self.file.rewind()?;
+        self.file.read_to_end(&mut table)?;
+        self.mounts = parse(&table);
+        Ok(())
+    }
+}
+
+fn deepest_above<'a>(mounts: &'a [MountEntry], path: &Path) -> Option<&'a MountEntry> {
+    let above = mounts.iter().filter(|entry| path.starts_with(&entry.point));
     // Of two on one directory the last is found, which is on top.
     above.max_by_key(|entry| entry.point.as_os_str().len())
 }
@@ -111,7 +153,7 @@ mod tests {
             parse_line(format!("{id} 0 0:{id} / {point} rw - ext4 x rw").as_bytes()).unwrap()
         };
         let all = [entry(1, "/"), entry(2, "/a"), entry(3, "/a/b"), entry(4, "/a")];
-        let of = |path: &str| deepest_above(all.to_vec(), Path::new(path)).unwrap().id;
+        let of = |path: &str| deepest_above(&all, Path::new(path)).unwrap().id;
         assert_eq!([of("/a/b/c"), of("/a/b"), of("/a/bc"), of("/ab")], [3, 3, 4, 1]);
     }
 

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::check::Copy;
 pub(super) use self::remove::Burying;
+use super::check::Copy;
 use super::{CopyState, DiskStore, Hit, KeepSet};
 use crate::block::Block;
 use crate::store::StoreError;
