@@ -67,3 +67,66 @@ fn the_cap_holds_and_pins_stay() {
     sandbox.fails(&["add", "-Q", "too big"], 1, &["at its limit", "store.cache_max_bytes"]);
     sandbox.ok(&["pin", "verify"]);
 }
+
+/// A small disk of its own for the repository, gone with the value.
+struct SmallDisk<'a>(&'a Sandbox);
+
+impl<'a> SmallDisk<'a> {
+    fn new(sandbox: &'a Sandbox, size: &str) -> Self {
+        std::fs::create_dir(sandbox.repo()).unwrap();
+        let options = format!("size={size},mode=0700");
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("none"), &sandbox.repo(), Some("tmpfs"), flags, Some(&*options))
+            .unwrap();
+        Self(sandbox)
+    }
+
+    /// Takes all that is free.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.repo().join("fill")).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        nix::mount::umount(&self.0.repo()).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_is_made_room_on() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("NOT RUN: a_full_disk_is_made_room_on: a disk of its own needs root");
+        return;
+    }
+    let sandbox = Sandbox::without_repository();
+    let disk = SmallDisk::new(&sandbox, "100m");
+    sandbox.ok(&["init"]);
+    sandbox.ok(&["config", "store.cache_max_bytes", "none"]);
+    big_file(&sandbox, "kept", 1, 8);
+    big_file(&sandbox, "gone", 2, 8);
+    big_file(&sandbox, "new", 3, 6);
+    let kept = sandbox.ok(&["add", "-Q", "kept"]);
+    let gone = sandbox.ok(&["add", "-Q", "--pin=false", "gone"]);
+    disk.fill();
+    assert_eq!(sandbox.run(&["cat", &kept]).stdout, std::fs::read(sandbox.path("kept")).unwrap());
+    let told = sandbox.ok(&["repo", "gc"]);
+    assert!(told.starts_with("removed 9 blocks (8.3 MB); the store takes 9."), "{told}");
+    sandbox.fails(&["cat", &gone], 1, &["is not here"]);
+    let new = sandbox.ok(&["add", "-Q", "--pin=false", "new"]);
+    disk.fill();
+    big_file(&sandbox, "newer", 4, 5);
+    let newer = sandbox.ok(&["add", "-Q", "newer"]);
+    sandbox.fails(&["cat", &new], 1, &["is not here"]);
+    disk.fill();
+    sandbox.fails(&["add", "-Q", "gone"], 1, &["no space left", "free some space"]);
+    for (cid, name) in [(kept, "kept"), (newer, "newer")] {
+        let content = std::fs::read(sandbox.path(name)).unwrap();
+        assert!(sandbox.run(&["cat", &cid]).stdout == content, "{name}");
+    }
+    sandbox.ok(&["pin", "verify"]);
+    let left = std::fs::read_dir(sandbox.repo()).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.contains("broken")).count(), 0);
+}
