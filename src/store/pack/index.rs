@@ -269,6 +269,9 @@ fn check(map: &[u8], path: &Path, id: PackId) -> Result<u64, IndexError> {
     if !entries.iter().all(|entry| lies_within(&decode(entry), pack_len)) {
         return Err(damaged("an entry lies outside the pack"));
     }
+    if !entries.is_sorted_by(|a, b| decode(a).key < decode(b).key) {
+        return Err(damaged("its entries are out of order, or two are of one block"));
+    }
     Ok(pack_len)
 }
 
@@ -365,6 +368,29 @@ mod tests {
         check(1000 - 38, false);
         check(1000, false);
         check(u64::MAX, false);
+    }
+
+    #[test]
+    fn entries_out_of_order_and_two_of_one_key_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.idx");
+        let mut sorted: Vec<_> = (0..3).map(entry).collect();
+        one_per_key(&mut sorted);
+        let [a, b, c] = sorted[..] else { unreachable!("three keys") };
+        let twin = Entry { start: 900, ..a };
+        let cases = [
+            (vec![a, b, c], true),
+            (vec![a, c, b], false),
+            (vec![a, a], false),
+            (vec![a, twin], false),
+        ];
+        for (entries, is_good) in cases {
+            let body: Vec<u8> = entries.iter().flat_map(encode).collect();
+            let file = [&encode_header(PackId(7), 1000, &body)[..], &body].concat();
+            std::fs::write(&path, file).unwrap();
+            let opened = SealedPack::open(&path, PackId(7));
+            assert_eq!(opened.is_ok(), is_good, "{entries:?}: {opened:?}");
+        }
     }
 
     #[test]

@@ -126,9 +126,10 @@ impl DiskStore {
     /// [`StoreError::Closed`] and [`StoreError::Io`]; it is then used until the next start at least.
     pub fn remove_pack(&self, path: &Path) -> Result<bool, StoreError> {
         let _one_at_a_time = self.referring.lock();
-        let mut ids = self.ids_at(&real_path(path));
+        // What is listed is found as it is listed.
+        let mut ids = self.ids_at(path);
         if ids.is_empty() {
-            ids = self.ids_at(path);
+            ids = self.ids_at(&real_path(path));
         }
         let _writer = self.writer()?;
         for id in &ids {
