@@ -116,8 +116,10 @@ impl Case {
         let store = open().expect("it was repaired");
         assert!(now.is_subset(&self.served(&store)));
         for pack in store.foreign_packs() {
-            assert!(store.remove_pack(&pack.path).expect("it is listed"));
+            // A record may call an archive a plain file: both of one path go at once.
+            store.remove_pack(&pack.path).expect("it can be forgotten");
         }
+        assert!(store.foreign_packs().is_empty());
         assert!(self.served(&store).iter().all(|cid| Block::from_identity(cid).is_some()));
     }
 

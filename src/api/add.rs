@@ -30,8 +30,8 @@ use crate::codec::unixfs::Mtime;
 use crate::keep::Hold;
 use crate::store::{BlockStore, PinMode, Pins};
 use crate::unixfs::import::{
-    AddressFlags, Follow, INLINE_LIMIT_DEFAULT, ImportOptions, ImportedRoot, Layout, MetadataRules,
-    Profile, Progress, Selection, TreeBuilder, import_paths,
+    AddressFlags, BigFiles, Follow, INLINE_LIMIT_DEFAULT, ImportOptions, ImportedRoot, Layout,
+    MetadataRules, Profile, Progress, Selection, TreeBuilder, import_paths,
 };
 
 /// Something that happened during an import.
@@ -109,7 +109,11 @@ async fn import(node: &Node, params: Params, source: Source) -> Result<Response,
             )
             .hint("name files by `path`, or leave out --nocopy"));
         }
-        options.refer_in = (!only_hash).then(|| node.repository().blocks.clone());
+        if !only_hash {
+            options.big_files = BigFiles::Referred(node.repository().blocks.clone());
+        }
+    } else if !only_hash {
+        options.big_files = BigFiles::Assembled(node.repository().blocks.clone());
     }
     let pins = !only_hash && params.flag("pin")?.unwrap_or(true);
     let pin_name = params.text("pin-name")?.map(str::to_owned);
@@ -266,7 +270,7 @@ fn import_options(node: &Node, params: &Params) -> Result<ImportOptions, ApiErro
         skip_empty_dirs: !params.flag("empty-dirs")?.unwrap_or(true),
         wrap: params.is_on("wrap-with-directory")?,
         threads: 0,
-        refer_in: None,
+        big_files: BigFiles::Packed,
     })
 }
 

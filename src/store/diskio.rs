@@ -17,6 +17,7 @@ use nix::sys::uio::pwritev;
 
 use super::StoreError;
 use super::error::AtPath as _;
+use crate::sys::clone;
 
 /// Most slices in one `pwritev` call (`IOV_MAX` on Linux).
 pub(super) const SLICES_MAX: usize = 1024;
@@ -44,6 +45,12 @@ pub trait DiskIo: Debug + Send + Sync + 'static {
     /// Cuts or grows a file.
     fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
         file.set_len(len)
+    }
+
+    /// Makes the content of an empty file that of another, sharing its bytes (`FICLONE`); most disks
+    /// cannot.
+    fn clone_file(&self, from: &File, to: &File) -> io::Result<()> {
+        clone::clone_file(from, to)
     }
 
     /// Gives bytes back to the disk; they read as zeros from now on, the length stays.

@@ -24,6 +24,8 @@ impl fmt::Display for PackId {
 pub(super) enum FileId {
     /// An append-only pack.
     Pack(PackId),
+    /// A file of ours that holds the leaves of one file, each at its own place in it.
+    Assembled(PackId),
     /// A file of someone else, which is only read.
     Foreign(Arc<Source>),
 }
@@ -51,6 +53,7 @@ impl fmt::Display for Extent {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.file {
             FileId::Pack(id) => write!(out, "pack {id}")?,
+            FileId::Assembled(id) => write!(out, "file {id}")?,
             FileId::Foreign(source) => write!(out, "{} {}", source.kind, source.path.display())?,
         }
         write!(out, ", offset {}, {} bytes", self.offset, self.len)

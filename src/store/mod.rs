@@ -29,8 +29,9 @@ use bytes::Bytes;
 use crate::block::{Block, Cid};
 
 pub use self::disk::{
-    AddProgress, AddedPack, Damage, DiskOptions, DiskStats, DiskStore, FileBlocks, ForeignKind,
-    ForeignStat, KeepSet, Progress, Protection, RebuildReport, SpaceReport, VerifyReport,
+    AddProgress, AddedPack, Assembly, Damage, DiskOptions, DiskStats, DiskStore, FileBlocks,
+    ForeignKind, ForeignStat, KeepSet, Progress, Protection, RebuildReport, SpaceReport,
+    VerifyReport,
 };
 pub use self::diskio::{DiskIo, RealDisk};
 pub use self::error::StoreError;

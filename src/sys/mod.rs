@@ -4,6 +4,7 @@
 //! that the layers above speak in paths, descriptors and typed errors. It knows nothing of blocks,
 //! files of the network, or the requests that travel over a descriptor it hands out.
 
+pub mod clone;
 pub mod disk;
 pub mod memory;
 pub mod mmap;

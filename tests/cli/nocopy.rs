@@ -6,8 +6,8 @@ use super::sandbox::{HELLO, Sandbox};
 
 /// Bytes of the file of these tests.
 const LEN: usize = 5 * 1024 * 1024;
-/// Most bytes of disk that a repository without content takes, references included.
-const REPO_BYTES_MAX: u64 = 1024 * 1024;
+/// Most bytes of disk that a repository without content takes: references, and the reserve of a MiB.
+const REPO_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// Returns content in which no two chunks are equal.
 fn content(seed: u32) -> Vec<u8> {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use cidfs::block::{Block, Cid};
 use cidfs::codec::dag_pb::PbNode;
 use cidfs::store::{BlockStore, DiskOptions, DiskStore};
-use cidfs::unixfs::import::{CHUNK_LEN_MAX, ImportError, ImportOptions, Progress, import_paths};
+use cidfs::unixfs::import::{
+    BigFiles, CHUNK_LEN_MAX, ImportError, ImportOptions, Progress, import_paths,
+};
 use tempfile::TempDir;
 
 use super::import::{key_stream, options};
@@ -26,7 +28,7 @@ fn open(dir: &Path) -> Arc<DiskStore> {
 }
 
 fn import(path: &Path, options: ImportOptions, store: &Arc<DiskStore>) -> Result<Cid, ImportError> {
-    let options = ImportOptions { refer_in: Some(Arc::clone(store)), ..options };
+    let options = ImportOptions { big_files: BigFiles::Referred(Arc::clone(store)), ..options };
     Ok(import_paths(&[path], &options, Some(store.clone()), &quiet)?[0].cid)
 }
 

@@ -5,6 +5,7 @@
 mod codec;
 mod codec_car;
 mod import;
+mod import_assembled;
 mod import_nocopy;
 mod import_round_trip;
 mod import_tree;

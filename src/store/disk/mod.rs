@@ -7,6 +7,7 @@
 //! and nothing is removed from a region that someone is in. Foreign packs are asked last and only
 //! ever read: a put or an eviction does not know of them.
 
+mod assemble;
 mod check;
 mod commit;
 mod epochs;
@@ -30,6 +31,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
+pub use self::assemble::Assembly;
 pub use self::check::{Damage, DiskStats, Progress, VerifyReport};
 use self::commit::Commits;
 use self::epochs::Epochs;
@@ -180,7 +182,8 @@ impl DiskStore {
         let files = PackFiles::new(dir, Arc::clone(&options.disk));
         let reserve = Reserve::new(dir, &options);
         let names = files.names()?;
-        let packs = recover::open_packs(&files, &names)?;
+        let assembled = assemble::open_files(&files, &names)?;
+        let packs = recover::open_packs(&files, &names, assembled)?;
         let foreign = foreign::open_packs(&files, &names)?;
         let store = Self {
             files,

@@ -25,8 +25,12 @@ use crate::store::pack::{CopyState, Entry, Pack};
 /// Most threads that open packs: more would make one disk seek between them.
 const THREADS_MAX: usize = 4;
 
-/// Opens all packs, oldest first.
-pub(super) fn open_packs(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pack>>, StoreError> {
+/// Opens all packs; returns them together with the `assembled` files, oldest first.
+pub(super) fn open_packs(
+    files: &PackFiles,
+    names: &Names,
+    assembled: Vec<Arc<Pack>>,
+) -> Result<Vec<Arc<Pack>>, StoreError> {
     let ids = names.ids("car");
     for id in names.ids("idx") {
         if ids.binary_search(id).is_err() {
@@ -35,7 +39,13 @@ pub(super) fn open_packs(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pac
                 "a pack is missing, and its blocks with it; its index is set aside");
         }
     }
-    side_by_side(ids, |id| open_pack(files, *id))
+    for pack in &assembled {
+        apply(pack, &tombs::load(&files.tombs(pack.id()))?);
+    }
+    let mut packs = side_by_side(ids, |id| open_pack(files, *id))?;
+    packs.extend(assembled);
+    packs.sort_unstable_by_key(|pack| pack.id());
+    Ok(packs)
 }
 
 /// Opens packs on several threads, oldest first in the result: what has no index is hashed, and one

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 
 use super::DiskStore;
 use crate::store::StoreError;
-use crate::store::extent::PackId;
 use crate::store::pack::Pack;
 use crate::store::pack::files::PackFiles;
 use crate::store::pack::usage::Usage;
@@ -107,7 +106,7 @@ impl DiskStore {
 
     /// Asks the file system again what a pack takes; when it does not say, the count stays.
     pub(super) fn measure(&self, pack: &Arc<Pack>) {
-        let Some((pack_bytes, all)) = measured(&self.files, pack.id()) else { return };
+        let Some((pack_bytes, all)) = measured(&self.files, pack) else { return };
         pack.usage().set_pack_bytes(pack_bytes);
         self.space.change(pack.usage().swap_disk_bytes(all), all);
     }
@@ -119,11 +118,12 @@ impl DiskStore {
 }
 
 /// Returns the bytes of disk of a pack, and of it with its sidecars.
-fn measured(files: &PackFiles, id: PackId) -> Option<(u64, u64)> {
+fn measured(files: &PackFiles, pack: &Pack) -> Option<(u64, u64)> {
     let bytes = |path| std::fs::metadata(path).map(|metadata| metadata.blocks() * 512);
-    let pack = bytes(files.pack(id)).ok()?;
-    let sidecars = [files.index(id), files.tombs(id)];
-    Some((pack, pack + sidecars.into_iter().filter_map(|path| bytes(path).ok()).sum::<u64>()))
+    let file = pack.file();
+    let sidecars = [files.index_of(&file), files.tombs(pack.id())];
+    let own = bytes(files.path(&file)).ok()?;
+    Some((own, own + sidecars.into_iter().filter_map(|path| bytes(path).ok()).sum::<u64>()))
 }
 
 #[cfg(test)]

@@ -63,12 +63,14 @@ impl DiskStore {
     ) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         writer.next_id = unused_id;
-        if let Some(last) = packs.pop_if(|last| self.has_room(last)) {
+        let last = packs.iter().rposition(|pack| matches!(**pack, Pack::Open(_) | Pack::Sealed(_)));
+        if let Some(at) = last.filter(|at| self.has_room(&packs[*at])) {
+            let last = Arc::clone(&packs[at]);
             let (id, len, entries) = (last.id(), last.covered_len(), last.entries());
             let blocks = entries.len();
             let pack = Arc::new(OpenPack::new(id, len, entries, self.usage_to_be()));
             let file = self.files.file(id)?;
-            packs.push(Arc::new(Pack::Open(Arc::clone(&pack))));
+            packs[at] = Arc::new(Pack::Open(Arc::clone(&pack)));
             writer.active = Some(Active { pack, file, len, blocks, written_back: len });
         }
         self.edit_packs(|own| *own = packs);
@@ -158,7 +160,7 @@ impl DiskStore {
     ///
     /// A copy that was not proved since the start is compared with the block: what rotted since it
     /// was written must not stand for what is acknowledged now.
-    fn has_good(&self, key: &BlockKey, block: &Block) -> Result<bool, StoreError> {
+    pub(super) fn has_good(&self, key: &BlockKey, block: &Block) -> Result<bool, StoreError> {
         while let Some(hit) = self.find_own(key).filter(|hit| hit.state != CopyState::Damaged) {
             let Some(_in_use) = self.enter(&hit) else { continue };
             if hit.state == CopyState::Proved {

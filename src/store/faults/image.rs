@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -282,6 +282,13 @@ impl DiskIo for ImageDisk {
         RealDisk.write(file, &[IoSlice::new(&data)], offset)?;
         state.file(file)?.pending.push(Change::Write(offset, data));
         failed.map_or(Ok(written), Err)
+    }
+
+    /// Is one write of all bytes, so that it works over any disk.
+    fn clone_file(&self, from: &File, to: &File) -> io::Result<()> {
+        let mut content = vec![0; usize::try_from(from.metadata()?.len()).unwrap_or(usize::MAX)];
+        from.read_exact_at(&mut content, 0)?;
+        self.write(to, &[IoSlice::new(&content)], 0).map(drop)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {

@@ -19,8 +19,8 @@ use crate::store::StoreError;
 use crate::store::diskio::DiskIo;
 use crate::store::error::AtPath as _;
 use crate::store::extent::{Extent, FileId, PackId};
-use crate::store::pack::Entry;
 use crate::store::pack::source::Source;
+use crate::store::pack::{Entry, Pack};
 use crate::sys::disk::is_bad_sector;
 
 /// Most pack descriptors kept open: a quarter of the usual limit of 1,024 for a process.
@@ -51,7 +51,8 @@ impl Names {
     /// Returns a number above that of every pack and of every sidecar whose pack is gone.
     pub(in crate::store) fn unused_id(&self) -> u64 {
         let last = |extension| self.ids(extension).last().map_or(0, |id| id.0);
-        ["car", "idx", "dead", "ref", "refidx"].into_iter().map(last).fold(0, u64::max) + 1
+        let extensions = ["car", "idx", "dead", "ref", "refidx", "file", "file.new", "leaves"];
+        extensions.into_iter().map(last).fold(0, u64::max) + 1
     }
 }
 
@@ -74,6 +75,21 @@ impl PackFiles {
         self.dir.join(format!("{id}.idx"))
     }
 
+    /// Returns the path of an assembled file.
+    pub(in crate::store) fn assembled(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{id}.file"))
+    }
+
+    /// Returns the path of an assembled file that does not count yet, or no more.
+    pub(in crate::store) fn unfinished(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{id}.file.new"))
+    }
+
+    /// Returns the path of the sidecar of an assembled file.
+    pub(in crate::store) fn leaves(&self, id: PackId) -> PathBuf {
+        self.dir.join(format!("{id}.leaves"))
+    }
+
     /// Returns the path of a pack's tombstones.
     pub(in crate::store) fn tombs(&self, id: PackId) -> PathBuf {
         self.dir.join(format!("{id}.dead"))
@@ -93,7 +109,17 @@ impl PackFiles {
     pub(in crate::store) fn path(&self, file: &FileId) -> PathBuf {
         match file {
             FileId::Pack(id) => self.pack(*id),
+            FileId::Assembled(id) => self.assembled(*id),
             FileId::Foreign(source) => source.path.clone(),
+        }
+    }
+
+    /// Returns the path of what says where the blocks of a file lie.
+    pub(in crate::store) fn index_of(&self, file: &FileId) -> PathBuf {
+        match file {
+            FileId::Pack(id) => self.index(*id),
+            FileId::Assembled(id) => self.leaves(*id),
+            FileId::Foreign(source) => self.foreign_index(source.id),
         }
     }
 
@@ -140,11 +166,14 @@ impl PackFiles {
 
     /// Returns the open file of a pack.
     pub(in crate::store) fn file(&self, id: PackId) -> Result<Arc<File>, StoreError> {
+        self.own_file(id, &self.pack(id))
+    }
+
+    fn own_file(&self, id: PackId, path: &Path) -> Result<Arc<File>, StoreError> {
         if let Some(file) = self.open.lock().get(&id) {
             return Ok(Arc::clone(file));
         }
-        let path = self.pack(id);
-        let file = Arc::new(OpenOptions::new().read(true).write(true).open(&path).at(&path)?);
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(path).at(path)?);
         self.open.lock().put(id, Arc::clone(&file));
         Ok(file)
     }
@@ -158,7 +187,10 @@ impl PackFiles {
         len: u64,
     ) -> Result<Option<Bytes>, StoreError> {
         match &extent.file {
-            FileId::Pack(id) => read_from(&*self.file(*id)?, extent, skip, len).at(&self.pack(*id)),
+            FileId::Pack(id) | FileId::Assembled(id) => {
+                let path = self.path(&extent.file);
+                read_from(&*self.own_file(*id, &path)?, extent, skip, len).at(&path)
+            }
             FileId::Foreign(source) => self.read_foreign(source, extent, skip, len),
         }
     }
@@ -196,14 +228,15 @@ impl PackFiles {
     }
 
     /// Gives the whole pages of a block back to the disk; they read as zeros from now on.
-    pub(in crate::store) fn punch(&self, id: PackId, entry: &Entry) -> Result<(), StoreError> {
+    pub(in crate::store) fn punch(&self, pack: &Pack, entry: &Entry) -> Result<(), StoreError> {
         let from = (entry.start + u64::from(entry.head_len)).next_multiple_of(HOLE_ALIGN);
         let end = entry.end() / HOLE_ALIGN * HOLE_ALIGN;
         let len = end.saturating_sub(from);
         if len == 0 {
             return Ok(());
         }
-        self.disk.punch(&*self.file(id)?, from, len).at(&self.pack(id))
+        let path = self.path(&pack.file());
+        self.disk.punch(&*self.own_file(pack.id(), &path)?, from, len).at(&path)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Packs: append-only CARv1 files of blocks, and what is known about each block in them.
 //!
 //! A [`Pack`] is the in-memory side of one file: open (being written, or refused by the disk; a
-//! hash table), sealed (a mapped index file and a small filter) or foreign (the same beside a
-//! file of someone else). All answer the same three questions: where is this key, is its copy
+//! hash table), sealed (a mapped index file and a small filter), assembled (the same without
+//! sections) or foreign (the same beside a file of someone else). All answer the same three questions: where is this key, is its copy
 //! still good, what is in here. No I/O on packs happens in this file: `files` opens and reads,
 //! `scan` finds sections, `index` and `tombs` are the two sidecars, `source` is the file of a
 //! foreign pack, `filter` sorts packs out before they are asked.
@@ -105,6 +105,8 @@ pub(super) enum Pack {
     Open(Arc<OpenPack>),
     /// Its index is a file beside it.
     Sealed(SealedPack),
+    /// The same without sections: the leaves of one file, each at its own place in it.
+    Assembled(SealedPack),
     /// It is a file of someone else, read where it lies.
     Foreign(ForeignPack),
 }
@@ -135,16 +137,21 @@ impl Pack {
     pub(super) fn id(&self) -> PackId {
         match self {
             Self::Open(pack) => pack.id,
-            Self::Sealed(pack) => pack.id,
+            Self::Sealed(pack) | Self::Assembled(pack) => pack.id,
             Self::Foreign(pack) => pack.source.id,
         }
+    }
+
+    /// Tells whether its index is only in memory.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
     }
 
     /// Returns the file of a foreign pack.
     pub(super) fn source(&self) -> Option<&Arc<Source>> {
         match self {
             Self::Foreign(pack) => Some(&pack.source),
-            Self::Open(_) | Self::Sealed(_) => None,
+            Self::Open(_) | Self::Sealed(_) | Self::Assembled(_) => None,
         }
     }
 
@@ -156,7 +163,11 @@ impl Pack {
 
     /// Returns the file that holds the blocks.
     pub(super) fn file(&self) -> FileId {
-        self.source().map_or(FileId::Pack(self.id()), |source| FileId::Foreign(Arc::clone(source)))
+        match self {
+            Self::Open(_) | Self::Sealed(_) => FileId::Pack(self.id()),
+            Self::Assembled(_) => FileId::Assembled(self.id()),
+            Self::Foreign(pack) => FileId::Foreign(Arc::clone(&pack.source)),
+        }
     }
 
     /// Returns where a block itself lies.
@@ -169,7 +180,7 @@ impl Pack {
     pub(super) fn covered_len(&self) -> u64 {
         match self {
             Self::Open(pack) => pack.durable_len(),
-            Self::Sealed(pack) => pack.pack_len,
+            Self::Sealed(pack) | Self::Assembled(pack) => pack.pack_len,
             Self::Foreign(pack) => pack.source.stamp.len,
         }
     }
@@ -178,7 +189,7 @@ impl Pack {
     pub(super) fn filter(&self) -> Filter {
         match self {
             Self::Open(_) => Filter::default(),
-            Self::Sealed(pack) => Filter::clone(&pack.filter),
+            Self::Sealed(pack) | Self::Assembled(pack) => Filter::clone(&pack.filter),
             Self::Foreign(pack) => pack.index.filter(),
         }
     }
@@ -187,7 +198,7 @@ impl Pack {
     pub(super) fn find(&self, key: &BlockKey) -> Option<(Entry, CopyState)> {
         match self {
             Self::Open(pack) => pack.find(key),
-            Self::Sealed(pack) => pack.find(key),
+            Self::Sealed(pack) | Self::Assembled(pack) => pack.find(key),
             Self::Foreign(pack) => pack.find(key),
         }
     }
@@ -196,7 +207,7 @@ impl Pack {
     pub(super) fn usage(&self) -> &Arc<Usage> {
         match self {
             Self::Open(pack) => &pack.usage,
-            Self::Sealed(pack) => &pack.usage,
+            Self::Sealed(pack) | Self::Assembled(pack) => &pack.usage,
             Self::Foreign(pack) => pack.index.usage(),
         }
     }
@@ -205,7 +216,7 @@ impl Pack {
     pub(super) fn mark(&self, entry: &Entry, state: CopyState) -> bool {
         let removed = match self {
             Self::Open(pack) => pack.mark(entry, state),
-            Self::Sealed(pack) => pack.mark(entry, state),
+            Self::Sealed(pack) | Self::Assembled(pack) => pack.mark(entry, state),
             Self::Foreign(pack) => pack.index.mark(entry, state),
         };
         if removed {
@@ -229,7 +240,7 @@ impl Pack {
     fn all_entries(&self) -> Vec<(Entry, CopyState)> {
         match self {
             Self::Open(pack) => pack.entries(),
-            Self::Sealed(pack) => pack.entries(),
+            Self::Sealed(pack) | Self::Assembled(pack) => pack.entries(),
             Self::Foreign(pack) => pack.index.all_entries(),
         }
     }
@@ -245,7 +256,7 @@ impl Pack {
     pub(super) fn totals(&self) -> Totals {
         match self {
             Self::Open(pack) => pack.totals(),
-            Self::Sealed(pack) => pack.totals(),
+            Self::Sealed(pack) | Self::Assembled(pack) => pack.totals(),
             Self::Foreign(pack) => pack.totals,
         }
     }

@@ -10,6 +10,7 @@ mod chunk;
 mod directory;
 mod dirs;
 mod error;
+mod home;
 mod layout;
 mod nodes;
 mod options;
@@ -28,7 +29,7 @@ pub use self::chunk::{CHUNK_LEN_MAX, Chunker, ChunkerError};
 pub use self::dirs::DEPTH_MAX;
 pub use self::error::ImportError;
 pub use self::options::{
-    Follow, ImportOptions, ImportedRoot, MetadataRules, Progress, ProgressFn, Selection,
+    BigFiles, Follow, ImportOptions, ImportedRoot, MetadataRules, Progress, ProgressFn, Selection,
 };
 pub use self::profile::{
     AddressFlags, HamtEstimate, INLINE_LIMIT_DEFAULT, LINKS_MAX_LIMIT, Layout, Profile,

@@ -90,6 +90,20 @@ impl MetadataRules {
     }
 }
 
+/// Where the content of files of more than [`CHUNK_LEN_MAX`](super::CHUNK_LEN_MAX) bytes goes; what is
+/// shorter, and streams, are stored block by block.
+#[derive(Debug, Clone, Default)]
+pub enum BigFiles {
+    /// Into packs, block by block.
+    #[default]
+    Packed,
+    /// Into a file of its own, in the order in which it is read later, if leaves are bytes of the file:
+    /// raw and hashed with sha2-256.
+    Assembled(Arc<DiskStore>),
+    /// Nowhere: it is referred to where it lies (`--nocopy`).
+    Referred(Arc<DiskStore>),
+}
+
 /// Everything that a caller may say about an import.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
@@ -105,9 +119,8 @@ pub struct ImportOptions {
     pub wrap: bool,
     /// Threads that read and hash; 0 means one for each processor.
     pub threads: usize,
-    /// Where files of more than [`CHUNK_LEN_MAX`](super::CHUNK_LEN_MAX) bytes are referred to instead
-    /// of copied (`--nocopy`); a reference to less costs more than it saves, and a stream lies nowhere.
-    pub refer_in: Option<Arc<DiskStore>>,
+    /// Where the content of big files goes.
+    pub big_files: BigFiles,
 }
 
 impl ImportOptions {
@@ -118,8 +131,7 @@ impl ImportOptions {
     pub(super) fn check(&self) -> Result<(), ImportError> {
         self.profile.check()?;
         self.metadata.check()?;
-        let is_bare = self.profile.raw_leaves && self.profile.hash == HashFn::SHA2_256;
-        if is_bare || self.refer_in.is_none() {
+        if self.has_bare_leaves() || !matches!(self.big_files, BigFiles::Referred(_)) {
             return Ok(());
         }
         Err(ImportError::Setting(
@@ -127,6 +139,11 @@ impl ImportOptions {
              add --raw-leaves, and leave out --hash and stored modes and times"
                 .to_owned(),
         ))
+    }
+
+    /// Tells whether a leaf is bytes of the file and its key alone proves them.
+    pub(super) fn has_bare_leaves(&self) -> bool {
+        self.profile.raw_leaves && self.profile.hash == HashFn::SHA2_256
     }
 }
 

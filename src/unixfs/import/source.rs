@@ -15,7 +15,7 @@ use super::buffers::Buffers;
 use super::chunk::CHUNK_LEN_MAX;
 use super::error::ImportError;
 use super::nodes::{Made, Nodes};
-use crate::store::{DiskStore, FileBlocks};
+use crate::store::{Assembly, DiskStore, FileBlocks};
 
 /// Bytes of a file that are read, cut and hashed as one job, unless one chunk is longer.
 pub(super) const PIECE_LEN: usize = 1024 * 1024;
@@ -57,6 +57,7 @@ pub(super) struct Source {
     path: PathBuf,
     before: Stamp,
     sparse: bool,
+    shared: Option<Arc<File>>,
 }
 
 impl Source {
@@ -74,7 +75,7 @@ impl Source {
             return Err(ImportError::Changed { path });
         }
         let sparse = stat.blocks().saturating_mul(STAT_BLOCK_LEN) < stat.len();
-        Ok(Self { file, path, before, sparse })
+        Ok(Self { file, path, before, sparse, shared: None })
     }
 
     /// Returns the whole content of a file of at most [`CHUNK_LEN_MAX`] bytes.
@@ -94,6 +95,18 @@ impl Source {
         Ok(store.file_blocks(&self.path, &self.file)?)
     }
 
+    /// Begins to assemble the file; where its bytes are shared, these are read from now on.
+    pub(super) fn assemble_in(&mut self, store: &Arc<DiskStore>) -> Result<Assembly, ImportError> {
+        let assembly = store.assemble(&self.file, self.before.len)?;
+        self.shared = assembly.shared();
+        Ok(assembly)
+    }
+
+    /// Returns what is read: the file itself, or bytes that it shared and that do not change any more.
+    fn content(&self) -> &File {
+        self.shared.as_deref().unwrap_or(&self.file)
+    }
+
     /// Fails unless the file is as it was when it was looked up.
     pub(super) fn check_unchanged(&self) -> Result<(), ImportError> {
         let stat = self.file.metadata().map_err(|error| self.error(error))?;
@@ -109,7 +122,7 @@ impl Source {
     }
 
     fn read_at(&self, data: &mut [u8], offset: u64) -> Result<(), ImportError> {
-        self.file.read_exact_at(data, offset).map_err(|error| match error.kind() {
+        self.content().read_exact_at(data, offset).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.changed(),
             _ => self.error(error),
         })
@@ -119,7 +132,7 @@ impl Source {
     /// does not tell has none.
     fn data_from(&self, offset: u64) -> u64 {
         let Ok(from) = i64::try_from(offset) else { return offset };
-        match lseek64(&self.file, from, Whence::SeekData) {
+        match lseek64(self.content(), from, Whence::SeekData) {
             Ok(at) => u64::try_from(at).unwrap_or(offset),
             Err(Errno::ENXIO) => self.before.len,
             Err(_) => offset,
@@ -129,7 +142,7 @@ impl Source {
 
 impl Read for &Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&self.file).read(buffer)
+        self.content().read(buffer)
     }
 }
 

@@ -16,6 +16,7 @@ use super::chunk::{CHUNK_LEN_MAX, Chunker, Segments};
 use super::directory::{self, Entry};
 use super::dirs::{DirId, Dirs, TOP, text};
 use super::error::ImportError;
+use super::home::Home;
 use super::layout::FileDag;
 use super::nodes::{BlockSink, Child, Made, Nodes};
 use super::options::{Follow, ImportOptions, ImportedRoot, Progress, ProgressFn};
@@ -25,7 +26,7 @@ use super::source::{PIECE_LEN, Piece, Ranges, Source, Stamp};
 use super::workers::{InFlight, Workers};
 use crate::block::Block;
 use crate::codec::node::{Metadata, SYMLINK_LEN_MAX};
-use crate::store::{BlockStore, FileBlocks};
+use crate::store::BlockStore;
 
 /// A reserved name.
 type Place = (DirId, Box<[u8]>);
@@ -135,7 +136,7 @@ impl<'p> TreeBuilder<'p> {
         let mut segments =
             Segments::new(Cursor::new(head).chain(content), self.options.profile.chunker);
         let pieces = || chunks(segments.next_batch(PIECE_LEN).map_err(failed));
-        let root = self.big(path, pieces, &mut None, metadata)?;
+        let root = self.big(path, pieces, &mut Home::Packs, metadata)?;
         match place {
             Some((dir, name)) => self.finished(dir, &name, root),
             None => self.nameless(Built { blocks: Vec::new(), root }),
@@ -212,37 +213,34 @@ impl<'p> TreeBuilder<'p> {
             };
             return self.give((dir, name.into()), job);
         }
-        let source = Arc::new(Source::open(path, stamp, follow)?);
+        let mut source = Source::open(path, stamp, follow)?;
         let shown = self.dirs.path(dir, name);
-        let refer_in = self.options.refer_in.clone();
-        let mut refer = refer_in.as_ref().map(|store| source.blocks_in(store)).transpose()?;
+        let mut home = Home::of(&self.options, &mut source)?;
+        let source = Arc::new(source);
         let root = match self.options.profile.chunker {
             Chunker::Size(chunk_len) => {
                 let (nodes, buffers) = (self.nodes.clone(), self.buffers.clone());
                 let mut ranges = Ranges::new(Arc::clone(&source), nodes, buffers, chunk_len);
-                self.big(&shown, || ranges.next(), &mut refer, metadata)?
+                self.big(&shown, || ranges.next(), &mut home, metadata)?
             }
             chunker => {
                 let mut segments = Segments::new(&*source, chunker);
                 let failed = |error| source.error(error);
                 let pieces = || chunks(segments.next_batch(PIECE_LEN).map_err(failed));
-                self.big(&shown, pieces, &mut refer, metadata)?
+                self.big(&shown, pieces, &mut home, metadata)?
             }
         };
         source.check_unchanged()?;
-        if let Some((store, blocks)) = refer_in.zip(refer) {
-            store.refer(blocks)?;
-        }
+        home.finish()?;
         self.finished(dir, name, root)
     }
 
-    /// Builds a file of more than one chunk, its leaves by all threads. They are stored, or noted in
-    /// `refer`.
+    /// Builds a file of more than one chunk, its leaves by all threads. They go to `home`.
     fn big(
         &mut self,
         shown: &[u8],
         mut pieces: impl FnMut() -> Result<Option<Piece>, ImportError>,
-        refer: &mut Option<FileBlocks>,
+        home: &mut Home,
         metadata: Metadata,
     ) -> Result<Child, ImportError> {
         let mut dag = FileDag::new(self.nodes.clone());
@@ -259,9 +257,8 @@ impl<'p> TreeBuilder<'p> {
             for leaf in answer.take()? {
                 file_bytes += leaf.child.file_len;
                 self.total_bytes += leaf.child.file_len;
-                match refer {
-                    Some(blocks) => blocks.push(&leaf.block)?,
-                    None => self.output.put(leaf.block)?,
+                if !home.push(&leaf.block)? {
+                    self.output.put(leaf.block)?;
                 }
                 dag.push(leaf.child, &mut self.output)?;
             }

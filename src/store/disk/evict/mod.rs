@@ -189,9 +189,8 @@ impl DiskStore {
     }
 
     fn finish(&self, goal: Goal, mut report: SpaceReport) -> SpaceReport {
-        if let Some(active) = self.packs.read().packs.last() {
-            self.measure(active);
-        }
+        let list = Arc::clone(&self.packs.read());
+        list.packs.iter().filter(|pack| pack.is_open()).for_each(|pack| self.measure(pack));
         report.disk_bytes = self.disk_bytes();
         report.enough = match goal {
             Goal::DiskBytes(_) => self.missing(goal, 0) == 0,
@@ -371,7 +370,7 @@ impl DiskStore {
 
 /// Returns how many bytes of disk emptying a pack would give back, if that is worth its copying.
 fn worth_emptying(pack: &Pack) -> Option<u64> {
-    let Pack::Sealed(sealed) = pack else { return None };
+    let (Pack::Sealed(sealed) | Pack::Assembled(sealed)) = pack else { return None };
     let (live, on_disk) = (sealed.usage.live(), sealed.usage.pack_bytes());
     let most = |of: u64| of - of / DEAD_SHARE_MIN;
     (live <= most(sealed.pack_len) && live <= most(on_disk)).then(|| on_disk - live)

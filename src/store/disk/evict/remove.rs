@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::SpaceReport;
 use crate::store::StoreError;
-use crate::store::disk::{CopyState, DiskStore};
+use crate::store::disk::{CopyState, DiskStore, assemble};
 use crate::store::diskio::{remove_if_there, sync_parent};
 use crate::store::extent::PackId;
 use crate::store::key::BlockKey;
@@ -66,7 +66,9 @@ impl DiskStore {
             self.bury_group(id, group).inspect_err(|_| {
                 self.burying.lock().unburied.insert(id);
             })?;
-            self.punch_all(id, group);
+            if let Some(pack) = self.pack_now(id) {
+                self.punch_all(&pack, group);
+            }
         }
         if let Some(pack) = self.pack_now(id) {
             self.measure(&pack);
@@ -109,21 +111,21 @@ impl DiskStore {
         Ok(())
     }
 
-    fn punch_all(&self, id: PackId, removed: &[Entry]) {
+    fn punch_all(&self, pack: &Pack, removed: &[Entry]) {
         let mut refused = None;
         for entry in removed {
-            refused = refused.or(self.files.punch(id, entry).err());
+            refused = refused.or(self.files.punch(pack, entry).err());
         }
         if let Some(error) = refused {
             tracing::warn!(%error, "the space of a removed block is not given back");
         }
     }
 
-    /// Deletes a sealed pack in which nothing lives; returns whether it did.
+    /// Deletes a sealed pack or an assembled file in which nothing lives; returns whether it did.
     ///
     /// The tombstones go last: without them the dead sections would look alive, or damaged.
     pub(super) fn delete_if_dead(&self, id: PackId) -> Result<bool, StoreError> {
-        let sealed = |pack: &Arc<Pack>| matches!(**pack, Pack::Sealed(_));
+        let sealed = |pack: &Arc<Pack>| matches!(**pack, Pack::Sealed(_) | Pack::Assembled(_));
         let Some(pack) = self.pack_now(id).filter(sealed) else { return Ok(false) };
         if pack.usage().live() > 0 {
             return Ok(false);
@@ -134,8 +136,12 @@ impl DiskStore {
         self.forget_space(&pack);
         let disk = &*self.files.disk;
         self.files.forget(id);
-        remove_if_there(disk, &self.files.index(id))?;
-        remove_if_there(disk, &self.files.pack(id))?;
+        if matches!(*pack, Pack::Assembled(_)) {
+            assemble::remove_files(&self.files, id)?;
+        } else {
+            remove_if_there(disk, &self.files.index(id))?;
+            remove_if_there(disk, &self.files.pack(id))?;
+        }
         sync_parent(disk, &self.files.pack(id))?;
         remove_if_there(disk, &self.files.tombs(id))?;
         Ok(true)

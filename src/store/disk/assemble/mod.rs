@@ -1,0 +1,263 @@
+//! Assembled files: the leaves of one file, each at its own place in it, in a file of ours that is
+//! that file.
+//!
+//! It is a pack without sections: raw leaves hashed with sha2-256, which their keys alone prove, and
+//! beside it a sidecar that says where each lies and cannot be made anew from the file. A leaf that
+//! is here already stays where it is and leaves a hole, unless the disk shares the bytes of both
+//! files anyway. Nobody sees it before it is whole and durable; until then its name says so, and the
+//! next start removes it.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{DiskStore, hour_now};
+use crate::block::Block;
+use crate::store::StoreError;
+use crate::store::diskio::{remove_if_there, set_aside, sync_parent, write_all};
+use crate::store::error::AtPath as _;
+use crate::store::extent::PackId;
+use crate::store::key::BlockKey;
+use crate::store::pack::files::{Names, PackFiles};
+use crate::store::pack::index::{self, IndexError, SealedPack};
+use crate::store::pack::usage::Moment;
+use crate::store::pack::{Entry, Pack};
+use crate::sys::writeback;
+
+/// Most leaves of one file, a terabyte of leaves of 256 KiB: its sidecar is 200 MB then, and it takes
+/// as much memory while it is assembled, five bytes for each later. More lie in packs.
+const LEAVES_MAX: usize = 4 * 1024 * 1024;
+/// The kernel is asked to write back after this many new bytes, as for packs.
+const WRITEBACK_STEP: u64 = 8 * 1024 * 1024;
+
+/// A file that is being assembled; dropping it leaves nothing behind.
+#[derive(Debug)]
+pub struct Assembly {
+    store: Arc<DiskStore>,
+    id: PackId,
+    file: Arc<File>,
+    /// All bytes are here from the beginning, shared with the file that is added.
+    is_clone: bool,
+    /// First byte of the next leaf.
+    next: u64,
+    entries: Vec<Entry>,
+    /// A leaf is not anywhere else.
+    has_new: bool,
+    /// Bytes of disk counted so far.
+    counted: u64,
+    written_back: u64,
+    is_finished: bool,
+}
+
+impl DiskStore {
+    /// Begins to assemble a file of `len` bytes; shares the bytes of `from`, which has them, where
+    /// the disk can and the cap has room for them.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Full`] and [`StoreError::Io`].
+    pub fn assemble(self: &Arc<Self>, from: &File, len: u64) -> Result<Assembly, StoreError> {
+        let id = self.take_number()?;
+        let path = self.files.unfinished(id);
+        let file = Arc::new(self.files.disk.create(&path).at(&path)?);
+        let mut assembly = Assembly {
+            store: Arc::clone(self),
+            id,
+            file,
+            is_clone: false,
+            next: 0,
+            entries: Vec::new(),
+            has_new: false,
+            counted: 0,
+            written_back: 0,
+            is_finished: false,
+        };
+        if self.space.check(len, 0).is_ok()
+            && self.files.disk.clone_file(from, &assembly.file).is_ok()
+        {
+            assembly.is_clone = true;
+            assembly.count(len);
+        }
+        Ok(assembly)
+    }
+}
+
+impl Assembly {
+    /// Returns the bytes that are shared with the file that is added, as they will stay.
+    pub fn shared(&self) -> Option<Arc<File>> {
+        self.is_clone.then(|| Arc::clone(&self.file))
+    }
+
+    /// Takes the next leaf of the file: a raw block hashed with sha2-256, or one in its own CID.
+    /// Returns whether it is, or will be, in the store by that; if not, there is no room for it here.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn push(&mut self, leaf: &Block) -> Result<bool, StoreError> {
+        let (key, start, len) = (BlockKey::of(leaf.cid()), self.next, leaf.data().len());
+        self.next += len as u64;
+        // A hole is a long run of one leaf, which is kept once.
+        let is_last = self.entries.last().is_some_and(|last| last.key == key);
+        if is_last || Block::from_identity(leaf.cid()).is_some() {
+            return Ok(true);
+        }
+        if self.entries.len() >= LEAVES_MAX {
+            return Ok(false);
+        }
+        let is_here = self.store.has_good(&key, leaf)?;
+        if !self.is_clone {
+            if is_here {
+                return Ok(true);
+            }
+            match self.write(leaf.data(), start) {
+                Err(StoreError::Full { .. } | StoreError::CapReached { .. }) => return Ok(false),
+                done => done?,
+            }
+        }
+        self.has_new |= !is_here;
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        self.entries.push(Entry { key, start, head_len: 0, len });
+        Ok(true)
+    }
+
+    /// Makes the file durable and shows it to readers. One without a leaf of its own is left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], [`StoreError::Full`] and [`StoreError::Io`]: its leaves are not here.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        // Leaves that were found may have been put by others a moment ago.
+        self.store.written.fetch_add(1, Ordering::AcqRel);
+        if !self.has_new {
+            return Ok(());
+        }
+        let pack = self.make_durable()?;
+        let store = &self.store;
+        let _writer = store.writer()?;
+        let now = Moment { hour: hour_now(), epoch: store.epochs.now() };
+        for entry in &self.entries {
+            drop(pack.usage().enter(entry.start, now));
+        }
+        store.edit_packs(|packs| {
+            packs.push(Arc::clone(&pack));
+            // Others may have taken a later number and be here already.
+            packs.sort_unstable_by_key(|pack| pack.id());
+        });
+        store.commits.lock().found_again(self.entries.iter().map(|entry| &entry.key));
+        pack.usage().add_disk_bytes(self.counted);
+        self.is_finished = true;
+        store.measure(&pack);
+        Ok(())
+    }
+
+    fn write(&mut self, data: &[u8], at: u64) -> Result<(), StoreError> {
+        self.store.space.check(data.len() as u64, 1)?;
+        let disk = &*self.store.files.disk;
+        write_all(disk, &self.file, &mut [IoSlice::new(data)], at)
+            .at(&self.store.files.unfinished(self.id))?;
+        let end = at + data.len() as u64;
+        self.count(data.len() as u64);
+        if end - self.written_back >= WRITEBACK_STEP {
+            if let Err(error) =
+                writeback::start(&self.file, self.written_back, end - self.written_back)
+            {
+                tracing::debug!(%error, "the kernel refused to write back early");
+            }
+            self.written_back = end;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.store.space.change(0, bytes);
+        self.counted += bytes;
+    }
+
+    fn make_durable(&self) -> Result<Arc<Pack>, StoreError> {
+        let (files, id) = (&self.store.files, self.id);
+        let (disk, unfinished, path) = (&*files.disk, files.unfinished(id), files.assembled(id));
+        disk.set_len(&self.file, self.next).at(&unfinished)?;
+        disk.sync(&self.file).at(&unfinished)?;
+        let sidecar = files.leaves(id);
+        index::write(disk, &sidecar, id, self.next, self.entries.clone())?;
+        let sealed = SealedPack::open(&sidecar, id).map_err(|error| error.at_path(&sidecar))?;
+        disk.rename(&unfinished, &path).at(&path)?;
+        sync_parent(disk, &path)?;
+        Ok(Arc::new(Pack::Assembled(sealed)))
+    }
+}
+
+impl Drop for Assembly {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        self.store.space.change(self.counted, 0);
+        if let Err(error) = remove_files(&self.store.files, self.id) {
+            tracing::warn!(%error, "a file that was not finished stays until the next start");
+        }
+    }
+}
+
+/// Removes an assembled file: its name first tells that it counts no more, so that a crash in between
+/// leaves nothing that looks lost. Tombstones are left alone.
+pub(super) fn remove_files(files: &PackFiles, id: PackId) -> Result<(), StoreError> {
+    let (disk, path, unfinished) = (&*files.disk, files.assembled(id), files.unfinished(id));
+    match disk.rename(&path, &unfinished) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        renamed => {
+            renamed.at(&path)?;
+            sync_parent(disk, &path)?;
+        }
+    }
+    remove_if_there(disk, &files.leaves(id))?;
+    sync_parent(disk, &path)?;
+    remove_if_there(disk, &unfinished)
+}
+
+/// Opens the assembled files, and removes what a crash left of others.
+pub(super) fn open_files(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pack>>, StoreError> {
+    let unfinished = names.ids("file.new");
+    for id in unfinished {
+        remove_files(files, *id)?;
+    }
+    for id in names.ids("leaves.new") {
+        remove_if_there(&*files.disk, &files.dir().join(format!("{id}.leaves.new")))?;
+    }
+    let known = |ids: &[PackId], id: &PackId| ids.binary_search(id).is_ok();
+    for id in names.ids("leaves") {
+        if !known(names.ids("file"), id) && !known(unfinished, id) {
+            lose(files, &files.assembled(*id), &files.leaves(*id), "it is missing")?;
+        }
+    }
+    let mut packs = Vec::new();
+    for id in names.ids("file") {
+        packs.extend(open_file(files, *id)?.map(Arc::new));
+    }
+    Ok(packs)
+}
+
+fn open_file(files: &PackFiles, id: PackId) -> Result<Option<Pack>, StoreError> {
+    let (path, sidecar) = (files.assembled(id), files.leaves(id));
+    let why = match SealedPack::open(&sidecar, id) {
+        Ok(sealed) => return Ok(Some(Pack::Assembled(sealed))),
+        Err(IndexError::Store(error)) => return Err(error),
+        Err(IndexError::Missing) => "its sidecar is missing",
+        Err(IndexError::Damaged(why)) => {
+            lose(files, &path, &sidecar, why)?;
+            "its sidecar is damaged"
+        }
+    };
+    lose(files, &path, &path, why)?;
+    Ok(None)
+}
+
+fn lose(files: &PackFiles, path: &Path, broken: &Path, why: &str) -> Result<(), StoreError> {
+    let aside = set_aside(&*files.disk, broken)?;
+    tracing::error!(file = %path.display(), aside = %aside.display(), why,
+        "an assembled file is lost, and its blocks with it; add the file again");
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Files that lie in the store as the files they are: the CIDs of any other way, and the bytes at their
+//! own places.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cidfs::block::{Block, Cid};
+use cidfs::codec::dag_pb::PbNode;
+use cidfs::store::{BlockStore, DiskOptions, DiskStore};
+use cidfs::unixfs::import::{
+    BigFiles, CHUNK_LEN_MAX, ImportError, ImportOptions, Progress, import_paths,
+};
+use tempfile::TempDir;
+
+use super::import::{key_stream, options};
+
+fn quiet(_: Progress<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn open(dir: &Path) -> Arc<DiskStore> {
+    fs::create_dir_all(dir.join("packs")).unwrap();
+    Arc::new(DiskStore::open(&dir.join("packs"), DiskOptions::default()).unwrap())
+}
+
+fn import(path: &Path, options: ImportOptions, store: &Arc<DiskStore>) -> Result<Cid, ImportError> {
+    let options = ImportOptions { big_files: BigFiles::Assembled(Arc::clone(store)), ..options };
+    Ok(import_paths(&[path], &options, Some(store.clone()), &quiet)?[0].cid)
+}
+
+/// Returns what lies below a block, read from its leaves in order; `None` where they are nodes.
+fn content(store: &DiskStore, cid: &Cid) -> Option<Vec<u8>> {
+    let block: Block = store.get(cid).unwrap().unwrap();
+    if cid.codec() == cidfs::block::codecs::RAW {
+        return Some(block.into_data().to_vec());
+    }
+    let node = PbNode::decode(block.into_data()).unwrap();
+    let links: Vec<_> = node.links().map(|link| link.cid).collect();
+    if links.is_empty() {
+        return None;
+    }
+    let parts: Option<Vec<_>> = links.iter().map(|cid| content(store, cid)).collect();
+    parts.map(|parts| parts.concat())
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(dir.join("packs")).unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|path| path.extension() == Some("file".as_ref())).collect()
+}
+
+#[test]
+fn cids_are_those_of_a_copy_and_the_file_lies_in_the_store() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("f");
+    let bytes = key_stream("assembled", CHUNK_LEN_MAX + 1_000_003);
+    fs::write(&path, &bytes).unwrap();
+    for (flags, is_assembled) in [
+        ("--profile=unixfs-v1-2025", true),
+        ("--profile=unixfs-v1-2025 --trickle --chunker=size-100000 --max-file-links=3", true),
+        ("--profile=unixfs-v1-2025 --chunker=buzhash", true),
+        ("--chunker=rabin-87381-131072-196608 --cid-version=1 --trickle", true),
+        ("--profile=unixfs-v0-2015", false),
+        ("--profile=unixfs-v1-2025 --hash=blake3", false),
+    ] {
+        let home = TempDir::new().unwrap();
+        let store = open(home.path());
+        let copied = import_paths(&[&path], &options(flags), None, &quiet).unwrap()[0].cid;
+        assert_eq!(import(&path, options(flags), &store).unwrap(), copied, "{flags}");
+        let found = files(home.path());
+        assert_eq!(found.len(), usize::from(is_assembled), "{flags}");
+        if let [file] = &found[..] {
+            assert!(fs::read(file).unwrap() == bytes, "{flags}");
+        }
+        drop(store);
+        // A crash costs nothing that was acknowledged.
+        let store = open(home.path());
+        assert!(content(&store, &copied).is_none_or(|found| found == bytes), "{flags}");
+        assert_eq!(import(&path, options(flags), &store).unwrap(), copied, "{flags}");
+        assert_eq!(files(home.path()).len(), found.len(), "it is here already: {flags}");
+    }
+}
+
+#[test]
+fn holes_stay_holes() {
+    const LEN: u64 = 400_000_011;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("sparse");
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(LEN).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"in between", 200_000_000).unwrap();
+    let home = TempDir::new().unwrap();
+    let store = open(home.path());
+    let options = options("--profile=unixfs-v1-2025 --chunker=size-1000000");
+    let cid = import(&path, options, &store).unwrap();
+    assert!(store.disk_bytes() < 5_000_000, "{}", store.disk_bytes());
+    let found = files(home.path());
+    assert_eq!(fs::metadata(&found[0]).unwrap().len(), LEN);
+    assert!(content(&store, &cid).unwrap() == fs::read(&path).unwrap());
+}
+
+#[test]
+fn an_import_that_ends_early_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, key_stream("cancelled", 3 * CHUNK_LEN_MAX)).unwrap();
+    let home = TempDir::new().unwrap();
+    let store = open(home.path());
+    let big_files = BigFiles::Assembled(Arc::clone(&store));
+    let options = ImportOptions { big_files, ..options("--profile=unixfs-v1-2025") };
+    let stop = |event: Progress<'_>| match event {
+        Progress::Read { file_bytes, .. } if file_bytes > 0 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let failed = import_paths(&[&path], &options, Some(store.clone()), &stop).unwrap_err();
+    assert!(matches!(failed, ImportError::Cancelled), "{failed}");
+    assert_eq!(
+        (store.disk_bytes(), fs::read_dir(home.path().join("packs")).unwrap().count()),
+        (0, 0)
+    );
+}
