@@ -5,6 +5,7 @@
 //! name was made or moved may be unsynced.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +37,13 @@ fn work(home: &Path) {
         store.commit().unwrap();
         mark("acknowledged/commit");
     }
+    let mut source = tempfile::tempfile().unwrap();
+    let leaves = [block(20), block(21)];
+    leaves.iter().for_each(|leaf| source.write_all(leaf.data()).unwrap());
+    let mut file = store.assemble(&source, 60_000).unwrap();
+    assert!(leaves.iter().all(|leaf| file.push(leaf).unwrap()));
+    file.finish().unwrap();
+    mark("acknowledged/file");
     repository.pins.add(block(3).cid(), PinMode::Recursive, None).unwrap();
     mark("acknowledged/pin");
     repository.pins.rm(block(3).cid()).unwrap();
@@ -136,6 +144,6 @@ fn what_is_acknowledged_was_synced() {
             unsynced.read(call, &home);
         }
     }
-    assert_eq!(acknowledged, 11);
+    assert_eq!(acknowledged, 12);
     assert!(seen_unsynced, "a put alone is not synced, and the audit sees it");
 }

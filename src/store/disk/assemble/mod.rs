@@ -76,12 +76,7 @@ impl DiskStore {
             written_back: 0,
             is_finished: false,
         };
-        if self.space.check(len, 0).is_ok()
-            && self.files.disk.clone_file(from, &assembly.file).is_ok()
-        {
-            assembly.is_clone = true;
-            assembly.count(len);
-        }
+        assembly.is_clone = assembly.clone_from(from, len)?;
         Ok(assembly)
     }
 }
@@ -151,6 +146,20 @@ impl Assembly {
         self.is_finished = true;
         store.measure(&pack);
         Ok(())
+    }
+
+    /// Shares the bytes of a file, if the disk can and the file is `len` bytes long.
+    fn clone_from(&mut self, from: &File, len: u64) -> Result<bool, StoreError> {
+        let (disk, path) = (&*self.store.files.disk, self.store.files.unfinished(self.id));
+        if self.store.space.check(len, 0).is_err() || disk.clone_file(from, &self.file).is_err() {
+            return Ok(false);
+        }
+        if self.file.metadata().at(&path)?.len() != len {
+            disk.set_len(&self.file, 0).at(&path)?;
+            return Ok(false);
+        }
+        self.count(len);
+        Ok(true)
     }
 
     fn write(&mut self, data: &[u8], at: u64) -> Result<(), StoreError> {
