@@ -13,6 +13,7 @@ mod pinning;
 mod reading;
 mod rpc;
 pub(crate) mod sandbox;
+mod sharing;
 mod soak;
 mod space;
 mod tools;
