@@ -18,3 +18,9 @@ mod vectors;
 fn is_full_run() -> bool {
     std::env::var_os("CIDFS_TESTS").is_some_and(|value| value == "full")
 }
+
+/// Tells the person who runs the tests something: what was left out, or what a seed was.
+#[allow(clippy::print_stderr, reason = "the person who runs the tests must see what was left out")]
+fn report(message: &str) {
+    eprintln!("{message}");
+}

@@ -74,11 +74,6 @@ fn mean(samples: &[f64]) -> f64 {
     samples.iter().sum::<f64>() / f64::from(u32::try_from(samples.len()).unwrap())
 }
 
-#[allow(clippy::print_stderr, reason = "the figures are what a long run is for")]
-fn report(message: &str) {
-    eprintln!("{message}");
-}
-
 #[test]
 fn a_full_cache_stays_full_and_no_fuller() {
     let (duration, growth_max) =
@@ -122,7 +117,7 @@ fn a_full_cache_stays_full_and_no_fuller() {
     let (first, second) = samples.split_at(samples.len() / 2);
     let growth = mean(second) / mean(first);
     let passed = added.load(Ordering::Relaxed) * PASSING_MIB as u64;
-    report(&format!(
+    crate::report(&format!(
         "{passed} MiB passed through a cache of 64 MiB; memory grew by a factor of {growth:.3}"
     ));
     assert!(passed << 20 > CAP, "the cache was never full");

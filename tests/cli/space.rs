@@ -97,7 +97,7 @@ impl Drop for SmallDisk<'_> {
 #[test]
 fn a_full_disk_is_made_room_on() {
     if !nix::unistd::geteuid().is_root() {
-        println!("NOT RUN: a_full_disk_is_made_room_on: a disk of its own needs root");
+        crate::report("NOT RUN: a_full_disk_is_made_room_on: a disk of its own needs root");
         return;
     }
     let sandbox = Sandbox::without_repository();

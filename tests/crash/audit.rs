@@ -39,7 +39,9 @@ fn work(home: &Path) {
     }
     let mut source = tempfile::tempfile().unwrap();
     let leaves = [block(20), block(21)];
-    leaves.iter().for_each(|leaf| source.write_all(leaf.data()).unwrap());
+    for leaf in &leaves {
+        source.write_all(leaf.data()).unwrap();
+    }
     let mut file = store.assemble(&source, 60_000).unwrap();
     assert!(leaves.iter().all(|leaf| file.push(leaf).unwrap()));
     file.finish().unwrap();
@@ -125,7 +127,7 @@ fn what_is_acknowledged_was_synced() {
         .output();
     let ran = match ran {
         Err(error) => {
-            super::report(&format!("NOT RUN: what_is_acknowledged_was_synced: strace: {error}"));
+            crate::report(&format!("NOT RUN: what_is_acknowledged_was_synced: strace: {error}"));
             return;
         }
         Ok(ran) => ran,

@@ -403,21 +403,21 @@ fn seed() -> u64 {
 #[test]
 fn a_daemon_that_is_killed_again_and_again_loses_nothing() {
     if !Path::new("/dev/fuse").try_exists().unwrap() {
-        super::report(
+        crate::report(
             "NOT RUN: a_daemon_that_is_killed_again_and_again_loses_nothing: no /dev/fuse",
         );
         return;
     }
     let kills = if crate::is_full_run() { KILLS.0 } else { KILLS.1 };
     let (begin, seed) = (Instant::now(), seed());
-    super::report(&format!("{SEED}={seed}"));
+    crate::report(&format!("{SEED}={seed}"));
     let mut campaign = Campaign::new(seed);
     for n in 1..=kills {
         campaign.kill_once();
         if n % TELL_EVERY == 0 || n == kills {
             let obeyed: u64 = campaign.clients.iter().map(|client| client.obeyed).sum();
             let (time, slowest) = (begin.elapsed(), campaign.slowest_start);
-            super::report(&format!(
+            crate::report(&format!(
                 "{n} kills in {time:.0?}, {obeyed} commands obeyed, slowest start {slowest:.1?}"
             ));
         }

@@ -31,11 +31,6 @@ const COPIES: u32 = 25;
 /// Power cuts simulated.
 const POWER_CUTS: u64 = 40;
 
-#[allow(clippy::print_stderr, reason = "the person who runs the tests must see what was left out")]
-fn report(message: &str) {
-    eprintln!("{message}");
-}
-
 fn open(path: &Path, disk: Arc<dyn DiskIo>) -> Repository {
     let options = DiskOptions { pack_len_max: 100_000, disk, ..DiskOptions::default() };
     Repository::open_with(path, OpenMode::CreateIfMissing, options).unwrap()

@@ -20,14 +20,9 @@ fn runs_slow_tests() -> bool {
     if !full {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("test");
-        report(&format!("NOT RUN: {name}: it takes long; set CIDFS_TESTS=full"));
+        crate::report(&format!("NOT RUN: {name}: it takes long; set CIDFS_TESTS=full"));
     }
     full
-}
-
-#[allow(clippy::print_stderr, reason = "the person who runs the tests must see what was left out")]
-fn report(message: &str) {
-    eprintln!("{message}");
 }
 
 /// The input of the IPIP-499 vectors: a `ChaCha20` key stream whose key is the hash of a seed.
