@@ -15,10 +15,13 @@ use fuser::{
     ReplyStatfs, ReplyXattr, Request, TimeOrNow,
 };
 
+use super::backings::Backings;
 use super::late::LateNames;
 use super::requests::{Patience, Requests};
 use crate::unixfs;
-use crate::vfs::{Attr, BLOCK_BYTES, Caller, Entry, Error, FOREVER, Found, Room, SetMode, Vfs};
+use crate::vfs::{
+    Attr, BLOCK_BYTES, Caller, Entry, Error, FOREVER, Found, Opened, Room, SetMode, Vfs,
+};
 
 /// Requests of the kernel's own, as read-ahead, that may be under way: enough for eight readers of
 /// 1 MiB each in pieces of 128 KiB.
@@ -45,6 +48,9 @@ const CAPABILITIES: InitFlags = InitFlags::FUSE_NO_OPENDIR_SUPPORT
 
 /// Nothing is kept for an open file, so all have this handle.
 const NO_HANDLE: FileHandle = FileHandle(0);
+/// Our files may not lie on a stacked filesystem if the kernel reads them by itself; so others may be
+/// stacked on ours (FUSE-NOTES §3).
+const STACK_DEPTH: u32 = 1;
 const GENERATION: Generation = Generation(0);
 
 /// A [`Vfs`] as `fuser` wants it.
@@ -53,12 +59,21 @@ pub(super) struct Adapter {
     vfs: Vfs,
     requests: Requests,
     late: Arc<LateNames>,
+    backings: Arc<Backings>,
     has_no_opendir: bool,
+    has_passthrough: bool,
 }
 
 impl Adapter {
     pub(super) fn new(vfs: Vfs, requests: Requests) -> Self {
-        Self { vfs, requests, late: Arc::default(), has_no_opendir: false }
+        Self {
+            vfs,
+            requests,
+            late: Arc::default(),
+            backings: Arc::default(),
+            has_no_opendir: false,
+            has_passthrough: false,
+        }
     }
 
     fn answer<T: Send + 'static>(
@@ -102,6 +117,10 @@ impl Filesystem for Adapter {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         }
         self.has_no_opendir = wanted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        // Only root may tell the kernel to read by itself.
+        self.has_passthrough = nix::unistd::geteuid().is_root()
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(STACK_DEPTH).is_ok();
         Ok(())
     }
 
@@ -134,7 +153,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
-        self.vfs.forget(ino.0, lookups);
+        self.backings.end_if(ino.0, || self.vfs.forget(ino.0, lookups));
     }
 
     fn getattr(
@@ -164,15 +183,40 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let vfs = self.vfs.clone();
         let to_write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-        let work =
-            async move { if to_write { Err(Error::ReadOnly) } else { vfs.open(ino.0).await } };
-        self.answer(request, "open", ino, Patience::Deadline, work, |opened| match opened {
-            Ok(()) => {
-                let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
-                reply.opened(NO_HANDLE, keep);
+        let (has_passthrough, backings) = (self.has_passthrough, Arc::clone(&self.backings));
+        let work = async move {
+            if to_write { Err(Error::ReadOnly) } else { vfs.open(ino.0, has_passthrough).await }
+        };
+        self.answer(request, "open", ino, Patience::Deadline, work, move |opened| {
+            let backing = match opened {
+                Ok(Opened::Parts) => None,
+                Ok(Opened::Whole(file)) => {
+                    backings.get(ino.0, &file, |file| reply.open_backing(file.file()))
+                }
+                Err(error) => return reply.error(errno(&error)),
+            };
+            let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            match backing {
+                None => reply.opened(NO_HANDLE, keep),
+                Some(backing) => {
+                    reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &backing.id);
+                }
             }
-            Err(error) => reply.error(errno(&error)),
         });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.backings.end_if(ino.0, || self.vfs.release(ino.0));
+        reply.ok();
     }
 
     fn read(

@@ -6,6 +6,7 @@
 //! whatever does not need one.
 
 mod adapter;
+mod backings;
 mod late;
 mod listings;
 mod options;

@@ -13,7 +13,9 @@ use super::{KeepError, Keeper};
 use crate::block::{Block, Cid};
 use crate::dag::{Dag, DagLimits};
 use crate::exchange::Offline;
-use crate::store::{BlockStore, DiskStore, KeepSet, PinMode, SpaceReport, StoreError};
+use crate::store::{
+    BlockStore, DiskStore, FileRange, FileState, KeepSet, PinMode, SpaceReport, StoreError,
+};
 use crate::unixfs;
 
 /// Times that a put makes room: others may take what was made.
@@ -116,6 +118,10 @@ impl BlockStore for Unused {
         Ok(self.get(cid)?.map(|block| block.slice(range)))
     }
 
+    fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
+        self.0.whole_file(blocks, unproved_max)
+    }
+
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
         self.0.put(blocks)
     }
@@ -179,6 +185,10 @@ impl BlockStore for RoomyStore {
 
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
         self.blocks.read_range(cid, range)
+    }
+
+    fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
+        self.blocks.whole_file(blocks, unproved_max)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::key::BlockKey;
-use super::{BlockStore, StoreError};
+use super::{BlockStore, FileRange, FileState, StoreError};
 use crate::block::{Block, Cid};
 
 /// Keeps blocks as long as it lives; its owner bounds what is put.
@@ -30,6 +30,10 @@ impl BlockStore for MemoryStore {
 
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
         Ok(self.get(cid)?.map(|block| block.slice(range)))
+    }
+
+    fn whole_file(&self, _: &[FileRange], _: u64) -> Result<FileState, StoreError> {
+        Ok(FileState::Parts)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

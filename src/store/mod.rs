@@ -30,8 +30,8 @@ use crate::block::{Block, Cid};
 
 pub use self::disk::{
     AddProgress, AddedPack, Assembly, Damage, DiskOptions, DiskStats, DiskStore, FileBlocks,
-    ForeignKind, ForeignStat, KeepSet, Progress, Protection, RebuildReport, SpaceReport,
-    VerifyReport,
+    FileRange, FileState, ForeignKind, ForeignStat, KeepSet, Progress, Protection, RebuildReport,
+    SpaceReport, VerifyReport, WholeFile,
 };
 pub use self::diskio::{DiskIo, RealDisk};
 pub use self::error::StoreError;
@@ -64,6 +64,13 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// # Errors
     /// As [`BlockStore::get`].
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError>;
+
+    /// Looks whether `blocks`, the leaves of a file in order and without gaps, lie on this disk as one
+    /// file; hashes what was not proved since the start, at most `unproved_max` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError>;
 
     /// Stores blocks; those already here cost a look-up, but a copy in a foreign pack is someone
     /// else's and does not count. They can be read at once, and are durable

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::block::{Block, Cid};
-use crate::store::{BlockStore, StoreError};
+use crate::store::{BlockStore, FileRange, FileState, StoreError};
 
 /// A test's store.
 #[derive(Debug, Default)]
@@ -71,6 +71,10 @@ impl BlockStore for TestStore {
 
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
         Ok(self.get(cid)?.map(|block| block.slice(range)))
+    }
+
+    fn whole_file(&self, _: &[FileRange], _: u64) -> Result<FileState, StoreError> {
+        Ok(FileState::Parts)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

@@ -104,15 +104,17 @@ impl InodeTable {
         }
     }
 
-    /// Takes back `lookups` look-ups; the last one frees the inode.
-    pub(super) fn forget(&self, ino: u64, lookups: u64) {
+    /// Takes back `lookups` look-ups; the last one frees the inode, which is returned.
+    pub(super) fn forget(&self, ino: u64, lookups: u64) -> bool {
         if ino == ROOT_INO {
-            return;
+            return false;
         }
+        let mut is_freed = false;
         let mut slots = self.slots.lock();
         if let Entry::Occupied(mut slot) = slots.entry(ino) {
             slot.get_mut().lookups = slot.get().lookups.saturating_sub(lookups);
-            if slot.get().lookups == 0 {
+            is_freed = slot.get().lookups == 0;
+            if is_freed {
                 slot.remove();
             }
         }
@@ -120,6 +122,7 @@ impl InodeTable {
             let enough = slots.len() * 2;
             slots.shrink_to(enough.max(SLOTS_KEPT / 2));
         }
+        is_freed
     }
 
     /// Returns the place of a pinned root in the listing of the namespace: over 2, as cookies are.

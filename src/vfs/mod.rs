@@ -15,6 +15,7 @@ mod child;
 mod error;
 mod inode;
 mod listing;
+mod opened;
 mod root;
 mod unkept;
 mod xattr;
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use self::child::{Child, UNKNOWN_LEN};
 use self::inode::{Identity, Inode, InodeTable, PackedCid};
+use self::opened::OpenFiles;
 use self::unkept::Unkept;
 use crate::block::{Cid, cid_from_text};
 use crate::codec::node::{Metadata, NAME_LEN_MAX};
@@ -40,6 +42,7 @@ pub use self::attr::{Attr, BLOCK_BYTES, MTIME_MAX, Ownership};
 pub use self::error::Error;
 pub use self::inode::ROOT_INO;
 pub use self::listing::{Entry, Room};
+pub use self::opened::Opened;
 pub use self::root::{FixedRoot, Namespace, Root};
 pub use self::unkept::Changes;
 pub use self::xattr::{Caller, SetMode};
@@ -91,6 +94,7 @@ struct Inner {
     inodes: InodeTable,
     options: VfsOptions,
     unkept: Unkept,
+    open_files: OpenFiles,
     /// Turns of listings that are fetched ahead.
     ahead: Arc<Semaphore>,
 }
@@ -114,6 +118,7 @@ impl Vfs {
             inodes: InodeTable::new(options.inode_key, identity),
             options,
             unkept: Unkept::default(),
+            open_files: OpenFiles::default(),
             ahead: Arc::new(Semaphore::new(listing::AHEAD_LISTINGS_MAX)),
         };
         Self { inner: Arc::new(inner) }
@@ -142,9 +147,13 @@ impl Vfs {
         Ok(Some(Found { attr, ttl }))
     }
 
-    /// Takes back look-ups of an inode.
-    pub fn forget(&self, ino: u64, lookups: u64) {
-        self.inner.inodes.forget(ino, lookups);
+    /// Takes back look-ups of an inode; returns whether they were the last.
+    pub fn forget(&self, ino: u64, lookups: u64) -> bool {
+        let is_freed = self.inner.inodes.forget(ino, lookups);
+        if is_freed {
+            self.inner.open_files.forget(ino);
+        }
+        is_freed
     }
 
     /// Returns the number of inodes that were looked up and not forgotten, with the root.
@@ -207,12 +216,14 @@ impl Vfs {
         Ok(unixfs::read_link(&self.inner.dag, &cid).await?)
     }
 
-    /// Opens a file to read it. A length that was only claimed is proved first.
+    /// Opens a file to read it, until [`Vfs::release`]. A length that was only claimed is proved first.
+    /// Unless `may_be_whole`, it is read in parts; who opens one inode says the same each time.
     ///
     /// # Errors
     /// [`Error::Stale`] when the claim was false, [`Error::Content`].
-    pub async fn open(&self, ino: u64) -> Result<(), Error> {
-        match &self.inode(ino)?.identity {
+    pub async fn open(&self, ino: u64, may_be_whole: bool) -> Result<Opened, Error> {
+        let inode = self.inode(ino)?;
+        match &inode.identity {
             Identity::File { cid, claimed_len: Some(len) } => {
                 if unixfs::stat(&self.inner.dag, &cid.get()).await?.file_len != *len {
                     return Err(Error::Stale);
@@ -220,7 +231,7 @@ impl Vfs {
             }
             Identity::Namespace | Identity::Directory { .. } | Identity::File { .. } => {}
         }
-        Ok(())
+        if may_be_whole { Ok(self.give_out(ino, &inode.identity).await) } else { Ok(Opened::Parts) }
     }
 
     /// Returns bytes of a file: `len` of them, fewer only at its end or when `len` is over

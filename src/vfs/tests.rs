@@ -75,7 +75,7 @@ async fn what_is_here_is_ready_at_the_first_poll() {
     assert_eq!((found.attr.len, found.ttl), (7, FOREVER));
     let ino = found.attr.ino;
     assert_eq!(vfs.getattr(ino).now_or_never().unwrap().unwrap(), found);
-    vfs.open(ino).now_or_never().unwrap().unwrap();
+    vfs.open(ino, true).now_or_never().unwrap().unwrap();
     assert_eq!(vfs.read(ino, 2, 100).now_or_never().unwrap().unwrap(), "ntent");
     assert_eq!(vfs.readdir(ROOT_INO, 0, ROOM).now_or_never().unwrap().unwrap().len(), 3);
     assert_eq!(vfs.lookup(ROOT_INO, b"none").now_or_never().unwrap().unwrap(), None);
@@ -92,9 +92,9 @@ async fn a_claimed_length_has_an_inode_of_its_own_and_is_proved_at_open() {
     assert_eq!((right.attr.len, right.ttl), (7, CLAIM_TTL));
     assert_eq!((wrong.attr.len, wrong.ttl), (5, CLAIM_TTL));
     assert_eq!(vfs.getattr(wrong.attr.ino).await.unwrap(), wrong);
-    assert!(matches!(vfs.open(wrong.attr.ino).await, Err(Error::Stale)));
+    assert!(matches!(vfs.open(wrong.attr.ino, true).await, Err(Error::Stale)));
     assert!(matches!(vfs.getattr(wrong.attr.ino).await, Err(Error::Stale)));
-    vfs.open(right.attr.ino).await.unwrap();
+    vfs.open(right.attr.ino, true).await.unwrap();
     assert_eq!(vfs.getattr(right.attr.ino).await.unwrap().ttl, FOREVER);
     let proved = found(&vfs, "false").await;
     assert_eq!((proved.attr.len, proved.ttl), (7, FOREVER));

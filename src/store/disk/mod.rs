@@ -19,6 +19,7 @@ mod reserve;
 mod space;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod writer;
 
 use std::fmt::Debug;
@@ -42,6 +43,7 @@ pub use self::foreign::{AddProgress, AddedPack, FileBlocks, ForeignKind, Foreign
 pub use self::rebuild::RebuildReport;
 use self::reserve::Reserve;
 use self::space::Space;
+pub use self::whole::{FileRange, FileState, WholeFile};
 use self::writer::Writer;
 use super::diskio::{DiskIo, RealDisk};
 use super::extent::PackId;
@@ -402,6 +404,10 @@ impl BlockStore for DiskStore {
             }
         }
         Ok(self.get(cid)?.map(|block| block.slice(range)))
+    }
+
+    fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
+        self.find_whole(blocks, unproved_max)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

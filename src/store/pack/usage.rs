@@ -5,6 +5,7 @@
 //! reading while bytes of it are read, and for writing while copies in it are declared removed: so
 //! whoever is in a region sees each copy either whole or gone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -31,6 +32,8 @@ pub(in crate::store) struct Moment {
 #[derive(Debug)]
 pub(in crate::store) struct Usage {
     regions: Box<[Region]>,
+    /// Leases of the whole file.
+    leases: AtomicU32,
     /// Times changed since they were last taken for keeping.
     changed: AtomicBool,
     /// Bytes of sections that are not removed.
@@ -55,6 +58,7 @@ impl Usage {
         let count = (len / REGION_LEN + 1).min(REGIONS_MAX);
         Self {
             regions: (0..count).map(|_| Region::default()).collect(),
+            leases: AtomicU32::new(0),
             changed: AtomicBool::new(false),
             live: AtomicU64::new(0),
             pack_bytes: AtomicU64::new(0),
@@ -86,15 +90,20 @@ impl Usage {
         self.regions[self.region_of(start)].in_use.read()
     }
 
-    /// Holds a region against all readers, if nobody is in it and nobody used it at or after the
-    /// epoch `limit`.
+    /// Tells whether somebody reads the file without entering its regions.
+    pub(in crate::store) fn is_leased(&self) -> bool {
+        self.leases.load(Ordering::SeqCst) > 0
+    }
+
+    /// Holds a region against all readers, if nobody is in it or leases the file, and nobody used it
+    /// at or after the epoch `limit`.
     pub(in crate::store) fn claim(
         &self,
         region: usize,
         limit: u32,
     ) -> Option<RwLockWriteGuard<'_, ()>> {
         let region = &self.regions[region];
-        let claim = region.in_use.try_write()?;
+        let claim = region.in_use.try_write().filter(|_| !self.is_leased())?;
         (region.epoch.load(Ordering::Acquire) < limit).then_some(claim)
     }
 
@@ -155,6 +164,28 @@ impl Usage {
     }
 }
 
+/// The use of a whole file by someone who enters no region: nothing of it is declared removed by
+/// eviction, nor given back, as long as this lives.
+#[derive(Debug)]
+pub(in crate::store) struct Lease(Arc<Usage>);
+
+impl Lease {
+    /// Waits for those who are declaring something removed; what they did is to be seen from now on.
+    pub(in crate::store) fn new(usage: Arc<Usage>) -> Self {
+        usage.leases.fetch_add(1, Ordering::SeqCst);
+        for region in &usage.regions {
+            drop(region.in_use.read());
+        }
+        Self(usage)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.leases.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +215,17 @@ mod tests {
         assert!(usage.claim(1, 4).is_some(), "a visit is no use");
         drop(usage.enter(99 * MIB, at(1, 7)));
         assert!(usage.claim(4, 7).is_none(), "what lies beyond is in the last region");
+    }
+
+    #[test]
+    fn nothing_is_claimed_of_a_leased_file() {
+        let usage = Arc::new(Usage::new(4 * MIB));
+        let (first, second) = (Lease::new(Arc::clone(&usage)), Lease::new(Arc::clone(&usage)));
+        assert!(usage.claim(1, 9).is_none());
+        drop(first);
+        assert!(usage.is_leased() && usage.claim(1, 9).is_none());
+        drop(second);
+        assert!(!usage.is_leased() && usage.claim(1, 9).is_some());
     }
 
     #[test]

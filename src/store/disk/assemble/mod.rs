@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{DiskStore, hour_now};
+use super::{CopyState, DiskStore, hour_now};
 use crate::block::Block;
 use crate::store::StoreError;
 use crate::store::diskio::{remove_if_there, set_aside, sync_parent, write_all};
@@ -135,6 +135,8 @@ impl Assembly {
         let now = Moment { hour: hour_now(), epoch: store.epochs.now() };
         for entry in &self.entries {
             drop(pack.usage().enter(entry.start, now));
+            // What was hashed is what was written, or is shared.
+            pack.mark(entry, CopyState::Proved);
         }
         store.edit_packs(|packs| {
             packs.push(Arc::clone(&pack));

@@ -371,6 +371,9 @@ impl DiskStore {
 /// Returns how many bytes of disk emptying a pack would give back, if that is worth its copying.
 fn worth_emptying(pack: &Pack) -> Option<u64> {
     let (Pack::Sealed(sealed) | Pack::Assembled(sealed)) = pack else { return None };
+    if sealed.usage.is_leased() {
+        return None;
+    }
     let (live, on_disk) = (sealed.usage.live(), sealed.usage.pack_bytes());
     let most = |of: u64| of - of / DEAD_SHARE_MIN;
     (live <= most(sealed.pack_len) && live <= most(on_disk)).then(|| on_disk - live)

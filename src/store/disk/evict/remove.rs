@@ -26,7 +26,7 @@ const TOMBS_MAX: usize = 8192;
 pub(in crate::store::disk) struct Burying {
     /// Packs whose tombstones this run has written without a failure since.
     trusted: HashSet<PackId>,
-    /// Packs some of whose removed copies may have no tombstone.
+    /// Packs some of whose removed copies may have no tombstone, or still have their pages.
     unburied: BTreeSet<PackId>,
 }
 
@@ -66,8 +66,13 @@ impl DiskStore {
             self.bury_group(id, group).inspect_err(|_| {
                 self.burying.lock().unburied.insert(id);
             })?;
-            if let Some(pack) = self.pack_now(id) {
-                self.punch_all(&pack, group);
+            match self.pack_now(id) {
+                // Whoever leases it reads on, and the next eviction gives the pages back.
+                Some(pack) if pack.usage().is_leased() => {
+                    self.burying.lock().unburied.insert(id);
+                }
+                Some(pack) => self.punch_all(&pack, group),
+                None => {}
             }
         }
         if let Some(pack) = self.pack_now(id) {
@@ -92,8 +97,13 @@ impl DiskStore {
         let Some(pack) = self.pack_now(id) else { return Ok(()) };
         let removed = pack.removed();
         let buried = tombs::load(&self.files.tombs(id))?;
+        let rest: Vec<_> = removed.iter().filter(|entry| !buried.contains(&tomb(entry))).collect();
+        if rest.is_empty() && pack.usage().is_leased() {
+            self.burying.lock().unburied.insert(id);
+            return Ok(());
+        }
         report.packs += u64::from(self.give_back(id, &removed)?);
-        report.add(removed.iter().filter(|entry| !buried.contains(&tomb(entry))));
+        report.add(rest);
         Ok(())
     }
 

@@ -1,0 +1,120 @@
+//! Assembled files that are whole, for who wants to read one without the store in between.
+//!
+//! The lease comes first and the look after it: what is leased is not given back, so what was found
+//! whole stays so until the lease ends.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::{CopyState, DiskStore, hour_now};
+use crate::block::{Block, Cid};
+use crate::store::StoreError;
+use crate::store::error::AtPath as _;
+use crate::store::extent::Extent;
+use crate::store::key::BlockKey;
+use crate::store::pack::usage::{Lease, Moment};
+use crate::store::pack::{Entry, Pack};
+
+/// A block and its place in a file.
+#[derive(Debug, Clone)]
+pub struct FileRange {
+    /// The block.
+    pub cid: Cid,
+    /// Its first byte in the file.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u32,
+}
+
+/// A file on this disk, proved since the start; nothing of it is given back as long as this lives.
+#[derive(Debug)]
+pub struct WholeFile {
+    file: File,
+    _lease: Lease,
+}
+
+impl WholeFile {
+    /// Returns the file, open for reading.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// How a file lies on this disk.
+#[derive(Debug)]
+pub enum FileState {
+    /// As one file.
+    Whole(WholeFile),
+    /// As one file, of which more than was allowed is not proved yet.
+    Unproved,
+    /// Not here, in parts, or not as it should be.
+    Parts,
+}
+
+impl DiskStore {
+    /// Looks for the file that is `blocks`, in order and without gaps; see
+    /// [`BlockStore::whole_file`](crate::store::BlockStore::whole_file).
+    pub(super) fn find_whole(
+        &self,
+        blocks: &[FileRange],
+        unproved_max: u64,
+    ) -> Result<FileState, StoreError> {
+        let Some(pack) = blocks.iter().find_map(|block| self.assembled_with(block)) else {
+            return Ok(FileState::Parts);
+        };
+        let lease = Lease::new(Arc::clone(pack.usage()));
+        let end = blocks.last().map_or(0, |last| last.offset + u64::from(last.len));
+        if pack.covered_len() != end {
+            return Ok(FileState::Parts);
+        }
+        let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
+        let mut unproved = 0;
+        for block in blocks {
+            drop(pack.usage().enter(block.offset, now));
+            let entry = Entry {
+                key: BlockKey::of(&block.cid),
+                start: block.offset,
+                head_len: 0,
+                len: block.len,
+            };
+            match pack.find(&entry.key).filter(|(found, _)| *found == entry) {
+                Some((_, CopyState::Proved)) => continue,
+                Some((_, CopyState::Damaged | CopyState::Removed)) => return Ok(FileState::Parts),
+                // One that lies in another place of the file too has but one entry.
+                Some((_, CopyState::Unproved)) | None => {}
+            }
+            unproved += u64::from(block.len);
+            if unproved > unproved_max {
+                return Ok(FileState::Unproved);
+            }
+            if !self.prove(&pack, &entry, &block.cid)? {
+                return Ok(FileState::Parts);
+            }
+        }
+        let path = self.files.path(&pack.file());
+        let file = File::open(&path).at(&path)?;
+        Ok(FileState::Whole(WholeFile { file, _lease: lease }))
+    }
+
+    /// Returns the assembled file in which a block lies at its place.
+    fn assembled_with(&self, block: &FileRange) -> Option<Arc<Pack>> {
+        let key = BlockKey::of(&block.cid);
+        let list = Arc::clone(&self.packs.read());
+        let mut packs = list.candidates(&key).filter(|pack| matches!(***pack, Pack::Assembled(_)));
+        let is_there = |pack: &&Arc<Pack>| {
+            pack.find(&key).is_some_and(|(entry, _)| entry.start == block.offset)
+        };
+        packs.find(is_there).map(Arc::clone)
+    }
+
+    /// Hashes the bytes at a place of a file.
+    fn prove(&self, pack: &Pack, entry: &Entry, cid: &Cid) -> Result<bool, StoreError> {
+        let extent = Extent { file: pack.file(), offset: entry.start, len: entry.len };
+        let bytes = self.files.read(&extent, 0, u64::from(entry.len))?;
+        let is_good = bytes.is_some_and(|bytes| Block::verify(*cid, bytes).is_ok());
+        if is_good {
+            pack.mark(entry, CopyState::Proved);
+        }
+        Ok(is_good)
+    }
+}

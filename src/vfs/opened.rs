@@ -1,0 +1,140 @@
+//! Open files, and the one way in which each of them is read until its last handle is closed.
+//!
+//! The kernel reads an inode either through us or from a file of ours by itself, never both ways at
+//! once, so the first who opens it decides for all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::Vfs;
+use super::inode::Identity;
+use crate::block::Cid;
+use crate::store::{FileState, WholeFile};
+use crate::unixfs;
+
+/// Shorter files are not worth a look: opening costs more than reading them saves.
+const WHOLE_LEN_MIN: u64 = 256 * 1024;
+/// Bytes that are hashed while somebody waits to open a file: a fifth of a second. More is hashed
+/// afterwards, for those who open it next.
+const PROVE_AT_OPEN_MAX: u64 = 256 * 1024 * 1024;
+/// Files that are hashed for a later open at the same time.
+const PROVE_LATER_MAX: usize = 1;
+
+/// How an open file is read.
+#[derive(Debug, Clone)]
+pub enum Opened {
+    /// Through [`Vfs::read`].
+    Parts,
+    /// From this file, or through [`Vfs::read`], but all handles in the same way.
+    Whole(Arc<WholeFile>),
+}
+
+/// The open files, by inode number.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    files: Mutex<HashMap<u64, OpenFile>>,
+    /// Turns of those who hash for a later open.
+    proving: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct OpenFile {
+    handles: u64,
+    verdict: Arc<OnceCell<Opened>>,
+}
+
+/// A handle that is not given out yet; dropping it closes it.
+struct Opening<'a> {
+    files: &'a OpenFiles,
+    ino: u64,
+    verdict: Arc<OnceCell<Opened>>,
+    is_given_out: bool,
+}
+
+impl Default for OpenFiles {
+    fn default() -> Self {
+        Self { files: Mutex::default(), proving: Arc::new(Semaphore::new(PROVE_LATER_MAX)) }
+    }
+}
+
+impl OpenFiles {
+    fn open(&self, ino: u64) -> Opening<'_> {
+        let mut files = self.files.lock();
+        let file = files.entry(ino).or_default();
+        file.handles += 1;
+        let verdict = Arc::clone(&file.verdict);
+        Opening { files: self, ino, verdict, is_given_out: false }
+    }
+
+    /// Closes a handle; returns whether it was the last.
+    fn close(&self, ino: u64) -> bool {
+        let mut files = self.files.lock();
+        let Some(file) = files.get_mut(&ino) else { return false };
+        file.handles = file.handles.saturating_sub(1);
+        let is_last = file.handles == 0;
+        if is_last {
+            files.remove(&ino);
+        }
+        is_last
+    }
+
+    /// Forgets handles of an inode that the kernel has forgotten, whose answer it never got.
+    pub(super) fn forget(&self, ino: u64) {
+        self.files.lock().remove(&ino);
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if !self.is_given_out {
+            self.files.close(self.ino);
+        }
+    }
+}
+
+impl Vfs {
+    /// Gives out a handle of a file and tells how all of its handles are read.
+    pub(super) async fn give_out(&self, ino: u64, identity: &Identity) -> Opened {
+        let Identity::File { cid, .. } = identity else { return Opened::Parts };
+        let mut opening = self.inner.open_files.open(ino);
+        let opened = opening.verdict.get_or_init(|| self.look(cid.get())).await.clone();
+        opening.is_given_out = true;
+        opened
+    }
+
+    /// Takes a handle back that [`Vfs::open`] gave out; returns whether it was the last of its inode.
+    pub fn release(&self, ino: u64) -> bool {
+        self.inner.open_files.close(ino)
+    }
+
+    async fn look(&self, cid: Cid) -> Opened {
+        let local = &self.inner.local;
+        match unixfs::stat(local, &cid).await {
+            Ok(stat) if stat.file_len >= WHOLE_LEN_MIN => {}
+            _ => return Opened::Parts,
+        }
+        match unixfs::whole_file(local, &cid, PROVE_AT_OPEN_MAX).await {
+            Ok(FileState::Whole(file)) => return Opened::Whole(Arc::new(file)),
+            Ok(FileState::Unproved) => self.prove_later(cid),
+            Ok(FileState::Parts) => {}
+            Err(error) => tracing::warn!(%cid, %error, "a file cannot be read as a whole"),
+        }
+        Opened::Parts
+    }
+
+    fn prove_later(&self, cid: Cid) {
+        let Ok(turn) = Arc::clone(&self.inner.open_files.proving).try_acquire_owned() else {
+            return;
+        };
+        let local = self.inner.local.clone();
+        tokio::spawn(async move {
+            if let Err(error) = unixfs::whole_file(&local, &cid, u64::MAX).await {
+                tracing::warn!(%cid, %error, "a file cannot be proved");
+            }
+            drop(turn);
+        });
+    }
+}
