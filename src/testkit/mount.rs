@@ -108,7 +108,18 @@ impl TempMount {
     /// # Panics
     /// As [`TempMount::new`].
     pub fn pinning(exchange: Arc<dyn Exchange>, options: &str) -> (Self, TempPins) {
-        let pins = TempPins::new();
+        Self::over(TempPins::new(), exchange, options)
+    }
+
+    /// Mounts what [`TempMount::pinning`] mounted once more, as after a restart, asking nobody.
+    ///
+    /// # Panics
+    /// As [`TempMount::new`], and when somebody else still has the repository.
+    pub fn pinning_again(pins: TempPins) -> (Self, TempPins) {
+        Self::over(pins.reopen(), Arc::new(TestExchange::default()), "offline")
+    }
+
+    fn over(pins: TempPins, exchange: Arc<dyn Exchange>, options: &str) -> (Self, TempPins) {
         let repository = pins.repository.clone();
         let dag = Dag::new(repository.blocks.clone(), exchange, DagLimits::default());
         let root = Arc::new(Namespace::new(repository.pins.clone()));
@@ -145,7 +156,7 @@ impl TempMount {
 #[derive(Debug)]
 pub struct TempPins {
     repository: Arc<Repository>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl TempPins {
@@ -158,7 +169,21 @@ impl TempPins {
         let path = dir.path().join("repository");
         let repository =
             Repository::open(&path, OpenMode::CreateIfMissing).expect("a new repository");
-        Self { repository: Arc::new(repository), _dir: dir }
+        Self { repository: Arc::new(repository), dir }
+    }
+
+    fn reopen(self) -> Self {
+        let Self { repository, dir } = self;
+        repository.close().expect("a clean stop");
+        drop(Arc::into_inner(repository).expect("nobody else has it"));
+        let repository = Repository::open(&dir.path().join("repository"), OpenMode::Existing)
+            .expect("it was there");
+        Self { repository: Arc::new(repository), dir }
+    }
+
+    /// Returns the repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
     }
 
     /// Returns the pins.

@@ -19,6 +19,7 @@ mod readlink;
 mod readonly;
 mod statfs;
 mod unmount;
+mod whole;
 mod xattr;
 
 use std::collections::BTreeSet;

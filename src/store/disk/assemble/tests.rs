@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::block::{HashFn, codecs};
 use crate::store::faults::{Call, FaultyDisk};
-use crate::store::{BlockStore as _, DiskOptions};
+use crate::store::{BlockStore as _, DiskOptions, FileRange, FileState};
 
 /// Bytes of a leaf: three pages.
 const LEN: usize = 12_288;
@@ -251,4 +251,106 @@ fn a_flipped_bit_costs_its_leaf() {
     assert_eq!((store.get(leaf(0).cid()).unwrap(), here(&store, 2..3)), (Some(leaf(0)), vec![2]));
     store.put(&[leaf(1)]).unwrap();
     assert_eq!(store.get(leaf(1).cid()).unwrap(), Some(leaf(1)), "healed");
+}
+
+fn ranges(numbers: impl IntoIterator<Item = u32>) -> Vec<FileRange> {
+    let range = |(at, n): (usize, u32)| FileRange {
+        cid: *leaf(n).cid(),
+        offset: (at * LEN) as u64,
+        len: u32::try_from(LEN).unwrap(),
+    };
+    numbers.into_iter().enumerate().map(range).collect()
+}
+
+fn is_whole(store: &DiskStore, numbers: Range<u32>) -> bool {
+    matches!(store.whole_file(&ranges(numbers), u64::MAX).unwrap(), FileState::Whole(_))
+}
+
+#[test]
+fn it_is_whole_when_every_leaf_lies_proved_in_its_place() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    fixture.assemble(&store, 0..5);
+    let FileState::Whole(whole) = store.whole_file(&ranges(0..5), 0).unwrap() else {
+        panic!("what was just hashed is proved");
+    };
+    assert_eq!(whole.file().metadata().unwrap().len(), 5 * LEN as u64);
+    drop(whole);
+    for other in [0..4, 1..5, 0..6, 7..9, 0..0] {
+        assert!(!is_whole(&store, other.clone()), "{other:?}");
+    }
+    let swapped = store.whole_file(&ranges([1, 0, 2, 3, 4]), u64::MAX).unwrap();
+    assert!(matches!(swapped, FileState::Parts));
+    drop(store);
+    let store = fixture.open(None);
+    let some = store.whole_file(&ranges(0..5), 2 * LEN as u64).unwrap();
+    assert!(matches!(some, FileState::Unproved), "nothing is proved at a start");
+    assert!(is_whole(&store, 0..5));
+    store.remove(leaf(2).cid()).unwrap();
+    assert!(!is_whole(&store, 0..5));
+}
+
+#[test]
+fn a_leaf_that_lies_in_two_places_is_hashed_in_both() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    let numbers = [1, 0, 2, 0];
+    fixture.assembly(&store, &numbers.map(leaf)).finish().unwrap();
+    let state = |budget| store.whole_file(&ranges(numbers), budget).unwrap();
+    assert!(matches!(state(0), FileState::Unproved));
+    assert!(matches!(state(LEN as u64), FileState::Whole(_)));
+    let path = fixture.packs.join("0000000001.file");
+    let file = File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", LEN as u64 + 5).unwrap();
+    assert!(matches!(state(LEN as u64), FileState::Parts));
+}
+
+#[test]
+fn what_is_leased_is_kept_as_it_is() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    fixture.assemble(&store, 0..10);
+    let FileState::Whole(whole) = store.whole_file(&ranges(0..10), 0).unwrap() else {
+        panic!("it was just added");
+    };
+    let full = store.disk_bytes();
+    store.remove(leaf(3).cid()).unwrap();
+    sweep(&store, 0..0);
+    sweep(&store, 0..0);
+    assert_eq!(here(&store, 0..10).len(), 9, "one was removed by name");
+    let mut content = Vec::new();
+    std::io::Read::read_to_end(&mut whole.file(), &mut content).unwrap();
+    assert!(content.chunks(LEN).zip(0..).all(|(part, n)| part == leaf(n).data()));
+    assert!(store.disk_bytes() + LEN as u64 > full);
+    drop(whole);
+    sweep(&store, 5..10);
+    assert!(store.disk_bytes() < full - 4 * LEN as u64, "{}", store.disk_bytes());
+    assert_eq!(here(&store, 0..10), (5..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn readers_of_whole_files_and_eviction_do_not_meet() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                sweep(&store, 0..0);
+            }
+        });
+        for round in 0..200 {
+            let first = round * 4;
+            fixture.assemble(&store, first..first + 4);
+            let state = store.whole_file(&ranges(first..first + 4), 0).unwrap();
+            if let FileState::Whole(whole) = state {
+                std::thread::yield_now();
+                let mut content = Vec::new();
+                std::io::Read::read_to_end(&mut whole.file(), &mut content).unwrap();
+                let parts = content.chunks(LEN).zip(first..);
+                assert!(parts.into_iter().all(|(part, n)| part == leaf(n).data()), "{round}");
+            }
+        }
+        done.store(true, Ordering::Release);
+    });
 }
