@@ -30,6 +30,11 @@ const CHUNKER: &str = "--chunker=size-16384";
 const FILE_LEN_MAX: u64 = CHUNK_LEN as u64;
 const CHUNKED_LEN_MAX: u64 = 200_000;
 const TREE_FILE_LEN_MAX: u64 = 5000;
+/// Least bytes of a file that lies in the store as one file, and how many more it may have.
+const BIG_LEN_MIN: usize = 2_100_000;
+const BIG_LEN_MORE: usize = 400_000;
+/// Of so many items one is such a file.
+const BIG_EVERY: u64 = 8;
 /// Shortest block in bytes, and what all lengths are multiples of: no two items share a block.
 const LEN_UNIT: u64 = 16;
 /// Times that a removal is asked for again while another client is adding something.
@@ -56,6 +61,11 @@ impl Random {
         usize::try_from(self.below(count as u64)).unwrap()
     }
 
+    fn many_bytes(&mut self) -> Vec<u8> {
+        let len = BIG_LEN_MIN + self.index(BIG_LEN_MORE);
+        (0..len / 8).flat_map(|_| self.draw().to_le_bytes()).collect()
+    }
+
     fn bytes(&mut self, len_max: u64) -> Vec<u8> {
         let len = LEN_UNIT * (1 + self.below(len_max / LEN_UNIT));
         (0..len).map(|_| self.draw().to_le_bytes()[0]).collect()
@@ -74,6 +84,9 @@ pub(super) struct Content {
 
 impl Content {
     fn draw(random: &mut Random) -> Self {
+        if random.below(BIG_EVERY) == 0 {
+            return Self::file(random.many_bytes());
+        }
         match random.below(3) {
             0 => Self::file(random.bytes(FILE_LEN_MAX)),
             1 => Self::file(random.bytes(CHUNKED_LEN_MAX)),
