@@ -42,7 +42,8 @@ fn work(home: &Path) {
     for leaf in &leaves {
         source.write_all(leaf.data()).unwrap();
     }
-    let mut file = store.assemble(&source, 60_000).unwrap();
+    let mut file = store.assemble().unwrap();
+    file.share(&source, 60_000).unwrap();
     assert!(leaves.iter().all(|leaf| file.push(leaf).unwrap()));
     file.finish().unwrap();
     mark("acknowledged/file");

@@ -104,9 +104,10 @@ impl Model {
         let content: Vec<u8> = leaves.iter().flat_map(|leaf| leaf.data().to_vec()).collect();
         let mut source = tempfile::tempfile().unwrap();
         source.write_all(&content[..content.len() - usize::from(round % 2 == 1)]).unwrap();
-        let Ok(mut file) = repository.blocks.assemble(&source, content.len() as u64) else {
+        let Ok(mut file) = repository.blocks.assemble() else { return };
+        if file.share(&source, content.len() as u64).is_err() {
             return;
-        };
+        }
         let taken = leaves.iter().all(|leaf| matches!(file.push(leaf), Ok(true)));
         if taken && file.finish().is_ok() && repository.blocks.commit().is_ok() {
             self.owed.insert(first);

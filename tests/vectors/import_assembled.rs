@@ -10,7 +10,7 @@ use cidfs::block::{Block, Cid};
 use cidfs::codec::dag_pb::PbNode;
 use cidfs::store::{BlockStore, DiskOptions, DiskStore};
 use cidfs::unixfs::import::{
-    BigFiles, CHUNK_LEN_MAX, ImportError, ImportOptions, Progress, import_paths,
+    BigFiles, CHUNK_LEN_MAX, ImportError, ImportOptions, Progress, import_paths, import_stream,
 };
 use tempfile::TempDir;
 
@@ -119,4 +119,16 @@ fn an_import_that_ends_early_leaves_nothing() {
         (store.disk_bytes(), fs::read_dir(home.path().join("packs")).unwrap().count()),
         (0, 0)
     );
+}
+
+#[test]
+fn a_stream_lies_in_the_store_as_a_file_too() {
+    let bytes = key_stream("stream", CHUNK_LEN_MAX + 500_001);
+    let home = TempDir::new().unwrap();
+    let store = open(home.path());
+    let big_files = BigFiles::Assembled(Arc::clone(&store));
+    let options = ImportOptions { big_files, ..options("--profile=unixfs-v1-2025") };
+    let roots = import_stream(&bytes[..], None, &options, Some(store.clone()), &quiet).unwrap();
+    assert!(fs::read(&files(home.path())[0]).unwrap() == bytes);
+    assert!(content(&store, &roots[0].cid).unwrap() == bytes);
 }

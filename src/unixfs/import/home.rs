@@ -28,6 +28,16 @@ impl Home {
         })
     }
 
+    /// The same for a stream, which lies nowhere.
+    pub(super) fn of_stream(options: &ImportOptions) -> Result<Self, ImportError> {
+        Ok(match &options.big_files {
+            BigFiles::Assembled(store) if options.has_bare_leaves() => {
+                Self::Assembly(Box::new(store.assemble()?))
+            }
+            BigFiles::Assembled(_) | BigFiles::Packed | BigFiles::Referred(_) => Self::Packs,
+        })
+    }
+
     /// Takes the next leaf; returns whether it did, so that it need not be put.
     pub(super) fn push(&mut self, leaf: &Block) -> Result<bool, ImportError> {
         match self {

@@ -91,7 +91,7 @@ impl MetadataRules {
 }
 
 /// Where the content of files of more than [`CHUNK_LEN_MAX`](super::CHUNK_LEN_MAX) bytes goes; what is
-/// shorter, and streams, are stored block by block.
+/// shorter is stored block by block.
 #[derive(Debug, Clone, Default)]
 pub enum BigFiles {
     /// Into packs, block by block.
@@ -100,7 +100,7 @@ pub enum BigFiles {
     /// Into a file of its own, in the order in which it is read later, if leaves are bytes of the file:
     /// raw and hashed with sha2-256.
     Assembled(Arc<DiskStore>),
-    /// Nowhere: it is referred to where it lies (`--nocopy`).
+    /// Nowhere: it is referred to where it lies (`--nocopy`), and a stream is stored block by block.
     Referred(Arc<DiskStore>),
 }
 

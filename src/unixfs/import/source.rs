@@ -97,8 +97,8 @@ impl Source {
 
     /// Begins to assemble the file; where its bytes are shared, these are read from now on.
     pub(super) fn assemble_in(&mut self, store: &Arc<DiskStore>) -> Result<Assembly, ImportError> {
-        let assembly = store.assemble(&self.file, self.before.len)?;
-        self.shared = assembly.shared();
+        let mut assembly = store.assemble()?;
+        self.shared = assembly.share(&self.file, self.before.len)?;
         Ok(assembly)
     }
 

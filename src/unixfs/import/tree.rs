@@ -136,7 +136,9 @@ impl<'p> TreeBuilder<'p> {
         let mut segments =
             Segments::new(Cursor::new(head).chain(content), self.options.profile.chunker);
         let pieces = || chunks(segments.next_batch(PIECE_LEN).map_err(failed));
-        let root = self.big(path, pieces, &mut Home::Packs, metadata)?;
+        let mut home = Home::of_stream(&self.options)?;
+        let root = self.big(path, pieces, &mut home, metadata)?;
+        home.finish()?;
         match place {
             Some((dir, name)) => self.finished(dir, &name, root),
             None => self.nameless(Built { blocks: Vec::new(), root }),

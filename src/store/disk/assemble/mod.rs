@@ -55,16 +55,15 @@ pub struct Assembly {
 }
 
 impl DiskStore {
-    /// Begins to assemble a file of `len` bytes; shares the bytes of `from`, which has them, where
-    /// the disk can and the cap has room for them.
+    /// Begins to assemble a file.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::Full`] and [`StoreError::Io`].
-    pub fn assemble(self: &Arc<Self>, from: &File, len: u64) -> Result<Assembly, StoreError> {
+    pub fn assemble(self: &Arc<Self>) -> Result<Assembly, StoreError> {
         let id = self.take_number()?;
         let path = self.files.unfinished(id);
         let file = Arc::new(self.files.disk.create(&path).at(&path)?);
-        let mut assembly = Assembly {
+        Ok(Assembly {
             store: Arc::clone(self),
             id,
             file,
@@ -75,16 +74,28 @@ impl DiskStore {
             counted: 0,
             written_back: 0,
             is_finished: false,
-        };
-        assembly.is_clone = assembly.clone_from(from, len)?;
-        Ok(assembly)
+        })
     }
 }
 
 impl Assembly {
-    /// Returns the bytes that are shared with the file that is added, as they will stay.
-    pub fn shared(&self) -> Option<Arc<File>> {
-        self.is_clone.then(|| Arc::clone(&self.file))
+    /// Shares the bytes of `from`, a file of `len` bytes that is about to be pushed, where the disk can
+    /// and the cap has room for them. Returns these bytes as they will stay.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn share(&mut self, from: &File, len: u64) -> Result<Option<Arc<File>>, StoreError> {
+        let (disk, path) = (&*self.store.files.disk, self.store.files.unfinished(self.id));
+        if self.store.space.check(len, 0).is_err() || disk.clone_file(from, &self.file).is_err() {
+            return Ok(None);
+        }
+        if self.file.metadata().at(&path)?.len() != len {
+            disk.set_len(&self.file, 0).at(&path)?;
+            return Ok(None);
+        }
+        self.is_clone = true;
+        self.count(len);
+        Ok(Some(Arc::clone(&self.file)))
     }
 
     /// Takes the next leaf of the file: a raw block hashed with sha2-256, or one in its own CID.
@@ -148,20 +159,6 @@ impl Assembly {
         self.is_finished = true;
         store.measure(&pack);
         Ok(())
-    }
-
-    /// Shares the bytes of a file, if the disk can and the file is `len` bytes long.
-    fn clone_from(&mut self, from: &File, len: u64) -> Result<bool, StoreError> {
-        let (disk, path) = (&*self.store.files.disk, self.store.files.unfinished(self.id));
-        if self.store.space.check(len, 0).is_err() || disk.clone_file(from, &self.file).is_err() {
-            return Ok(false);
-        }
-        if self.file.metadata().at(&path)?.len() != len {
-            disk.set_len(&self.file, 0).at(&path)?;
-            return Ok(false);
-        }
-        self.count(len);
-        Ok(true)
     }
 
     fn write(&mut self, data: &[u8], at: u64) -> Result<(), StoreError> {

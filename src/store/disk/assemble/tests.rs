@@ -64,8 +64,8 @@ impl Fixture {
     }
 
     fn assembly(&self, store: &Arc<DiskStore>, leaves: &[Block]) -> Assembly {
-        let mut assembly =
-            store.assemble(&self.source(leaves), (leaves.len() * LEN) as u64).unwrap();
+        let mut assembly = store.assemble().unwrap();
+        assembly.share(&self.source(leaves), (leaves.len() * LEN) as u64).unwrap();
         for leaf in leaves {
             assert!(assembly.push(leaf).unwrap());
         }
@@ -164,7 +164,8 @@ fn a_leaf_for_which_there_is_no_room_is_left_to_others() {
     let fixture = Fixture::new();
     let store = fixture.open(Some(400_000));
     let all = leaves(0..40);
-    let mut assembly = store.assemble(&fixture.source(&all), (all.len() * LEN) as u64).unwrap();
+    let mut assembly = store.assemble().unwrap();
+    assembly.share(&fixture.source(&all), (all.len() * LEN) as u64).unwrap();
     let taken = all.iter().filter(|leaf| assembly.push(leaf).unwrap()).count();
     assert!((20..40).contains(&taken), "{taken}");
     assert!(store.disk_bytes() <= 400_000);
