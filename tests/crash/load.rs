@@ -132,7 +132,8 @@ impl Content {
             assert!(found == *bytes, "{name} has wrong bytes, {} of {}", found.len(), bytes.len());
         }
         if self.is_tree {
-            let found = std::fs::read_dir(mount.join(self.cid.to_string()))?.count();
+            let found = std::fs::read_dir(mount.join(self.cid.to_string()))?;
+            let found = found.collect::<io::Result<Vec<_>>>()?.len();
             assert_eq!(found, self.files.len(), "names in {}", self.cid);
         }
         Ok(())
