@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::Vfs;
 use super::inode::Identity;
-use crate::block::Cid;
+use crate::block::{Cid, codecs};
 use crate::store::{FileState, WholeFile};
 use crate::unixfs;
 
@@ -99,8 +99,12 @@ impl Vfs {
     /// Gives out a handle of a file and tells how all of its handles are read.
     pub(super) async fn give_out(&self, ino: u64, identity: &Identity) -> Opened {
         let Identity::File { cid, .. } = identity else { return Opened::Parts };
+        let cid = cid.get();
+        if self.is_short(&cid).await {
+            return Opened::Parts;
+        }
         let mut opening = self.inner.open_files.open(ino);
-        let opened = opening.verdict.get_or_init(|| self.look(cid.get())).await.clone();
+        let opened = opening.verdict.get_or_init(|| self.look(cid)).await.clone();
         opening.is_given_out = true;
         opened
     }
@@ -110,12 +114,18 @@ impl Vfs {
         self.inner.open_files.close(ino)
     }
 
+    /// Tells whether a file is known to be too short to lie in a file of its own. What is not here may
+    /// be here when another handle is opened.
+    async fn is_short(&self, cid: &Cid) -> bool {
+        if cid.codec() == codecs::RAW {
+            return true;
+        }
+        let known = unixfs::stat(&self.inner.local, cid).await;
+        known.is_ok_and(|stat| stat.file_len < WHOLE_LEN_MIN)
+    }
+
     async fn look(&self, cid: Cid) -> Opened {
         let local = &self.inner.local;
-        match unixfs::stat(local, &cid).await {
-            Ok(stat) if stat.file_len >= WHOLE_LEN_MIN => {}
-            _ => return Opened::Parts,
-        }
         match unixfs::whole_file(local, &cid, PROVE_AT_OPEN_MAX).await {
             Ok(FileState::Whole(file)) => return Opened::Whole(Arc::new(file)),
             Ok(FileState::Unproved) => self.prove_later(cid),
@@ -136,5 +146,30 @@ impl Vfs {
             }
             drop(turn);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_lasts_until_the_last_handle_is_closed() {
+        let files = OpenFiles::default();
+        drop(files.open(7));
+        assert!(files.files.lock().is_empty(), "nobody got that handle");
+        let first = Arc::clone(&files.open(7).verdict);
+        let keep = |ino| files.open(ino).is_given_out = true;
+        keep(7);
+        assert!(!Arc::ptr_eq(&first, &files.files.lock()[&7].verdict), "it was closed meanwhile");
+        let second = Arc::clone(&files.files.lock()[&7].verdict);
+        keep(7);
+        assert!(Arc::ptr_eq(&second, &files.files.lock()[&7].verdict));
+        assert!(!files.close(7));
+        assert!(files.close(7));
+        assert!(!files.close(7), "there is no such handle");
+        keep(8);
+        files.forget(8);
+        assert!(files.files.lock().is_empty());
     }
 }
