@@ -61,17 +61,20 @@ pub(super) struct Adapter {
     late: Arc<LateNames>,
     backings: Arc<Backings>,
     has_no_opendir: bool,
+    has_no_open: bool,
     has_passthrough: bool,
 }
 
 impl Adapter {
-    pub(super) fn new(vfs: Vfs, requests: Requests) -> Self {
+    /// Returns the adapter; with `small_files` the kernel opens files by itself.
+    pub(super) fn new(vfs: Vfs, requests: Requests, small_files: bool) -> Self {
         Self {
             vfs,
             requests,
             late: Arc::default(),
             backings: Arc::default(),
             has_no_opendir: false,
+            has_no_open: small_files,
             has_passthrough: false,
         }
     }
@@ -117,8 +120,10 @@ impl Filesystem for Adapter {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         }
         self.has_no_opendir = wanted.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
-        // Only root may tell the kernel to read by itself.
-        self.has_passthrough = nix::unistd::geteuid().is_root()
+        self.has_no_open &= config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
+        // Only root may tell the kernel to read by itself, and only when files are opened.
+        self.has_passthrough = !self.has_no_open
+            && nix::unistd::geteuid().is_root()
             && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
             && config.set_max_stack_depth(STACK_DEPTH).is_ok();
         Ok(())
@@ -180,7 +185,11 @@ impl Filesystem for Adapter {
         });
     }
 
+    /// Once it is told that this is left to it, the kernel opens all files by itself.
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.has_no_open {
+            return reply.error(errno(&Error::LeftToKernel));
+        }
         let vfs = self.vfs.clone();
         let to_write = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let (has_passthrough, backings) = (self.has_passthrough, Arc::clone(&self.backings));

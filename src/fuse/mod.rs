@@ -69,7 +69,7 @@ pub fn mount(
     let closing = CloseOnDrop { requests: requests.clone(), end };
     let changes = vfs.changes();
     let session = Session::from_fd(
-        Adapter::new(vfs, requests.clone()),
+        Adapter::new(vfs, requests.clone(), options.small_files),
         device,
         SessionACL::All,
         session_config(),

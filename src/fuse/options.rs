@@ -16,7 +16,7 @@ pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
 /// The options that mean something, for the message about one that does not.
 const KNOWN: &str = "allow_other, listpins, nonempty, offline, timeout=SECONDS, hard, uid=, gid=, \
-                     umask=, fmask=, dmask=, fsname=, exec, noexec, ro";
+                     umask=, fmask=, dmask=, fsname=, exec, noexec, ro, small_files";
 
 /// What is said to mount(8) and fstab themselves, or is so anyway.
 const IGNORED: &[&str] = &[
@@ -76,6 +76,9 @@ pub struct MountOptions {
     pub noexec: bool,
     /// Lets the kernel refuse every change, pins by attribute too.
     pub read_only: bool,
+    /// Leaves the opening of files to the kernel: small ones are read faster, big ones slower, and the
+    /// mount is read-only.
+    pub small_files: bool,
     /// Never asks other nodes.
     pub offline: bool,
     /// How long a request may wait for blocks; `None` for ever (`hard`).
@@ -100,6 +103,7 @@ impl Default for MountOptions {
             nonempty: false,
             noexec: false,
             read_only: false,
+            small_files: false,
             offline: false,
             timeout: Some(TIMEOUT),
             uid: None,
@@ -137,6 +141,7 @@ impl MountOptions {
             "offline" => self.offline = true,
             "hard" => self.timeout = None,
             "ro" => self.read_only = true,
+            "small_files" => self.small_files = true,
             "rw" => return Err(OptionError::Writable),
             "suid" | "dev" => return Err(OptionError::Unsafe(option.to_owned())),
             other if IGNORED.contains(&other) || other.starts_with("x-") => {}
@@ -185,7 +190,8 @@ impl MountOptions {
             dir_mask: self.dir_mask.unwrap_or(0),
         };
         let list_root = !self.allow_other || self.list_pins;
-        VfsOptions { owner, offline: self.offline, list_root, inode_key, volume, keeper: None }
+        let (offline, claims) = (self.offline, !self.small_files);
+        VfsOptions { owner, offline, claims, list_root, inode_key, volume, keeper: None }
     }
 
     pub(super) fn spec(&self) -> MountSpec {
@@ -193,7 +199,7 @@ impl MountOptions {
             source: self.source.clone().unwrap_or_else(|| "cidfs".to_owned()),
             allow_other: self.allow_other,
             noexec: self.noexec,
-            read_only: self.read_only,
+            read_only: self.read_only || self.small_files,
         }
     }
 }

@@ -25,11 +25,11 @@ pub(super) enum Child {
 }
 
 impl Child {
-    /// Looks at what is on this disk only.
-    pub(super) async fn locally(local: &Dag, entry: &DirEntry) -> Self {
+    /// Looks at what is on this disk only; without `claims` what a link says counts for nothing.
+    pub(super) async fn locally(local: &Dag, entry: &DirEntry, claims: bool) -> Self {
         match unixfs::stat(local, &entry.cid).await {
             Ok(stat) => Self::Proved(stat),
-            Err(error) if is_absent(&error) => match plausible_len(entry) {
+            Err(error) if claims && is_absent(&error) => match plausible_len(entry) {
                 Some(len) => Self::Claimed(len),
                 None => Self::Unknown(error),
             },
@@ -38,8 +38,13 @@ impl Child {
     }
 
     /// Looks everywhere, and waits as long as the block may still come.
-    pub(super) async fn anywhere(local: &Dag, dag: &Dag, entry: &DirEntry) -> Result<Self, Error> {
-        match Self::locally(local, entry).await {
+    pub(super) async fn anywhere(
+        local: &Dag,
+        dag: &Dag,
+        entry: &DirEntry,
+        claims: bool,
+    ) -> Result<Self, Error> {
+        match Self::locally(local, entry, claims).await {
             Self::Unknown(error) if dag.is_offline() => Err(error.into()),
             Self::Unknown(_) => Ok(Self::Proved(unixfs::stat(dag, &entry.cid).await?)),
             known => Ok(known),

@@ -136,7 +136,8 @@ impl Vfs {
     async fn children(&self, inode: &Inode, names: &[(u64, DirEntry)]) -> Vec<Child> {
         let mut children = Vec::with_capacity(names.len());
         for (_, entry) in names {
-            children.push(Child::locally(&self.inner.local, entry).await);
+            children
+                .push(Child::locally(&self.inner.local, entry, self.inner.options.claims).await);
         }
         let missing: Vec<usize> =
             (0..children.len()).filter(|&at| children[at].may_come()).collect();

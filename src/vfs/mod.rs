@@ -60,6 +60,9 @@ pub struct VfsOptions {
     pub owner: Ownership,
     /// Whether what is not here is asked of other nodes.
     pub offline: bool,
+    /// Whether the length that a link claims is shown until a file is opened. It must not be where
+    /// opening a file is not told.
+    pub claims: bool,
     /// Whether a listing of the namespace shows the pinned roots.
     pub list_root: bool,
     /// Key of the inode numbers: the same key gives the same numbers.
@@ -141,7 +144,8 @@ impl Vfs {
             }
         };
         let Some(entry) = entry else { return Ok(None) };
-        let child = Child::anywhere(&self.inner.local, &self.inner.dag, &entry).await?;
+        let Inner { local, dag, options, .. } = &*self.inner;
+        let child = Child::anywhere(local, dag, &entry, options.claims).await?;
         let ino = self.inner.inodes.admit(child.identity(parent, &entry));
         let (attr, ttl) = child.attr(ino, &entry, &self.inner.options.owner);
         Ok(Some(Found { attr, ttl }))

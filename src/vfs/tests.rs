@@ -33,6 +33,7 @@ impl Root for TestRoot {
 fn options() -> VfsOptions {
     VfsOptions {
         owner: Ownership { uid: 0, gid: 0, file_mask: None, dir_mask: 0 },
+        claims: true,
         offline: false,
         list_root: true,
         inode_key: [1; 32],
@@ -220,4 +221,20 @@ fn every_name_is_legal_or_absent() {
     for bad in [&b"\xff"[..], b".git", b"Cargo.toml", b"", b"Qm"] {
         assert!(!name(bad), "{bad:?}");
     }
+}
+
+#[tokio::test]
+async fn without_claims_a_look_up_proves_what_it_tells() {
+    let mut builder = DagBuilder::new();
+    let file = builder.raw("content");
+    let entries = [("true", file, Some(7)), ("false", file, Some(5))];
+    let root = claiming(&mut builder, &entries);
+    let here = builder.blocks.iter().filter(|block| *block.cid() != file).cloned();
+    let store = Arc::new(TestStore::new(here));
+    let dag = Dag::new(store, peers(&builder), DagLimits::default());
+    let options = VfsOptions { claims: false, ..options() };
+    let vfs = Vfs::new(dag, Arc::new(TestRoot(Some(root), Vec::new())), options);
+    let (right, wrong) = (found(&vfs, "true").await, found(&vfs, "false").await);
+    assert_eq!((right.attr.len, right.ttl), (7, FOREVER));
+    assert_eq!(wrong, right, "it is one file");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cidfs::block::Cid;
 use cidfs::store::{BlockStore as _, DiskStore};
 use cidfs::sys::mmap::ReadMap;
+use cidfs::testkit::dag_builder::{DagBuilder, Shape};
 use cidfs::testkit::exchange::TestExchange;
 use cidfs::testkit::mount::{TempMount, TempPins};
 use cidfs::unixfs::import::{BigFiles, ImportOptions, import_paths};
@@ -132,4 +133,25 @@ fn a_damaged_file_is_read_in_parts() {
     let failed = file.read_exact_at(&mut some, 4_200_000).unwrap_err();
     assert_eq!(failed.raw_os_error(), Some(nix::libc::EIO));
     assert!(reopened.blocks().get(&reopened.cid).unwrap().is_some());
+}
+
+/// > With `-o small_files` the kernel opens files by itself, without asking: a tree of small files is
+/// > read several times faster, a whole big file is read through the daemon, and the mount is read-only
+/// > to the kernel.
+#[test]
+fn small_files_are_opened_by_the_kernel() {
+    let mut builder = DagBuilder::new();
+    let content = pattern(700_000);
+    let parts = content.chunks(250_000).map(|part| Shape::Raw(part.to_vec())).collect();
+    let big = builder.file(&Shape::File(Vec::new(), parts));
+    let small = builder.raw("small");
+    let mount = TempMount::of(builder, &[("big", big), ("small", small)], "small_files");
+    for _ in 0..3 {
+        assert_eq!(fs::read(mount.path("small")).unwrap(), b"small");
+        assert!(fs::read(mount.path("big")).unwrap() == content);
+    }
+    let refused = fs::write(mount.path("small"), "other").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(nix::libc::EROFS));
+    let file = File::open(mount.path("big")).unwrap();
+    assert!(ReadMap::of(&file).unwrap()[..] == content[..]);
 }
