@@ -114,8 +114,9 @@ fn what_a_link_loses_is_asked_for_again() {
     let mount = TempMount::directory(store, Arc::new(exchange), &root, "timeout=1");
     let mut lost = 0;
     for n in 0..8 {
+        // A loaded machine may be late with what was not lost.
         let content = std::iter::repeat_with(|| fs::read(mount.path(n.to_string())))
-            .take(3)
+            .take(6)
             .inspect(|read| lost += u32::from(read.is_err()))
             .find_map(Result::ok);
         assert_eq!(content, Some(vec![n; 100]));
