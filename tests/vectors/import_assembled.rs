@@ -8,22 +8,14 @@ use std::sync::Arc;
 
 use cidfs::block::{Block, Cid};
 use cidfs::codec::dag_pb::PbNode;
-use cidfs::store::{BlockStore, DiskOptions, DiskStore};
+use cidfs::store::{BlockStore, DiskStore};
 use cidfs::unixfs::import::{
     BigFiles, CHUNK_LEN_MAX, ImportError, ImportOptions, Progress, import_paths, import_stream,
 };
 use tempfile::TempDir;
 
 use super::import::{key_stream, options};
-
-fn quiet(_: Progress<'_>) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
-
-fn open(dir: &Path) -> Arc<DiskStore> {
-    fs::create_dir_all(dir.join("packs")).unwrap();
-    Arc::new(DiskStore::open(&dir.join("packs"), DiskOptions::default()).unwrap())
-}
+use super::import_nocopy::{open, quiet};
 
 fn import(path: &Path, options: ImportOptions, store: &Arc<DiskStore>) -> Result<Cid, ImportError> {
     let options = ImportOptions { big_files: BigFiles::Assembled(Arc::clone(store)), ..options };

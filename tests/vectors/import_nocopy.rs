@@ -18,11 +18,11 @@ use super::import::{key_stream, options};
 /// Most bytes that the inner nodes of these tests take.
 const NODES_LEN_MAX: u64 = 200_000;
 
-fn quiet(_: Progress<'_>) -> ControlFlow<()> {
+pub(super) fn quiet(_: Progress<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn open(dir: &Path) -> Arc<DiskStore> {
+pub(super) fn open(dir: &Path) -> Arc<DiskStore> {
     fs::create_dir_all(dir.join("packs")).unwrap();
     Arc::new(DiskStore::open(&dir.join("packs"), DiskOptions::default()).unwrap())
 }
