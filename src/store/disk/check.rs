@@ -10,7 +10,7 @@ use crate::store::diskio::disk_usage;
 use crate::store::extent::{Extent, PackId};
 use crate::store::key::BlockKey;
 use crate::store::pack::section::parse_head;
-use crate::store::pack::{CopyState, Entry};
+use crate::store::pack::{CopyState, Entry, Pack};
 
 /// Most damaged blocks that a report names; all of them are in the log.
 const DAMAGED_NAMED_MAX: usize = 10_000;
@@ -126,12 +126,30 @@ impl DiskStore {
                 return Ok(ControlFlow::Break(()));
             }
         }
+        report.damaged_count += u64::from(self.has_other_length(&pack, &mut report.damaged));
         if let Some((source, why)) = pack.lost() {
             let place = format!("{}, which {why}", source.path.display());
             report.add(Damage { cid: None, place });
         }
         report.done.packs_done += 1;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Names an assembled file that is not as long as it was; returns whether it is.
+    fn has_other_length(&self, pack: &Pack, named: &mut Vec<Damage>) -> bool {
+        if !matches!(pack, Pack::Assembled(_)) {
+            return false;
+        }
+        let path = self.files.path(&pack.file());
+        let found = std::fs::metadata(&path).map(|metadata| metadata.len());
+        let should_be = pack.covered_len();
+        let place = match found {
+            Ok(len) if len == should_be => return false,
+            Ok(len) => format!("{}, which has {len} bytes, not {should_be}", path.display()),
+            Err(error) => format!("{}: {error}; add the file again", path.display()),
+        };
+        name_damage(named, Damage { cid: None, place });
+        true
     }
 
     /// Reads one copy and notes whether it is what it should be.

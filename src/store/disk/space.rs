@@ -74,6 +74,12 @@ impl Space {
         Ok(())
     }
 
+    /// Returns an error when `bytes` cannot be put even into an empty store, so that nothing is evicted
+    /// for them in vain.
+    pub(super) fn check_alone(&self, bytes: u64) -> Result<(), StoreError> {
+        if bytes > self.put_max { Err(StoreError::CapReached { max: self.cap }) } else { Ok(()) }
+    }
+
     pub(super) fn change(&self, was: u64, is: u64) {
         self.used.fetch_add(is.wrapping_sub(was), Ordering::AcqRel);
         let wanted = self.used() > self.put_max - self.put_max / LOW_SHARE;
@@ -119,7 +125,10 @@ impl DiskStore {
 
 /// Returns the bytes of disk of a pack, and of it with its sidecars.
 fn measured(files: &PackFiles, pack: &Pack) -> Option<(u64, u64)> {
-    let bytes = |path| std::fs::metadata(path).map(|metadata| metadata.blocks() * 512);
+    let bytes = |path| match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        metadata => metadata.map(|metadata| metadata.blocks() * 512),
+    };
     let file = pack.file();
     let sidecars = [files.index_of(&file), files.tombs(pack.id())];
     let own = bytes(files.path(&file)).ok()?;

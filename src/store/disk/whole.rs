@@ -93,6 +93,12 @@ impl DiskStore {
         }
         let path = self.files.path(&pack.file());
         let file = File::open(&path).at(&path)?;
+        let len = file.metadata().at(&path)?.len();
+        if len != end {
+            tracing::error!(file = %path.display(), len, should_be = end,
+                "an assembled file was cut or made longer; it is read in parts");
+            return Ok(FileState::Parts);
+        }
         Ok(FileState::Whole(WholeFile { file, _lease: lease }))
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -189,10 +189,29 @@ impl PackFiles {
         match &extent.file {
             FileId::Pack(id) | FileId::Assembled(id) => {
                 let path = self.path(&extent.file);
-                read_from(&*self.own_file(*id, &path)?, extent, skip, len).at(&path)
+                let file = match self.own_file(*id, &path) {
+                    Err(StoreError::Io { source, .. })
+                        if source.kind() == io::ErrorKind::NotFound =>
+                    {
+                        tracing::error!(%extent, "the file of stored bytes is gone");
+                        return Ok(None);
+                    }
+                    file => file?,
+                };
+                read_from(&file, extent, skip, len).at(&path)
             }
             FileId::Foreign(source) => self.read_foreign(source, extent, skip, len),
         }
+    }
+
+    /// Tells whether a file of ours still has a name and is long enough for an extent; its bytes are
+    /// not looked at.
+    pub(in crate::store) fn may_hold(&self, extent: &Extent) -> Result<bool, StoreError> {
+        let (FileId::Pack(id) | FileId::Assembled(id)) = &extent.file else { return Ok(true) };
+        let path = self.path(&extent.file);
+        let Ok(file) = self.own_file(*id, &path) else { return Ok(false) };
+        let metadata = file.metadata().at(&path)?;
+        Ok(metadata.nlink() > 0 && extent.offset + u64::from(extent.len) <= metadata.len())
     }
 
     fn read_foreign(

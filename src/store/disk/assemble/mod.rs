@@ -10,7 +10,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
@@ -83,8 +83,9 @@ impl Assembly {
     /// and the cap has room for them. Returns these bytes as they will stay.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::CapReached`] when the file alone is more than the cap, and [`StoreError::Io`].
     pub fn share(&mut self, from: &File, len: u64) -> Result<Option<Arc<File>>, StoreError> {
+        self.store.space.check_alone(len)?;
         let (disk, path) = (&*self.store.files.disk, self.store.files.unfinished(self.id));
         if self.store.space.check(len, 0).is_err() || disk.clone_file(from, &self.file).is_err() {
             return Ok(None);
@@ -251,7 +252,10 @@ pub(super) fn open_files(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pac
 fn open_file(files: &PackFiles, id: PackId) -> Result<Option<Pack>, StoreError> {
     let (path, sidecar) = (files.assembled(id), files.leaves(id));
     let why = match SealedPack::open(&sidecar, id) {
-        Ok(sealed) => return Ok(Some(Pack::Assembled(sealed))),
+        Ok(sealed) => {
+            cut_off(files, &path, sealed.pack_len)?;
+            return Ok(Some(Pack::Assembled(sealed)));
+        }
         Err(IndexError::Store(error)) => return Err(error),
         Err(IndexError::Missing) => "its sidecar is missing",
         Err(IndexError::Damaged(why)) => {
@@ -261,6 +265,20 @@ fn open_file(files: &PackFiles, id: PackId) -> Result<Option<Pack>, StoreError> 
     };
     lose(files, &path, &path, why)?;
     Ok(None)
+}
+
+/// Cuts off what somebody appended. One that is too short is told leaf by leaf.
+fn cut_off(files: &PackFiles, path: &Path, len: u64) -> Result<(), StoreError> {
+    let found = std::fs::metadata(path).at(path)?.len();
+    if found != len {
+        tracing::error!(file = %path.display(), found, should_be = len,
+            "an assembled file was cut or made longer");
+    }
+    if found > len {
+        let file = OpenOptions::new().write(true).open(path).at(path)?;
+        files.disk.set_len(&file, len).at(path)?;
+    }
+    Ok(())
 }
 
 fn lose(files: &PackFiles, path: &Path, broken: &Path, why: &str) -> Result<(), StoreError> {

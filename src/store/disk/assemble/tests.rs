@@ -165,7 +165,6 @@ fn a_leaf_for_which_there_is_no_room_is_left_to_others() {
     let store = fixture.open(Some(400_000));
     let all = leaves(0..40);
     let mut assembly = store.assemble().unwrap();
-    assembly.share(&fixture.source(&all), (all.len() * LEN) as u64).unwrap();
     let taken = all.iter().filter(|leaf| assembly.push(leaf).unwrap()).count();
     assert!((20..40).contains(&taken), "{taken}");
     assert!(store.disk_bytes() <= 400_000);
@@ -354,4 +353,51 @@ fn readers_of_whole_files_and_eviction_do_not_meet() {
         }
         done.store(true, Ordering::Release);
     });
+}
+
+#[test]
+fn a_file_of_another_length_is_told_and_never_whole() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    fixture.assemble(&store, 0..5);
+    let path = fixture.packs.join("0000000001.file");
+    let file = File::options().write(true).open(&path).unwrap();
+    let verified = |store: &DiskStore| {
+        let mut report = crate::store::VerifyReport::default();
+        let go_on = &mut |_: &_| ControlFlow::Continue(());
+        assert!(store.verify_pack(PackId(1), &mut report, go_on).unwrap().is_continue());
+        report.damaged_count
+    };
+    for len in [5 * LEN as u64 + 1, 3 * LEN as u64] {
+        file.set_len(len).unwrap();
+        assert!(!is_whole(&store, 0..5), "{len}");
+        let expected = if len > 5 * LEN as u64 { 1 } else { 3 };
+        assert_eq!(verified(&store), expected, "{len}");
+    }
+    file.set_len(7 * LEN as u64).unwrap();
+    drop(store);
+    drop(fixture.open(None));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 5 * LEN as u64, "a start cuts it off");
+}
+
+#[test]
+fn a_put_does_not_rely_on_a_file_that_was_taken_away() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    fixture.assemble(&store, 0..5);
+    assert_eq!(here(&store, 0..5).len(), 5);
+    std::fs::remove_file(fixture.packs.join("0000000001.file")).unwrap();
+    fixture.assemble(&store, 0..5);
+    drop(store);
+    assert_eq!(here(&fixture.open(None), 0..5).len(), 5, "it was stored once more");
+}
+
+#[test]
+fn a_file_larger_than_the_cap_evicts_nothing() {
+    let fixture = Fixture::new();
+    let store = fixture.open(Some(400_000));
+    let all = leaves(0..40);
+    let mut assembly = store.assemble().unwrap();
+    let refused = assembly.share(&fixture.source(&all), (all.len() * LEN) as u64).unwrap_err();
+    assert!(matches!(refused, StoreError::CapReached { .. }), "{refused}");
 }
