@@ -205,11 +205,15 @@ impl Filesystem for Adapter {
                 Err(error) => return reply.error(errno(&error)),
             };
             let keep = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+            // The disk would want aligned memory and offsets; read through the daemon, any will do.
+            let past_cache = if flags.0 & O_DIRECT == 0 {
+                FopenFlags::FOPEN_NOFLUSH
+            } else {
+                FopenFlags::FOPEN_NOFLUSH | FopenFlags::FOPEN_DIRECT_IO
+            };
             match backing {
                 None => reply.opened(NO_HANDLE, keep),
-                Some(backing) => {
-                    reply.opened_passthrough(NO_HANDLE, FopenFlags::FOPEN_NOFLUSH, &backing.id);
-                }
+                Some(backing) => reply.opened_passthrough(NO_HANDLE, past_cache, &backing.id),
             }
         });
     }
