@@ -54,7 +54,7 @@ def measure(limit, cidfs, source, options):
 
 
 def rebuild(cidfs, place, source, options):
-    cidfs.add(source, place)
+    add_packed(cidfs, place, source)
     ratios = []
     for _ in range(options.runs):
         packs = sorted((place / "packs").glob("*.car"))
@@ -130,7 +130,7 @@ def cut_power(cidfs, place, seed):
     tail = place / "tail"
     write_random(tail, TAIL_MIB << 20, seed)
     with (place / "daemon.log").open("wb") as log, daemon(cidfs, place, log) as process:
-        machine.output(command(cidfs, "add", "-Q", "--pin=false", tail), env=cidfs.env(place))
+        add_packed(cidfs, place, tail)
         process.kill()
     (place / "dirty").write_text(ANOTHER_BOOT)
     tail.unlink()
@@ -140,9 +140,23 @@ def add_blocks(cidfs, place, count, seed):
     """Adds a file of so many leaves; returns its CID."""
     source = place / "blocks"
     write_random(source, count * LEAF_LEN, seed)
-    cid = machine.output(command(cidfs, "add", "-Q", f"--chunker=size-{LEAF_LEN}", source),
-                         env=cidfs.env(place))
+    cid = add_packed(cidfs, place, source, f"--chunker=size-{LEAF_LEN}")
     source.unlink()
+    return cid
+
+
+def add_packed(cidfs, place, source, *flags):
+    """Adds a file block by block into packs, as what comes from others is; returns its CID."""
+    other, archive = place / "adding", place / "blocks.car"
+    other.mkdir()
+    cidfs.init(other)
+    cid = machine.output(command(cidfs, "add", "-Q", *flags, source), env=cidfs.env(other))
+    with archive.open("wb") as out:
+        subprocess.run(command(cidfs, "dag", "export", cid), env=cidfs.env(other), check=True,
+                       stdout=out)
+    shutil.rmtree(other)
+    machine.output(command(cidfs, "dag", "import", archive), env=cidfs.env(place))
+    archive.unlink()
     return cid
 
 
