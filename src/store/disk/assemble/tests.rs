@@ -401,3 +401,18 @@ fn a_file_larger_than_the_cap_evicts_nothing() {
     let refused = assembly.share(&fixture.source(&all), (all.len() * LEN) as u64).unwrap_err();
     assert!(matches!(refused, StoreError::CapReached { .. }), "{refused}");
 }
+
+#[test]
+fn a_file_that_is_gone_is_told_leaf_by_leaf_and_takes_no_disk() {
+    let fixture = Fixture::new();
+    fixture.assemble(&fixture.open(None), 0..5);
+    let store = fixture.open(None);
+    std::fs::remove_file(fixture.packs.join("0000000001.file")).unwrap();
+    let mut report = crate::store::VerifyReport::default();
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
+    assert!(store.verify_pack(PackId(1), &mut report, go_on).unwrap().is_continue());
+    assert_eq!(report.damaged_count, 6, "each leaf, and the file");
+    sweep(&store, 0..5);
+    store.remove(leaf(0).cid()).unwrap();
+    assert!(store.disk_bytes() < LEN as u64, "{}", store.disk_bytes());
+}
