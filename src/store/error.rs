@@ -152,11 +152,13 @@ impl StoreError {
     /// Returns the error for a failed call on `path`; a full disk or quota is [`Self::Full`].
     pub(super) fn io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
-            _ => Self::Io { path, source },
-        }
+        if is_full(&source) { Self::Full { path } } else { Self::Io { path, source } }
     }
+}
+
+/// Tells whether a call failed because the disk or a quota is full.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Adds the path to an I/O error.

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use super::StoreError;
 use super::diskio::{RealDisk, set_aside};
+use super::error::is_full;
 use super::extent::PackId;
 
 /// Memory that sled may use for its cache, in bytes: a few bytes per pack fit a hundred times.
@@ -147,10 +148,6 @@ fn open_table(path: &Path) -> sled::Result<sled::Db> {
         .flush_every_ms(Some(FLUSH_EVERY_MS));
     catch_unwind(AssertUnwindSafe(|| config.open()))
         .unwrap_or_else(|_| Err(sled::Error::ReportableBug("it panicked at opening".into())))
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn log(error: &sled::Error) {

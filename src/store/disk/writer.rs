@@ -262,7 +262,7 @@ impl DiskStore {
         }
         active.pack.add(&entries);
         self.commits.lock().found_again(entries.iter().map(|entry| &entry.key));
-        start_writeback(active);
+        start_writeback(&active.file, &mut active.written_back, active.len);
         Ok(())
     }
 
@@ -380,13 +380,14 @@ impl DiskStore {
     }
 }
 
-fn start_writeback(active: &mut Active) {
-    let new = active.len - active.written_back;
+/// Asks the kernel to write back what lies between `written_back` and `len`, when that is a step.
+pub(super) fn start_writeback(file: &File, written_back: &mut u64, len: u64) {
+    let new = len - *written_back;
     if new < WRITEBACK_STEP {
         return;
     }
-    if let Err(error) = writeback::start(&active.file, active.written_back, new) {
+    if let Err(error) = writeback::start(file, *written_back, new) {
         tracing::debug!(%error, "the kernel refused to write back early");
     }
-    active.written_back = active.len;
+    *written_back = len;
 }

@@ -2,10 +2,10 @@
 //!
 //! A [`Pack`] is the in-memory side of one file: open (being written, or refused by the disk; a
 //! hash table), sealed (a mapped index file and a small filter), assembled (the same without
-//! sections) or foreign (the same beside a file of someone else). All answer the same three questions: where is this key, is its copy
-//! still good, what is in here. No I/O on packs happens in this file: `files` opens and reads,
-//! `scan` finds sections, `index` and `tombs` are the two sidecars, `source` is the file of a
-//! foreign pack, `filter` sorts packs out before they are asked.
+//! sections) or foreign (the same beside a file of someone else). All answer the same three
+//! questions: where is this key, is its copy still good, what is in here. No I/O on packs happens in
+//! this file: `files` opens and reads, `scan` finds sections, `index` and `tombs` are the two
+//! sidecars, `source` is the file of a foreign pack, `filter` sorts packs out before they are asked.
 
 pub(super) mod files;
 pub(super) mod filter;

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::writer::start_writeback;
 use super::{CopyState, DiskStore, hour_now};
 use crate::block::Block;
 use crate::store::StoreError;
@@ -27,13 +28,10 @@ use crate::store::pack::files::{Names, PackFiles};
 use crate::store::pack::index::{self, IndexError, SealedPack};
 use crate::store::pack::usage::Moment;
 use crate::store::pack::{Entry, Pack};
-use crate::sys::writeback;
 
 /// Most leaves of one file, a terabyte of leaves of 256 KiB: its sidecar is 200 MB then, and it takes
 /// as much memory while it is assembled, five bytes for each later. More lie in packs.
 const LEAVES_MAX: usize = 4 * 1024 * 1024;
-/// The kernel is asked to write back after this many new bytes, as for packs.
-const WRITEBACK_STEP: u64 = 8 * 1024 * 1024;
 
 /// A file that is being assembled; dropping it leaves nothing behind.
 #[derive(Debug)]
@@ -169,14 +167,7 @@ impl Assembly {
             .at(&self.store.files.unfinished(self.id))?;
         let end = at + data.len() as u64;
         self.count(data.len() as u64);
-        if end - self.written_back >= WRITEBACK_STEP {
-            if let Err(error) =
-                writeback::start(&self.file, self.written_back, end - self.written_back)
-            {
-                tracing::debug!(%error, "the kernel refused to write back early");
-            }
-            self.written_back = end;
-        }
+        start_writeback(&self.file, &mut self.written_back, end);
         Ok(())
     }
 

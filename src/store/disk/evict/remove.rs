@@ -62,6 +62,9 @@ impl DiskStore {
         if self.delete_if_dead(id)? {
             return Ok(true);
         }
+        if removed.is_empty() {
+            return Ok(false);
+        }
         for group in removed.chunks(TOMBS_MAX) {
             self.bury_group(id, group).inspect_err(|_| {
                 self.burying.lock().unburied.insert(id);
