@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::cache::ByteLru;
 use super::{DagError, DagLimits, Multihash};
 use crate::block::{Block, Cid};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Urgency};
 use crate::store::{BlockStore, StoreError};
 
 type Fetch = BoxFuture<'static, Result<Block, DagError>>;
@@ -39,9 +39,17 @@ struct Inner {
 #[derive(Debug, Default)]
 struct InFlight {
     /// A fetch removes its own entry at its end, so this is never longer than what is waited for.
-    by_hash: HashMap<Multihash, (u64, WeakShared<Fetch>)>,
+    by_hash: HashMap<Multihash, Flight>,
     /// Number of the next fetch: an ended fetch must not remove the entry of its successor.
     next: u64,
+}
+
+#[derive(Debug)]
+struct Flight {
+    number: u64,
+    fetch: WeakShared<Fetch>,
+    /// That of the most urgent caller so far.
+    urgency: Urgency,
 }
 
 /// Removes a fetch from the table when it has ended or was cancelled.
@@ -54,7 +62,7 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut in_flight = self.inner.in_flight.lock();
-        if in_flight.by_hash.get(&self.hash).is_some_and(|(number, _)| *number == self.number) {
+        if in_flight.by_hash.get(&self.hash).is_some_and(|flight| flight.number == self.number) {
             in_flight.by_hash.remove(&self.hash);
         }
     }
@@ -90,8 +98,8 @@ impl Fetches {
     }
 
     /// Joins the fetch of this multihash, or starts it.
-    pub(super) async fn join(&self, cid: &Cid) -> Result<Block, DagError> {
-        let block = self.in_flight(cid).await?;
+    pub(super) async fn join(&self, cid: &Cid, urgency: Urgency) -> Result<Block, DagError> {
+        let block = self.in_flight(cid, urgency).await?;
         named(&block, cid)
     }
 
@@ -101,10 +109,16 @@ impl Fetches {
         self.inner.in_flight.lock().by_hash.is_empty()
     }
 
-    fn in_flight(&self, cid: &Cid) -> Shared<Fetch> {
+    fn in_flight(&self, cid: &Cid, urgency: Urgency) -> Shared<Fetch> {
         let mut in_flight = self.inner.in_flight.lock();
-        if let Some(fetch) = in_flight.by_hash.get(cid.hash()).and_then(|(_, weak)| weak.upgrade())
+        if let Some(flight) = in_flight.by_hash.get_mut(cid.hash())
+            && let Some(fetch) = flight.fetch.upgrade()
         {
+            if flight.urgency < urgency {
+                flight.urgency = urgency;
+                drop(in_flight);
+                self.inner.exchange.hurry(cid);
+            }
             return fetch;
         }
         let number = in_flight.next;
@@ -112,9 +126,17 @@ impl Fetches {
         let entry = Entry { inner: Arc::clone(&self.inner), hash: *cid.hash(), number };
         let fetch = fetch(entry, *cid).boxed().shared();
         if let Some(weak) = fetch.downgrade() {
-            in_flight.by_hash.insert(*cid.hash(), (number, weak));
+            in_flight.by_hash.insert(*cid.hash(), Flight { number, fetch: weak, urgency });
         }
         fetch
+    }
+}
+
+impl Entry {
+    /// Returns how much the block is wanted by now.
+    fn urgency(&self) -> Urgency {
+        let in_flight = self.inner.in_flight.lock();
+        in_flight.by_hash.get(&self.hash).map_or(Urgency::Demand, |flight| flight.urgency)
     }
 }
 
@@ -125,7 +147,7 @@ async fn fetch(entry: Entry, cid: Cid) -> Result<Block, DagError> {
     if let Ok(Some(block)) = inner.store.get(&cid) {
         return Ok(block);
     }
-    let block = named(&inner.exchange.fetch(&cid).await?, &cid)?;
+    let block = named(&inner.exchange.fetch(&cid, entry.urgency()).await?, &cid)?;
     if let Err(error) = inner.store.put(std::slice::from_ref(&block)) {
         if matches!(error, StoreError::Full { .. } | StoreError::CapReached { .. }) {
             tracing::debug!(%cid, "no room to keep a fetched block");

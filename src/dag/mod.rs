@@ -23,7 +23,7 @@ pub use self::error::DagError;
 use self::fetch::Fetches;
 use crate::block::{Block, Cid, DIGEST_LEN_MAX, check_hash};
 use crate::codec::node::Node;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Urgency};
 use crate::store::{BlockStore, StoreError};
 
 /// Memory in bytes for decoded nodes unless the configuration says otherwise: the directories and
@@ -67,6 +67,7 @@ impl Default for DagLimits {
 pub struct Dag {
     shared: Arc<Shared>,
     offline: bool,
+    urgency: Urgency,
 }
 
 struct Shared {
@@ -80,6 +81,7 @@ impl fmt::Debug for Dag {
         f.debug_struct("Dag")
             .field("store", self.store())
             .field("offline", &self.offline)
+            .field("urgency", &self.urgency)
             .finish_non_exhaustive()
     }
 }
@@ -91,13 +93,20 @@ impl Dag {
             fetches: Fetches::new(store, exchange, &limits),
             nodes: Mutex::new(ByteLru::new(limits.node_cache_bytes)),
         };
-        Self { shared: Arc::new(shared), offline: false }
+        Self { shared: Arc::new(shared), offline: false, urgency: Urgency::Demand }
     }
 
     /// Returns a handle to the same store and caches that never asks the exchange.
     #[must_use]
     pub fn offline(&self) -> Self {
         Self { offline: true, ..self.clone() }
+    }
+
+    /// Returns a handle to the same store and caches for what somebody may want soon: what others wait
+    /// for overtakes it.
+    #[must_use]
+    pub fn ahead(&self) -> Self {
+        Self { urgency: Urgency::Ahead, ..self.clone() }
     }
 
     /// Tells whether what is not here cannot be fetched.
@@ -206,7 +215,7 @@ impl Dag {
         if self.offline {
             return Err(DagError::Offline { cid: Box::new(*cid) });
         }
-        self.shared.fetches.join(cid).await
+        self.shared.fetches.join(cid, self.urgency).await
     }
 }
 

@@ -33,11 +33,27 @@ pub enum ExchangeError {
     },
 }
 
+/// How much a block is wanted; the greater one goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// Somebody may want it soon.
+    Ahead,
+    /// Somebody waits for it.
+    Demand,
+}
+
 /// A way to get blocks that are not here.
 pub trait Exchange: Debug + Send + Sync + 'static {
     /// Fetches one block; waits as long as a source may still have it, so the caller sets the
     /// deadline and drops the future to cancel.
-    fn fetch<'a>(&'a self, cid: &'a Cid) -> BoxFuture<'a, Result<Block, ExchangeError>>;
+    fn fetch<'a>(
+        &'a self,
+        cid: &'a Cid,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<Block, ExchangeError>>;
+
+    /// Tells that a block which is being fetched [ahead](Urgency::Ahead) is waited for now.
+    fn hurry(&self, cid: &Cid);
 
     /// Tells whether [`Exchange::fetch`] would answer [`ExchangeError::Offline`] at once.
     fn is_offline(&self) -> bool;

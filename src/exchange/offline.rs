@@ -2,7 +2,7 @@
 
 use futures::future::{BoxFuture, FutureExt as _, ready};
 
-use super::{Exchange, ExchangeError};
+use super::{Exchange, ExchangeError, Urgency};
 use crate::block::{Block, Cid};
 
 /// Answers every fetch with [`ExchangeError::Offline`].
@@ -10,9 +10,15 @@ use crate::block::{Block, Cid};
 pub struct Offline;
 
 impl Exchange for Offline {
-    fn fetch<'a>(&'a self, cid: &'a Cid) -> BoxFuture<'a, Result<Block, ExchangeError>> {
+    fn fetch<'a>(
+        &'a self,
+        cid: &'a Cid,
+        _urgency: Urgency,
+    ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
         ready(Err(ExchangeError::Offline { cid: *cid })).boxed()
     }
+
+    fn hurry(&self, _cid: &Cid) {}
 
     fn is_offline(&self) -> bool {
         true

@@ -13,8 +13,9 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, pending};
 use parking_lot::Mutex;
 
+use super::link::Link;
 use crate::block::{Block, Cid};
-use crate::exchange::{Exchange, ExchangeError};
+use crate::exchange::{Exchange, ExchangeError, Urgency};
 
 /// What happened so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub struct Counts {
 pub struct TestExchange {
     state: Arc<Mutex<State>>,
     fetches: Arc<AtomicU64>,
+    link: Link,
 }
 
 #[derive(Debug, Default)]
@@ -42,8 +44,8 @@ struct State {
     answers: HashMap<Vec<u8>, VecDeque<Bytes>>,
     silent: HashSet<Vec<u8>>,
     delay: Duration,
-    bytes_per_second: Option<u64>,
     lose_every: Option<u64>,
+    resend: Option<Duration>,
     counts: Counts,
 }
 
@@ -83,14 +85,20 @@ impl TestExchange {
         self.state.lock().delay = delay;
     }
 
-    /// Lets every answer take as long as its bytes at this rate. Needs a tokio runtime with time.
+    /// Lets all answers share one link of this rate, the urgent ones first. Needs a tokio runtime with
+    /// time.
     pub fn set_bandwidth(&self, bytes_per_second: u64) {
-        self.state.lock().bytes_per_second = Some(bytes_per_second);
+        self.link.set_rate(bytes_per_second);
     }
 
     /// Never answers every `n`th fetch.
     pub fn lose_every(&self, n: u64) {
         self.state.lock().lose_every = Some(n);
+    }
+
+    /// Answers this much later what [`TestExchange::lose_every`] loses, as who notices a loss does.
+    pub fn resend_after(&self, time: Duration) {
+        self.state.lock().resend = Some(time);
     }
 
     /// Returns what happened so far.
@@ -106,26 +114,25 @@ impl TestExchange {
         let waiting = counts.started - counts.ended - counts.cancelled;
         counts.concurrent_max = counts.concurrent_max.max(waiting);
         let hash = cid.hash().to_bytes();
-        let lost = state.lose_every.is_some_and(|n| number.is_multiple_of(n));
-        let answer = (!lost && !state.silent.contains(&hash))
-            .then(|| state.answers.get(&hash).cloned())
-            .flatten()
-            .map(|sources| Answer { wait: state.wait(&sources), sources });
+        let is_lost = state.lose_every.is_some_and(|n| number.is_multiple_of(n));
+        let resend = if is_lost { state.resend } else { Some(Duration::ZERO) };
+        let answer = resend
+            .filter(|_| !state.silent.contains(&hash))
+            .and_then(|late| Some((late, state.answers.get(&hash)?.clone())))
+            .map(|(late, sources)| Answer { wait: state.delay + late, sources });
         (Waiting { exchange: self.clone(), ended: false }, answer)
-    }
-}
-
-impl State {
-    fn wait(&self, sources: &VecDeque<Bytes>) -> Duration {
-        let bytes: u64 = sources.iter().map(|bytes| bytes.len() as u64).sum();
-        let micros = self.bytes_per_second.map_or(0, |rate| bytes * 1_000_000 / rate);
-        self.delay + Duration::from_micros(micros)
     }
 }
 
 struct Answer {
     sources: VecDeque<Bytes>,
     wait: Duration,
+}
+
+impl Answer {
+    fn len(&self) -> u64 {
+        self.sources.iter().map(|bytes| bytes.len() as u64).sum()
+    }
 }
 
 /// Counts the end of a fetch, or its cancellation.
@@ -142,13 +149,18 @@ impl Drop for Waiting {
 }
 
 impl Exchange for TestExchange {
-    fn fetch<'a>(&'a self, cid: &'a Cid) -> BoxFuture<'a, Result<Block, ExchangeError>> {
+    fn fetch<'a>(
+        &'a self,
+        cid: &'a Cid,
+        urgency: Urgency,
+    ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
         async move {
             let (mut waiting, answer) = self.begin(cid);
             let Some(answer) = answer else { return pending().await };
             if !answer.wait.is_zero() {
                 tokio::time::sleep(answer.wait).await;
             }
+            self.link.send(cid.hash().to_bytes(), answer.len(), urgency).await;
             waiting.ended = true;
             let mut blocks = answer.sources.into_iter().map(|bytes| Block::verify(*cid, bytes));
             blocks
@@ -156,6 +168,10 @@ impl Exchange for TestExchange {
                 .ok_or_else(|| ExchangeError::Lied { cid: *cid, from: "a test source".to_owned() })
         }
         .boxed()
+    }
+
+    fn hurry(&self, cid: &Cid) {
+        self.link.hurry(&cid.hash().to_bytes());
     }
 
     fn is_offline(&self) -> bool {

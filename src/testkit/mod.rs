@@ -5,5 +5,6 @@
 pub mod dag_builder;
 pub mod exchange;
 pub mod fixtures;
+mod link;
 pub mod mount;
 pub mod store;

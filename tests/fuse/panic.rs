@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use cidfs::block::{Block, Cid};
-use cidfs::exchange::{Exchange, ExchangeError};
+use cidfs::exchange::{Exchange, ExchangeError, Urgency};
 use cidfs::testkit::dag_builder::DagBuilder;
 use cidfs::testkit::mount::TempMount;
 use cidfs::testkit::store::TestStore;
@@ -20,7 +20,11 @@ struct Broken {
 }
 
 impl Exchange for Broken {
-    fn fetch<'a>(&'a self, _cid: &'a Cid) -> BoxFuture<'a, Result<Block, ExchangeError>> {
+    fn fetch<'a>(
+        &'a self,
+        _cid: &'a Cid,
+        _urgency: Urgency,
+    ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
         async move {
             if !self.at_once {
                 tokio::task::yield_now().await;
@@ -29,6 +33,8 @@ impl Exchange for Broken {
         }
         .boxed()
     }
+
+    fn hurry(&self, _cid: &Cid) {}
 
     fn is_offline(&self) -> bool {
         false
