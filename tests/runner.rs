@@ -11,6 +11,7 @@ mod contract;
 mod crash;
 mod fuse;
 mod model;
+mod remote;
 mod tidy;
 mod vectors;
 

@@ -24,7 +24,8 @@ use crate::cli::output::Output;
   mount -t cidfs -o ro,offline /ipfs /mnt   the same through mount(8), which needs ro
 
 Options after -o: allow_other, listpins, nonempty, noexec, offline, hard, timeout=60s, uid=N, gid=N,
-umask=M, fmask=M, dmask=M, fsname=NAME, ro, small_files (faster for trees of small files).")]
+umask=M, fmask=M, dmask=M, fsname=NAME, ro, small_files (faster for trees of small files),
+walkahead=BLOCKS and nofetch=NAME:NAME (what is fetched ahead of find or tar, and for whom not).")]
 pub(crate) struct Mount {
     /// /ipfs, or a path below it
     #[arg(requires = "dir")]

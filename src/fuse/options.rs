@@ -1,12 +1,13 @@
 //! What `-o` takes: the options of mount(8) that mean something here, and our own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{getegid, geteuid};
 
 use crate::sys::mount::MountSpec;
-use crate::vfs::{Ownership, VfsOptions};
+use crate::vfs::{Ownership, VfsOptions, WALKAHEAD_BLOCKS};
 
 /// How long a request waits for blocks unless `timeout=` or `hard` says otherwise.
 pub const TIMEOUT: Duration = Duration::from_mins(1);
@@ -14,9 +15,19 @@ pub const TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest `timeout=`; whoever wants to wait longer wants `hard`.
 pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
+/// Largest `walkahead=`: a tenth of a gigabyte in blocks of directories.
+const WALKAHEAD_MAX: usize = 65_536;
+
+/// Programs that `nofetch=` names at most.
+const NO_FETCH_MAX: usize = 64;
+
+/// Bytes of a program's name that the kernel keeps (`TASK_COMM_LEN`, without the end).
+const TASK_NAME_LEN: usize = 15;
+
 /// The options that mean something, for the message about one that does not.
 const KNOWN: &str = "allow_other, listpins, nonempty, offline, timeout=SECONDS, hard, uid=, gid=, \
-                     umask=, fmask=, dmask=, fsname=, exec, noexec, ro, small_files";
+                     umask=, fmask=, dmask=, fsname=, exec, noexec, ro, small_files, walkahead=, \
+                     nofetch=";
 
 /// What is said to mount(8) and fstab themselves, or is so anyway.
 const IGNORED: &[&str] = &[
@@ -91,6 +102,10 @@ pub struct MountOptions {
     pub file_mask: Option<u32>,
     /// Permission bits taken from directories.
     pub dir_mask: Option<u32>,
+    /// Blocks that are fetched ahead of one who walks through a tree; 0 for none.
+    pub walkahead: usize,
+    /// Programs that nothing is fetched ahead for.
+    pub no_fetch: Vec<String>,
     /// What the table of mounts shows as source.
     pub source: Option<String>,
 }
@@ -110,6 +125,8 @@ impl Default for MountOptions {
             gid: None,
             file_mask: None,
             dir_mask: None,
+            walkahead: WALKAHEAD_BLOCKS,
+            no_fetch: Vec::new(),
             source: None,
         }
     }
@@ -170,6 +187,15 @@ impl MountOptions {
             }
             "fmask" => self.file_mask = Some(mask()?),
             "dmask" => self.dir_mask = Some(mask()?),
+            "walkahead" => {
+                let blocks = value.parse().ok().filter(|blocks| *blocks <= WALKAHEAD_MAX);
+                self.walkahead =
+                    blocks.ok_or_else(|| wrong("a number of blocks, at most 65536"))?;
+            }
+            "nofetch" => {
+                let takes = "names of programs with a colon between them, at most 64";
+                self.no_fetch = parse_names(value).ok_or_else(|| wrong(takes))?;
+            }
             "fsname" if !value.is_empty() => self.source = Some(value.to_owned()),
             "fsname" => return Err(wrong("a name")),
             name if name == "comment" || name.starts_with("x-") => {}
@@ -191,7 +217,18 @@ impl MountOptions {
         };
         let list_root = !self.allow_other || self.list_pins;
         let (offline, claims) = (self.offline, !self.small_files);
-        VfsOptions { owner, offline, claims, list_root, inode_key, volume, keeper: None }
+        VfsOptions {
+            owner,
+            offline,
+            claims,
+            list_root,
+            inode_key,
+            volume,
+            fetch_budget: Arc::default(),
+            walkahead: self.walkahead,
+            no_fetch: self.no_fetch.clone(),
+            keeper: None,
+        }
     }
 
     pub(super) fn spec(&self) -> MountSpec {
@@ -202,6 +239,21 @@ impl MountOptions {
             read_only: self.read_only || self.small_files,
         }
     }
+}
+
+/// Names as the kernel keeps them.
+fn parse_names(list: &str) -> Option<Vec<String>> {
+    let names: Vec<&str> = list.split(':').collect();
+    let is_good = names.len() <= NO_FETCH_MAX && names.iter().all(|name| !name.is_empty());
+    let short = |name: &str| {
+        name.chars()
+            .scan(0, |len, char| {
+                *len += char.len_utf8();
+                (*len <= TASK_NAME_LEN).then_some(char)
+            })
+            .collect()
+    };
+    is_good.then(|| names.into_iter().map(short).collect())
 }
 
 fn parse_time(text: &str) -> Option<Duration> {
@@ -258,6 +310,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_fetched_ahead_can_be_less() {
+        assert_eq!(parse("walkahead=0").walkahead, 0);
+        assert_eq!(parse("nofetch=updatedb").no_fetch, ["updatedb"]);
+        let names = parse("nofetch=locate:a-name-longer-than-the-kernel-keeps").no_fetch;
+        assert_eq!(names, ["locate", "a-name-longer-t"]);
+    }
+
+    #[test]
     fn what_cannot_be_used_is_named() {
         let check = |list: &str, sentence: &str| {
             let error = MountOptions::parse(list).unwrap_err().to_string();
@@ -277,6 +337,10 @@ mod tests {
             check(time, "takes a time from 1s to 24h");
         }
         check("fsname=", "takes a name");
+        check("walkahead=many", "a number of blocks, at most 65536");
+        check("walkahead=65537", "a number of blocks");
+        check("nofetch=", "names of programs");
+        check("nofetch=a::b", "names of programs");
     }
 
     #[test]

@@ -132,6 +132,9 @@ pub struct MountConfig {
     pub ipfs: PathBuf,
     /// Options as after `-o`.
     pub options: String,
+    /// Memory for what all mounts fetch ahead of readers, in bytes.
+    #[serde(deserialize_with = "byte_size")]
+    pub fetch_ahead_bytes: u64,
 }
 
 /// The control socket.

@@ -32,6 +32,7 @@ use crate::node::housekeeping::Housekeeping;
 use crate::node::mounts::Mounts;
 use crate::store::{DiskOptions, OpenMode, Progress, RebuildReport, Repository, StoreError};
 use crate::sys::volume::volume;
+use crate::unixfs::FetchBudget;
 use crate::unixfs::import::{AddressFlags, Profile};
 
 /// Why a node could not be built, used or stopped.
@@ -152,7 +153,8 @@ impl Node {
         let keeper = Keeper::new(repository.clone(), runtime.clone());
         let rate = config.store.scrub_bytes_per_s;
         let housekeeping = Housekeeping::start(&keeper, &repository, rate, &runtime);
-        let mounts = Mounts::new(runtime, inode_key(path)?);
+        let fetch_budget = FetchBudget::new(config.mount.fetch_ahead_bytes);
+        let mounts = Mounts::new(runtime, inode_key(path)?, fetch_budget);
         Ok(Arc::new(Self {
             repository,
             config,

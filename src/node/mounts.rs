@@ -13,7 +13,7 @@ use crate::fuse::{self, Mount, MountOptions};
 use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::sys::mount::{FS_TYPE, clear_dead, mount_at, real_path, refuse_inside};
-use crate::unixfs::{ContentPath, resolve};
+use crate::unixfs::{ContentPath, FetchBudget, resolve};
 use crate::vfs::{FixedRoot, Namespace, Root, Vfs, VfsOptions};
 
 /// Mounts at one time: each has threads of its own and a table of inodes.
@@ -24,6 +24,7 @@ const MOUNTS_MAX: usize = 64;
 pub(super) struct Mounts {
     runtime: Handle,
     inode_key: [u8; 32],
+    fetch_budget: Arc<FetchBudget>,
     table: Mutex<Vec<(MountInfo, Mount)>>,
     /// Held while a directory is looked at and mounted on, so that two requests cannot find the
     /// same one free.
@@ -32,8 +33,14 @@ pub(super) struct Mounts {
 
 impl Mounts {
     /// Returns an empty table.
-    pub(super) fn new(runtime: Handle, inode_key: [u8; 32]) -> Self {
-        Self { runtime, inode_key, table: Mutex::default(), mounting: Mutex::default() }
+    pub(super) fn new(runtime: Handle, inode_key: [u8; 32], fetch_budget: FetchBudget) -> Self {
+        Self {
+            runtime,
+            inode_key,
+            fetch_budget: Arc::new(fetch_budget),
+            table: Mutex::default(),
+            mounting: Mutex::default(),
+        }
     }
 
     /// Mounts; may wait for the disk and the kernel.
@@ -49,7 +56,11 @@ impl Mounts {
         let (source, root) = self.root(repository, dag, &request.source)?;
         let volume = Some(repository.path().to_owned());
         let vfs_options = options.vfs(self.inode_key, volume);
-        let vfs_options = VfsOptions { keeper: Some(keeper.clone()), ..vfs_options };
+        let vfs_options = VfsOptions {
+            keeper: Some(keeper.clone()),
+            fetch_budget: Arc::clone(&self.fetch_budget),
+            ..vfs_options
+        };
         let vfs = Vfs::new(dag.clone(), root, vfs_options);
         let _mounting = self.mounting.lock();
         self.forget_ended();

@@ -27,6 +27,13 @@ pub fn is_interrupted(tid: u32) -> bool {
     }
 }
 
+/// Returns the name that the kernel shows of thread `tid`: its program's, cut after 15 bytes, unless it
+/// took another. `None` when there is no such thread in this pid namespace.
+pub fn name(tid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{tid}/comm")).ok()?;
+    Some(name.trim_end_matches('\n').to_owned())
+}
+
 impl Signals {
     /// Signals whose default is to be ignored: SIGCHLD, SIGCONT, SIGURG, SIGWINCH.
     const HARMLESS: u64 = 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27;

@@ -99,9 +99,20 @@ impl InodeTable {
                     return ino;
                 }
                 // Ends, since there are more numbers than memory for slots.
-                Entry::Occupied(_) => ino = if ino == INO_MAX { INO_MIN } else { ino + 1 },
+                Entry::Occupied(_) => ino = after(ino),
             }
         }
+    }
+
+    /// Returns the number of an identity without counting a look-up: it may be another one next time, if
+    /// two collide.
+    pub(super) fn number(&self, identity: &Identity) -> u64 {
+        let mut ino = self.first_ino(identity);
+        let slots = self.slots.lock();
+        while slots.get(&ino).is_some_and(|slot| slot.inode.identity != *identity) {
+            ino = after(ino);
+        }
+        ino
     }
 
     /// Takes back `lookups` look-ups; the last one frees the inode, which is returned.
@@ -151,6 +162,11 @@ impl InodeTable {
         hasher.finalize_xof().fill(&mut digest);
         u64::from_le_bytes(digest) % (INO_MAX - INO_MIN + 1) + INO_MIN
     }
+}
+
+/// Returns the number that is tried after one that is taken.
+fn after(ino: u64) -> u64 {
+    if ino == INO_MAX { INO_MIN } else { ino + 1 }
 }
 
 impl Inode {
@@ -232,6 +248,8 @@ mod tests {
         let ino = table.first_ino(&file(b"a", None));
         let squatter = Slot { inode: Arc::new(Inode::new(file(b"b", None))), lookups: 1 };
         table.slots.lock().insert(ino, squatter);
+        assert_eq!(table.number(&file(b"a", None)), ino + 1);
+        assert_eq!(table.len(), 2, "it counts nothing");
         assert_eq!(table.admit(file(b"a", None)), ino + 1);
         assert_eq!(table.get(ino).unwrap().identity, file(b"b", None));
         assert_eq!(table.get(ino + 1).unwrap().identity, file(b"a", None));

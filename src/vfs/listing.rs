@@ -36,16 +36,18 @@ const AHEAD_TIME: Duration = Duration::from_secs(10);
 const COOKIE_DOT: u64 = 1;
 const COOKIE_DOTDOT: u64 = 2;
 
-/// Room for one piece of a listing.
+/// One piece of a listing: how much fits, and what it does.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
+    /// Whether each entry, unless it is `.` or `..`, counts as a look-up of its inode.
+    pub looks_up: bool,
     /// Bytes in all.
     pub bytes: usize,
     /// Bytes that an entry takes besides its name.
     pub entry_bytes: usize,
 }
 
-/// One name of a listing. Unless it is `.` or `..`, its inode counts as looked up once more.
+/// One name of a listing.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The name.
@@ -66,26 +68,45 @@ impl Entry {
     }
 }
 
+/// Who lists.
+#[derive(Debug, Clone, Copy)]
+struct By {
+    tid: u32,
+    /// The directory where it began to walk through the tree, if it does.
+    walk_from: Option<u64>,
+}
+
 impl Vfs {
-    /// Lists the directory `ino` after the place `cookie` (0: from the start), as much as fits; no
-    /// entries mean the end.
+    /// Lists the directory `ino` for the thread `tid` after the place `cookie` (0: from the start), as
+    /// much as fits; no entries mean the end.
     ///
     /// # Errors
     /// [`Error::Content`] when the directory itself cannot be read, never for what is in it;
     /// [`Error::NotListed`] in a root that must not be listed.
-    pub async fn readdir(&self, ino: u64, cookie: u64, room: Room) -> Result<Vec<Entry>, Error> {
+    pub async fn readdir(
+        &self,
+        ino: u64,
+        cookie: u64,
+        room: Room,
+        tid: u32,
+    ) -> Result<Vec<Entry>, Error> {
         let inode = self.inode(ino)?;
+        let mut by = By { tid, walk_from: None };
         if cookie == 0 {
             inode.grace_ms.store(GRACE_MS, Ordering::Relaxed);
+            if let Identity::Directory { parent, cid, .. } = &inode.identity {
+                by.walk_from = self.inner.walks.listed(ino, *parent, &cid.get());
+            }
         }
         let mut names = self.names(&inode, cookie, room).await?;
         names.truncate(room.holds(&names));
-        let children = self.children(&inode, &names).await;
+        let children = self.children(&inode, &names, by).await;
         let mut entries = dots(self, ino, &inode, cookie);
         let mut unknown = false;
         for ((cookie, entry), child) in names.into_iter().zip(children) {
             unknown |= matches!(child, Child::Unknown(_));
-            let ino = self.inner.inodes.admit(child.identity(ino, &entry));
+            let (inodes, identity) = (&self.inner.inodes, child.identity(ino, &entry));
+            let ino = if room.looks_up { inodes.admit(identity) } else { inodes.number(&identity) };
             let (attr, ttl) = child.attr(ino, &entry, &self.inner.options.owner);
             entries.push(Entry { name: entry.name, cookie, attr, ttl });
         }
@@ -133,7 +154,7 @@ impl Vfs {
         Ok(places.into_iter().map(|(place, cid)| (place, entry(cid))).collect())
     }
 
-    async fn children(&self, inode: &Inode, names: &[(u64, DirEntry)]) -> Vec<Child> {
+    async fn children(&self, inode: &Inode, names: &[(u64, DirEntry)], by: By) -> Vec<Child> {
         let mut children = Vec::with_capacity(names.len());
         for (_, entry) in names {
             children
@@ -144,8 +165,13 @@ impl Vfs {
         if !missing.is_empty() && !self.inner.dag.is_offline() {
             if let (Identity::Directory { cid, .. }, Some((first, _))) =
                 (&inode.identity, names.first())
+                && self.may_fetch_ahead(by.tid)
             {
                 self.fetch_ahead(cid.get(), first.saturating_sub(1));
+                let top = by.walk_from.and_then(|top| self.inner.inodes.get(top)?.cid());
+                if let Some(top) = top {
+                    self.inner.walks.start(top);
+                }
             }
             self.wait_for(inode, names, missing, &mut children).await;
         }
@@ -191,7 +217,7 @@ impl Vfs {
     /// listings are fetched ahead already. Callers that wait for the same block join in.
     fn fetch_ahead(&self, dir: Cid, from: u64) {
         let Ok(permit) = self.inner.ahead.clone().try_acquire_owned() else { return };
-        let dag = self.inner.dag.clone();
+        let dag = self.inner.dag.ahead();
         tokio::spawn(async move {
             let ended = tokio::time::timeout(AHEAD_TIME, fetch_children(&dag, &dir, from)).await;
             tracing::trace!(%dir, whole = ended.is_ok(), "fetched ahead of a listing");

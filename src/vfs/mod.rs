@@ -17,7 +17,9 @@ mod inode;
 mod listing;
 mod opened;
 mod root;
+mod streams;
 mod unkept;
+mod walks;
 mod xattr;
 
 use std::path::PathBuf;
@@ -25,18 +27,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use self::child::{Child, UNKNOWN_LEN};
 use self::inode::{Identity, Inode, InodeTable, PackedCid};
 use self::opened::OpenFiles;
+use self::streams::Streams;
 use self::unkept::Unkept;
+use self::walks::Walks;
 use crate::block::{Cid, cid_from_text};
 use crate::codec::node::{Metadata, NAME_LEN_MAX};
 use crate::dag::Dag;
 use crate::keep::Keeper;
+use crate::sys::thread;
 use crate::sys::volume::{self, Volume};
-use crate::unixfs::{self, DirEntry, FileType, Stat, UnixfsError};
+use crate::unixfs::{self, DirEntry, FetchBudget, FileType, Stat, UnixfsError};
 
 pub use self::attr::{Attr, BLOCK_BYTES, MTIME_MAX, Ownership};
 pub use self::error::Error;
@@ -45,6 +51,7 @@ pub use self::listing::{Entry, Room};
 pub use self::opened::Opened;
 pub use self::root::{FixedRoot, Namespace, Root};
 pub use self::unkept::Changes;
+pub use self::walks::WALKAHEAD_BLOCKS;
 pub use self::xattr::{Caller, SetMode};
 
 /// How long the kernel keeps what cannot change: 34 years, the longest it was seen to take.
@@ -69,6 +76,12 @@ pub struct VfsOptions {
     pub inode_key: [u8; 32],
     /// A path on the volume whose room statfs(2) shows; `None` shows none.
     pub volume: Option<PathBuf>,
+    /// Memory for what is fetched ahead of readers.
+    pub fetch_budget: Arc<FetchBudget>,
+    /// Blocks that are fetched ahead of one who walks through a tree; 0 for none.
+    pub walkahead: usize,
+    /// Programs that nothing is fetched ahead for, by the names that the kernel shows of them.
+    pub no_fetch: Vec<String>,
     /// Who pins; without one nothing can be pinned through this tree.
     pub keeper: Option<Keeper>,
 }
@@ -98,6 +111,8 @@ struct Inner {
     options: VfsOptions,
     unkept: Unkept,
     open_files: OpenFiles,
+    streams: Streams,
+    walks: Arc<Walks>,
     /// Turns of listings that are fetched ahead.
     ahead: Arc<Semaphore>,
 }
@@ -114,8 +129,11 @@ impl Vfs {
             },
         };
         let local = dag.offline();
+        let dag = if options.offline { local.clone() } else { dag };
         let inner = Inner {
-            dag: if options.offline { local.clone() } else { dag },
+            streams: Streams::new(&dag, Arc::clone(&options.fetch_budget)),
+            walks: Arc::new(Walks::new(&dag, options.walkahead)),
+            dag,
             local,
             root,
             inodes: InodeTable::new(options.inode_key, identity),
@@ -156,6 +174,7 @@ impl Vfs {
         let is_freed = self.inner.inodes.forget(ino, lookups);
         if is_freed {
             self.inner.open_files.forget(ino);
+            self.inner.streams.forget(ino);
         }
         is_freed
     }
@@ -235,17 +254,34 @@ impl Vfs {
             }
             Identity::Namespace | Identity::Directory { .. } | Identity::File { .. } => {}
         }
-        if may_be_whole { Ok(self.give_out(ino, &inode.identity).await) } else { Ok(Opened::Parts) }
+        Ok(self.give_out(ino, &inode.identity, may_be_whole).await)
     }
 
     /// Returns bytes of a file: `len` of them, fewer only at its end or when `len` is over
-    /// [`unixfs::READ_LEN_MAX`].
+    /// [`unixfs::READ_LEN_MAX`]. What the thread `tid` will read next is fetched ahead.
     ///
     /// # Errors
     /// [`Error::Content`].
-    pub async fn read(&self, ino: u64, offset: u64, len: usize) -> Result<Bytes, Error> {
+    pub async fn read(&self, ino: u64, offset: u64, len: usize, tid: u32) -> Result<Bytes, Error> {
+        let Inner { dag, streams, .. } = &*self.inner;
         let cid = self.inode(ino)?.cid().ok_or(Error::Stale)?;
-        Ok(unixfs::read(&self.inner.dag, &cid, offset, len).await?)
+        let range = offset..offset.saturating_add(len as u64);
+        streams.read(ino, &range);
+        let mut read = std::pin::pin!(unixfs::read(dag, &cid, offset, len));
+        if let Some(here) = read.as_mut().now_or_never() {
+            return Ok(here?);
+        }
+        if self.may_fetch_ahead(tid) {
+            streams.stalled(ino, &cid, &range);
+        }
+        Ok(read.await?)
+    }
+
+    fn may_fetch_ahead(&self, tid: u32) -> bool {
+        let no_fetch = &self.inner.options.no_fetch;
+        !self.inner.dag.is_offline()
+            && (no_fetch.is_empty()
+                || thread::name(tid).is_none_or(|name| !no_fetch.contains(&name)))
     }
 
     /// Returns the room on the volume of the repository, `None` when it has none.

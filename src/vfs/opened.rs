@@ -97,21 +97,31 @@ impl Drop for Opening<'_> {
 
 impl Vfs {
     /// Gives out a handle of a file and tells how all of its handles are read.
-    pub(super) async fn give_out(&self, ino: u64, identity: &Identity) -> Opened {
+    pub(super) async fn give_out(
+        &self,
+        ino: u64,
+        identity: &Identity,
+        may_be_whole: bool,
+    ) -> Opened {
         let Identity::File { cid, .. } = identity else { return Opened::Parts };
         let cid = cid.get();
         if self.is_short(&cid).await {
             return Opened::Parts;
         }
         let mut opening = self.inner.open_files.open(ino);
-        let opened = opening.verdict.get_or_init(|| self.look(cid)).await.clone();
+        let look = async || if may_be_whole { self.look(cid).await } else { Opened::Parts };
+        let opened = opening.verdict.get_or_init(look).await.clone();
         opening.is_given_out = true;
         opened
     }
 
     /// Takes a handle back that [`Vfs::open`] gave out; returns whether it was the last of its inode.
     pub fn release(&self, ino: u64) -> bool {
-        self.inner.open_files.close(ino)
+        let is_last = self.inner.open_files.close(ino);
+        if is_last {
+            self.inner.streams.close(ino);
+        }
+        is_last
     }
 
     /// Tells whether a file is known to be too short to lie in a file of its own. What is not here may

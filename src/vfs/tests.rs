@@ -11,7 +11,7 @@ use crate::testkit::dag_builder::DagBuilder;
 use crate::testkit::exchange::TestExchange;
 use crate::testkit::store::TestStore;
 
-const ROOM: Room = Room { bytes: 64 * 1024, entry_bytes: 150 };
+const ROOM: Room = Room { looks_up: true, bytes: 64 * 1024, entry_bytes: 150 };
 
 #[derive(Debug)]
 struct TestRoot(Option<Cid>, Vec<Cid>);
@@ -38,6 +38,9 @@ fn options() -> VfsOptions {
         list_root: true,
         inode_key: [1; 32],
         volume: None,
+        fetch_budget: Arc::default(),
+        walkahead: WALKAHEAD_BLOCKS,
+        no_fetch: Vec::new(),
         keeper: None,
     }
 }
@@ -77,8 +80,8 @@ async fn what_is_here_is_ready_at_the_first_poll() {
     let ino = found.attr.ino;
     assert_eq!(vfs.getattr(ino).now_or_never().unwrap().unwrap(), found);
     vfs.open(ino, true).now_or_never().unwrap().unwrap();
-    assert_eq!(vfs.read(ino, 2, 100).now_or_never().unwrap().unwrap(), "ntent");
-    assert_eq!(vfs.readdir(ROOT_INO, 0, ROOM).now_or_never().unwrap().unwrap().len(), 3);
+    assert_eq!(vfs.read(ino, 2, 100, 0).now_or_never().unwrap().unwrap(), "ntent");
+    assert_eq!(vfs.readdir(ROOT_INO, 0, ROOM, 0).now_or_never().unwrap().unwrap().len(), 3);
     assert_eq!(vfs.lookup(ROOT_INO, b"none").now_or_never().unwrap().unwrap(), None);
 }
 
@@ -111,13 +114,13 @@ async fn a_file_that_was_listed_as_a_directory_is_stale() {
     let root = builder.directory(&[("name", file)]);
     let exchange = TestExchange::default();
     let vfs = vfs(&builder, &root, &[file], Arc::new(exchange.clone()));
-    let listed = vfs.readdir(ROOT_INO, 0, ROOM).await.unwrap().pop().unwrap();
+    let listed = vfs.readdir(ROOT_INO, 0, ROOM, 0).await.unwrap().pop().unwrap();
     assert_eq!((listed.attr.kind, listed.ttl), (FileType::Directory, Duration::ZERO));
     assert_eq!(vfs.changes().next().await, [ROOT_INO], "the listing is not to be kept");
     vfs.inner.local.store().put(&[builder.blocks[0].clone()]).unwrap();
     let ino = listed.attr.ino;
     assert!(matches!(vfs.getattr(ino).await, Err(Error::Stale)));
-    assert!(matches!(vfs.readdir(ino, 0, ROOM).await, Err(Error::Stale)));
+    assert!(matches!(vfs.readdir(ino, 0, ROOM, 0).await, Err(Error::Stale)));
     assert!(matches!(vfs.lookup(ino, b"x").await, Err(Error::Stale)));
     assert_eq!(found(&vfs, "name").await.attr.kind, FileType::File);
 }
@@ -129,11 +132,11 @@ async fn listings_count_look_ups_and_go_on_anywhere() {
         (0..100).map(|n| (format!("{n:03}"), builder.raw(format!("content {n}")))).collect();
     let root = builder.directory(&files);
     let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
-    let small = Room { bytes: 1000, entry_bytes: 150 };
+    let small = Room { looks_up: true, bytes: 1000, entry_bytes: 150 };
     let mut all = Vec::new();
     loop {
         let cookie = all.last().map_or(0, |entry: &Entry| entry.cookie);
-        let page = vfs.readdir(ROOT_INO, cookie, small).await.unwrap();
+        let page = vfs.readdir(ROOT_INO, cookie, small, 0).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -158,10 +161,10 @@ async fn a_listing_waits_its_grace_once() {
     let root = builder.directory(&files);
     let absent: Vec<_> = files.iter().map(|(_, cid)| *cid).collect();
     let vfs = vfs(&builder, &root, &absent, Arc::new(TestExchange::default()));
-    let small = Room { bytes: 1000, entry_bytes: 150 };
+    let small = Room { looks_up: true, bytes: 1000, entry_bytes: 150 };
     let started = tokio::time::Instant::now();
     let mut cookie = 0;
-    while let Some(last) = vfs.readdir(ROOT_INO, cookie, small).await.unwrap().pop() {
+    while let Some(last) = vfs.readdir(ROOT_INO, cookie, small, 0).await.unwrap().pop() {
         cookie = last.cookie;
     }
     let waited = started.elapsed();
@@ -179,8 +182,8 @@ async fn the_namespace_lists_its_roots_in_a_stable_order() {
         Vfs::new(dag.clone(), Arc::new(TestRoot(None, listed.to_vec())), options())
     };
     let page = |vfs: Vfs, cookie| async move {
-        let room = Room { bytes: 2000, entry_bytes: 150 };
-        vfs.readdir(ROOT_INO, cookie, room).await.unwrap()
+        let room = Room { looks_up: true, bytes: 2000, entry_bytes: 150 };
+        vfs.readdir(ROOT_INO, cookie, room, 0).await.unwrap()
     };
     let first = page(list(&roots), 0).await;
     let last = first.last().unwrap();
@@ -198,7 +201,7 @@ async fn the_namespace_may_be_closed_to_listing() {
     let dag = Dag::new(Arc::new(TestStore::default()), Arc::new(Offline), DagLimits::default());
     let options = VfsOptions { list_root: false, ..options() };
     let vfs = Vfs::new(dag, Arc::new(TestRoot(None, Vec::new())), options);
-    assert!(matches!(vfs.readdir(ROOT_INO, 0, ROOM).await, Err(Error::NotListed)));
+    assert!(matches!(vfs.readdir(ROOT_INO, 0, ROOM, 0).await, Err(Error::NotListed)));
     assert_eq!(vfs.getattr(ROOT_INO).await.unwrap().attr.permissions, 0o111);
 }
 
@@ -209,7 +212,7 @@ async fn inodes_that_the_kernel_does_not_hold_are_stale() {
     let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
     assert!(matches!(vfs.getattr(77).await, Err(Error::Stale)));
     assert!(matches!(vfs.lookup(77, b"x").await, Err(Error::Stale)));
-    assert!(matches!(vfs.read(77, 0, 1).await, Err(Error::Stale)));
+    assert!(matches!(vfs.read(77, 0, 1, 0).await, Err(Error::Stale)));
     assert!(matches!(vfs.getxattr(77, b"ipfs.cid").await, Err(Error::Stale)));
 }
 

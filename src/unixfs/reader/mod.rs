@@ -6,6 +6,7 @@
 //! Parts outside the range are never loaded, memory is never taken by claim, and nothing is kept
 //! from one read to the next: a seek costs what a first read costs, less the cached nodes.
 
+mod fetch;
 mod whole;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ use crate::block::{Cid, codecs};
 use crate::codec::node::{FileNode, Node};
 use crate::dag::Dag;
 
+pub use self::fetch::{FetchBudget, fetch_range};
 pub use self::whole::whole_file;
 
 /// Most bytes that one read returns; the kernel asks for 1 MiB at most, and whoever wants more

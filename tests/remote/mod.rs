@@ -1,0 +1,30 @@
+//! Mounts of content that is not here, over a link with a delay, a rate and losses: how long things
+//! take, and what is fetched for whom.
+//!
+//! The long form has the sizes and the bounds of the figures that cidfs promises, which only a release
+//! build on a quiet machine reaches; `scripts/bench` runs it so.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail as its tests do")]
+
+mod reading;
+mod walking;
+
+use std::time::{Duration, Instant};
+
+/// Bytes a second of a link of 1 Gbit/s.
+const GBIT: u64 = 125_000_000;
+const MIB: u64 = 1 << 20;
+
+/// Runs `work` and returns what it returns, and its time.
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let done = work();
+    (done, start.elapsed())
+}
+
+/// Tells a figure to `scripts/bench`.
+fn figure(name: &str, value: f64, bound: &str) {
+    if crate::is_full_run() {
+        crate::report(&format!("FIGURE\t{name}\t{value:.3}\t{bound}"));
+    }
+}
