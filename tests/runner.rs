@@ -20,6 +20,13 @@ fn is_full_run() -> bool {
     std::env::var_os("CIDFS_TESTS").is_some_and(|value| value == "full")
 }
 
+/// Tells `scripts/bench` a figure in its unit, and the most that it may be.
+fn figure(name: &str, value: f64, unit: &str, most: f64) {
+    if is_full_run() {
+        report(&format!("FIGURE\t{name}\t{unit}\t{most}\t{value}"));
+    }
+}
+
 /// Tells the person who runs the tests something: what was left out, or what a seed was.
 #[allow(clippy::print_stderr, reason = "the person who runs the tests must see what was left out")]
 fn report(message: &str) {

@@ -18,8 +18,17 @@ def settle():
 
 def drop_caches():
     """Empties the page, dentry and inode caches."""
+    drop("3")
+
+
+def drop_names():
+    """Empties the dentry and inode caches."""
+    drop("2")
+
+
+def drop(what):
     os.sync()
-    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text(f"{what}\n")
     settle()
 
 

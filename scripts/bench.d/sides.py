@@ -30,6 +30,9 @@ class Side:
     file: pathlib.Path
     tree: pathlib.Path
     names: pathlib.Path
+    #: The same where cidfs is mounted with small_files; on the disk there is no difference.
+    small_file: pathlib.Path
+    small_tree: pathlib.Path
     #: Where imports find room.
     scratch: pathlib.Path
 
@@ -102,27 +105,31 @@ class Cidfs(Side):
 def prepared(work, options):
     """Makes the material, imports and mounts it, and takes all of it away again."""
     material = make_material(work / "material", options)
-    disk = Disk(*material, work)
+    file, tree, _ = material
+    disk = Disk(*material, file, tree, work)
     repository = work / "repository"
-    cidfs = Cidfs(*material, work, binary=options.cidfs.resolve(), repository=repository)
+    cidfs = Cidfs(*material, file, tree, work, binary=options.cidfs.resolve(), repository=repository)
     cidfs.init(repository)
     cids = [cidfs.add(path, repository) for path in material]
-    mountpoint = work / "mnt"
-    mountpoint.mkdir()
-    with mounted(cidfs, repository, mountpoint, work / "daemon.log"):
-        cidfs.file, cidfs.tree, cidfs.names = (mountpoint / cid for cid in cids)
+    plain, small = work / "mnt", work / "mnt-small"
+    mounts = {plain: "", small: "small_files"}
+    with mounted(cidfs, repository, mounts, work / "daemon.log"):
+        cidfs.file, cidfs.tree, cidfs.names = (plain / cid for cid in cids)
+        cidfs.small_file, cidfs.small_tree = (small / cid for cid in cids[:2])
         check_same(disk, cidfs)
         yield disk, cidfs
 
 
 @contextlib.contextmanager
-def mounted(cidfs, repository, mountpoint, log):
+def mounted(cidfs, repository, mounts, log):
     env = cidfs.env(repository)
     with log.open("wb") as sink:
         daemon = subprocess.Popen([str(cidfs.binary), "daemon"], env=env, stdout=sink, stderr=sink)
     try:
         wait_for_daemon(daemon, repository, log)
-        machine.output([str(cidfs.binary), "mount", "/ipfs", str(mountpoint)], env=env)
+        for mountpoint, options in mounts.items():
+            mountpoint.mkdir()
+            machine.output([str(cidfs.binary), "mount", "/ipfs", str(mountpoint), "-o", options], env=env)
         yield
     finally:
         daemon.send_signal(signal.SIGTERM)
@@ -130,7 +137,8 @@ def mounted(cidfs, repository, mountpoint, log):
             daemon.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             daemon.kill()
-            subprocess.run(["umount", "-l", str(mountpoint)], check=False)
+            for mountpoint in mounts:
+                subprocess.run(["umount", "-l", str(mountpoint)], check=False)
             raise
 
 

@@ -16,6 +16,7 @@ BUFFER_LEN = 1 << 20  # reads of one MiB, into page-aligned memory: off alignmen
 PAGE = 4096
 RANDOM_READS_WARM = 500_000
 RANDOM_READS_COLD = 2_000
+RANDOM_READS_SHARED = 100_000
 READERS = 8
 HAS_FIO = shutil.which("fio") is not None
 
@@ -96,6 +97,12 @@ def sequential(side, _disk, _options):
     yield "warm", timed(read_whole, side.file)
 
 
+def unassisted(side, _disk, _options):
+    machine.drop_caches()
+    yield "first", timed(read_whole, side.small_file)
+    yield "again", timed(read_whole, side.small_file)
+
+
 def random_reads(side, _disk, _options):
     machine.drop_caches()
     yield "cold", random_seconds(side.file, RANDOM_READS_COLD)
@@ -104,7 +111,10 @@ def random_reads(side, _disk, _options):
 
 
 def random_seconds(path, count):
-    return fio_seconds(path, count) if HAS_FIO else timed(read_pages, path, count)
+    if HAS_FIO:
+        return fio_seconds(path, count)
+    with open(path, "rb", buffering=0) as file:
+        return timed(read_pages, file, count)
 
 
 def fio_seconds(path, count):
@@ -116,11 +126,11 @@ def fio_seconds(path, count):
     return json.loads(said)["jobs"][0]["read"]["runtime"] / 1000
 
 
-def read_pages(path, count):
-    pages = os.path.getsize(path) // PAGE
-    chance = random.Random(1)
+def read_pages(file, count, seed=1):
+    pages = os.fstat(file.fileno()).st_size // PAGE
+    chance = random.Random(seed)
     offsets = [chance.randrange(pages) * PAGE for _ in range(count)]
-    with mmap.mmap(-1, PAGE) as buffer, open(path, "rb", buffering=0) as file:
+    with mmap.mmap(-1, PAGE) as buffer:
         for offset in offsets:
             os.preadv(file.fileno(), [buffer], offset)
 
@@ -133,19 +143,35 @@ def readers(side, _disk, _options):
 def read_by_many(path):
     """Each process reads the whole file, from a place of its own and around."""
     step = os.path.getsize(path) // READERS // PAGE * PAGE
+    in_children(lambda number: read_whole(path, start=number * step))
+
+
+def one_handle(side, _disk, _options):
+    """The reads go past the page cache of what is read, not past the one of the store's files."""
+    warm(side.small_file)
+    with open(side.small_file, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        yield "", timed(read_pages_by_many, file)
+
+
+def read_pages_by_many(file):
+    in_children(lambda number: read_pages(file, RANDOM_READS_SHARED // READERS, number))
+
+
+def in_children(work):
     children = []
     for number in range(READERS):
         child = os.fork()
         if child == 0:
             failed = 1
             try:
-                read_whole(path, start=number * step)
+                work(number)
                 failed = 0
             finally:
                 os._exit(failed)
         children.append(child)
     if any([os.waitpid(child, 0)[1] for child in children]):
-        raise RuntimeError(f"a reader of {path} failed")
+        raise RuntimeError("a reader failed")
 
 
 def warm(path):
@@ -165,9 +191,12 @@ def read_whole(path, start=0):
                 at += count
 
 
-def walk(side, _disk, _options):
+def walk(side, disk, _options):
     command = ["find", str(side.tree), "-printf", "%s\n"]
     yield from cold_and_again(lambda: quiet(command))
+    if side is not disk:
+        machine.drop_names()
+    yield "names dropped", timed(quiet, command)
 
 
 def names(side, _disk, _options):
@@ -176,6 +205,23 @@ def names(side, _disk, _options):
 
 def tar(side, _disk, _options):
     yield from cold_and_again(lambda: tar_to_pipe(side.tree))
+
+
+def small(side, _disk, _options):
+    for name, work in ("tar", tar_to_pipe), ("grep", grep):
+        work(side.small_tree)
+        yield name, timed(work, side.small_tree)
+
+
+def grep_again(side, _disk, _options):
+    grep(side.tree)
+    yield "again", timed(grep, side.tree)
+
+
+def grep(tree):
+    """Searches in vain, so that everything is read."""
+    subprocess.run(["grep", "-r", "-F", "no file has this line", str(tree)], stdout=subprocess.DEVNULL,
+                   check=False)
 
 
 def tar_to_pipe(tree):
@@ -214,10 +260,19 @@ ALL = [
              lambda _options, phase: RANDOM_READS_COLD if phase == "cold" else RANDOM_READS_WARM),
     Workload("readers-8", f"{READERS} processes, each reads the whole file from another place on, "
              "page cache warm", readers, "MiB", lambda options, _: options.file_mib * READERS),
-    Workload("walk", "find -printf %s over the tree; kernel caches dropped, and again", walk,
-             "files", tree_files),
+    Workload("unassisted", "as sequential, but through a mount with small_files, where the kernel reads no "
+             "file by itself: first with all caches dropped, and again", unassisted, "MiB", file_mib),
+    Workload("one-handle", f"{READERS} processes with one handle, {RANDOM_READS_SHARED} reads of 4 KiB at "
+             "random through a mount with small_files; the file's pages dropped, the store's not",
+             one_handle, "reads", lambda _options, _phase: RANDOM_READS_SHARED),
+    Workload("walk", "find -printf %s over the tree; kernel caches dropped, and again; then "
+             "cidfs with the kernel's names and inodes dropped against the disk with all of it in memory",
+             walk, "files", tree_files),
     Workload("tar", "tar of the tree into a pipe; kernel caches dropped, and again", tar, "files",
              tree_files),
+    Workload("grep", "grep -r of the tree, the second time", grep_again, "files", tree_files),
+    Workload("small", "tar into a pipe and grep -r of the tree, the second time, cidfs mounted with "
+             "small_files", small, "files", tree_files),
     Workload("names", "ls -f of one folder; kernel caches dropped, and again", names, "names",
              lambda options, _: options.dir_names),
 ]

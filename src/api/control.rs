@@ -64,11 +64,20 @@ pub trait Control: Debug + Send + Sync + 'static {
     /// Returns the live mounts.
     fn mounts(&self) -> Vec<MountInfo>;
 
-    /// Returns the memory in bytes that decoded nodes may take.
-    fn node_cache_bytes_max(&self) -> usize;
+    /// Returns the bounds of what the node keeps in memory.
+    fn memory_limits(&self) -> MemoryLimits;
 
     /// Tells the process to stop; returns at once.
     fn shutdown(&self);
+}
+
+/// Bounds of memory, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryLimits {
+    /// Decoded nodes.
+    pub node_cache_bytes: u64,
+    /// Blocks on their way ahead of readers.
+    pub fetch_ahead_bytes: u64,
 }
 
 /// How files are imported unless a request says otherwise.

@@ -31,6 +31,8 @@ pub struct Status {
     pub memory_bytes: u64,
     /// Bytes of memory for decoded nodes, at most.
     pub node_cache_bytes_max: u64,
+    /// Bytes of memory for blocks on their way ahead of readers, at most.
+    pub fetch_ahead_bytes_max: u64,
 }
 
 /// `mount?arg=SOURCE&path=DIR&options=`
@@ -75,7 +77,8 @@ pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiErro
             pins: node.repository().pins.list().len() as u64,
             mounts: node.mounts(),
             memory_bytes: resident_bytes().unwrap_or_default(),
-            node_cache_bytes_max: node.node_cache_bytes_max() as u64,
+            node_cache_bytes_max: node.memory_limits().node_cache_bytes,
+            fetch_ahead_bytes_max: node.memory_limits().fetch_ahead_bytes,
         })
     });
     Ok(reply::json(&status.await?))

@@ -38,8 +38,11 @@ impl Status {
             out.line(format!("Pins:       {}", status.pins))?;
             if is_daemon {
                 let held = human_size(status.memory_bytes);
-                let cache = human_size(status.node_cache_bytes_max);
-                out.line(format!("Memory:     {held} (decoded nodes: at most {cache})"))?;
+                let nodes = human_size(status.node_cache_bytes_max);
+                let ahead = human_size(status.fetch_ahead_bytes_max);
+                out.line(format!(
+                    "Memory:     {held} (at most {nodes} for decoded nodes, {ahead} for fetching ahead)"
+                ))?;
             }
             out.line(format!("Mounts:     {}", status.mounts.len()))?;
             for mount in status.mounts {

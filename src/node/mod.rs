@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::api::add::unknown_profile;
-use crate::api::control::{Control, ImportDefaults, MountInfo, MountRequest};
+use crate::api::control::{Control, ImportDefaults, MemoryLimits, MountInfo, MountRequest};
 use crate::api::error::ApiError;
 use crate::block::HashFn;
 use crate::dag::{Dag, DagLimits};
@@ -254,8 +254,11 @@ impl Control for Node {
         self.mounts.list()
     }
 
-    fn node_cache_bytes_max(&self) -> usize {
-        self.config.store.node_cache
+    fn memory_limits(&self) -> MemoryLimits {
+        MemoryLimits {
+            node_cache_bytes: self.config.store.node_cache as u64,
+            fetch_ahead_bytes: self.config.mount.fetch_ahead_bytes,
+        }
     }
 
     fn shutdown(&self) {

@@ -88,6 +88,32 @@ fn large_directories_are_listed_whole() {
     }
 }
 
+/// > A listing begins at once and takes no memory for its length.
+#[test]
+fn names_stream() {
+    let count = if crate::is_full_run() { 1_000_000 } else { 100_000 };
+    let (mount, count) = many(count);
+    let before = memory_kib();
+    let started = Instant::now();
+    let mut listing = fs::read_dir(mount.path("sharded")).unwrap();
+    listing.next().unwrap().unwrap();
+    let first = started.elapsed();
+    crate::figure("first of 1 M names", first.as_secs_f64() * 1e3, "ms", 100.0);
+    assert!(first < Duration::from_millis(500), "{first:?}");
+    assert_eq!(listing.map(Result::unwrap).count(), count - 1);
+    let taken = memory_kib().saturating_sub(before);
+    // What the cache of decoded nodes may have, and some for the kernel's look-ups.
+    crate::figure("memory, 1 M names", f64::from(taken) / 1024.0, "MiB", 96.0);
+    assert!(taken < 96 * 1024, "{taken} KiB");
+}
+
+/// Memory that this process, in which the mount is, has.
+fn memory_kib() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 fn open(path: &Path) -> Dir {
     Dir::new(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap())
         .unwrap()

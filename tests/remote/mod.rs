@@ -1,8 +1,8 @@
 //! Mounts of content that is not here, over a link with a delay, a rate and losses: how long things
 //! take, and what is fetched for whom.
 //!
-//! The long form has the sizes and the bounds of the figures that cidfs promises, which only a release
-//! build on a quiet machine reaches; `scripts/bench` runs it so.
+//! The long form has the sizes of the figures that cidfs promises and tells them; their bounds are those
+//! of a release build on a quiet machine, with which `scripts/bench` runs it.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail as its tests do")]
 
@@ -20,11 +20,4 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let done = work();
     (done, start.elapsed())
-}
-
-/// Tells a figure to `scripts/bench`.
-fn figure(name: &str, value: f64, bound: &str) {
-    if crate::is_full_run() {
-        crate::report(&format!("FIGURE\t{name}\t{value:.3}\t{bound}"));
-    }
 }
