@@ -9,7 +9,7 @@
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::block::Cid;
-use crate::dag::Dag;
-use crate::unixfs::{self, FetchBudget};
+use crate::dag::{Dag, UNSTORED_BYTES};
+use crate::unixfs::{self, FetchBudget, FetchTally};
 
 /// Readers of one file that are told apart.
 const STREAMS_MAX: usize = 4;
@@ -34,6 +34,8 @@ const WINDOW_START: u64 = 2 * 1024 * 1024;
 const WINDOW_MIN: u64 = 256 * 1024;
 /// A window may become this large however slow its blocks come: the first ones tell little.
 const WINDOW_FREE: u64 = 4 * 1024 * 1024;
+/// Largest window of blocks that the store has no room for: a quarter of the memory that keeps them.
+const WINDOW_UNKEPT: u64 = UNSTORED_BYTES as u64 / 4;
 /// Largest window: four times what is under way on 1 Gbit/s × 100 ms.
 const WINDOW_MAX: u64 = 64 * 1024 * 1024;
 /// A window holds no more than comes in this time.
@@ -62,7 +64,7 @@ struct FileStreams {
 #[derive(Debug)]
 struct Stream {
     pace: Pace,
-    came: Arc<AtomicU64>,
+    tally: Arc<FetchTally>,
     /// They end with the stream.
     fetches: Vec<AbortOnDropHandle<()>>,
 }
@@ -106,7 +108,7 @@ impl Streams {
         let file = files.get_or_insert_mut(ino, || FileStreams::new(*cid));
         let at = file.find(range).unwrap_or_else(|| file.begin(range));
         let stream = &mut file.streams[at];
-        stream.pace.stalled(range, file.window_start, &stream.came, Instant::now());
+        stream.pace.stalled(range, file.window_start, &stream.tally, Instant::now());
         file.go_on(at, self);
         self.count.store(files.len(), Ordering::Relaxed);
     }
@@ -146,7 +148,7 @@ impl FileStreams {
         if self.streams.len() == STREAMS_MAX {
             self.end_oldest();
         }
-        let stream = Stream { pace: Pace::new(range), came: Arc::default(), fetches: Vec::new() };
+        let stream = Stream { pace: Pace::new(range), tally: Arc::default(), fetches: Vec::new() };
         self.streams.push(stream);
         self.streams.len() - 1
     }
@@ -167,11 +169,11 @@ impl FileStreams {
     fn go_on(&mut self, at: usize, all: &Streams) {
         let stream = &mut self.streams[at];
         let Some(range) = stream.pace.wants(all.budget.free()) else { return };
-        let (dag, budget, came) =
-            (all.dag.clone(), Arc::clone(&all.budget), Arc::clone(&stream.came));
+        let (dag, budget, tally) =
+            (all.dag.clone(), Arc::clone(&all.budget), Arc::clone(&stream.tally));
         let cid = self.cid;
         let fetch = tokio::spawn(async move {
-            unixfs::fetch_range(&dag, &cid, range, &budget, &came).await;
+            unixfs::fetch_range(&dag, &cid, range, &budget, &tally).await;
         });
         stream.fetches.retain(|fetch| !fetch.is_finished());
         stream.fetches.push(AbortOnDropHandle::new(fetch));
@@ -204,22 +206,24 @@ impl Pace {
     }
 
     /// The first read of a file is taken for the beginning of a stream; elsewhere the second is.
-    fn stalled(&mut self, range: &Range<u64>, start: u64, came: &AtomicU64, now: Instant) {
+    fn stalled(&mut self, range: &Range<u64>, start: u64, tally: &FetchTally, now: Instant) {
         if self.window == 0 {
             if range.start == 0 || range.start >= self.grow_from {
                 self.window = start;
             }
         } else if range.start >= self.grow_from {
-            self.measure(came, now);
-            self.window = (self.window * 2).min(self.largest());
+            self.measure(tally, now);
+            let largest =
+                if tally.is_unkept() { self.window.min(WINDOW_UNKEPT) } else { self.largest() };
+            self.window = (self.window * 2).min(largest);
             self.grow_from = self.ahead_to;
         }
     }
 
-    fn measure(&mut self, came: &AtomicU64, now: Instant) {
+    fn measure(&mut self, tally: &FetchTally, now: Instant) {
         let time = now - self.measured;
         if time >= MEASURE_TIME {
-            let bytes = u128::from(came.swap(0, Ordering::Relaxed));
+            let bytes = u128::from(tally.take_bytes());
             self.rate = u64::try_from(bytes * HORIZON.as_millis() / time.as_millis()).ok();
             self.measured = now;
         }
@@ -259,8 +263,9 @@ mod tests {
     }
 
     fn stall(pace: &mut Pace, range: Range<u64>, came: u64, after: Duration) {
-        let came = AtomicU64::new(came);
-        pace.stalled(&range, WINDOW_START, &came, pace.measured + after);
+        let tally = FetchTally::default();
+        tally.count(came, true);
+        pace.stalled(&range, WINDOW_START, &tally, pace.measured + after);
     }
 
     #[tokio::test]
@@ -303,6 +308,16 @@ mod tests {
         assert_eq!(pace.window, 5 * MIB);
         stall(&mut pace, MIB..2 * MIB, MIB, second);
         assert_eq!(pace.window, 5 * MIB, "it does not shrink by that");
+    }
+
+    #[tokio::test]
+    async fn a_window_of_blocks_that_nobody_keeps_stays_small() {
+        let mut pace = pace(0..MIB);
+        pace.window = 8 * MIB;
+        let tally = FetchTally::default();
+        tally.count(MIB, false);
+        pace.stalled(&(MIB..2 * MIB), WINDOW_START, &tally, pace.measured);
+        assert_eq!(pace.window, WINDOW_UNKEPT);
     }
 
     #[tokio::test]

@@ -12,8 +12,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -40,6 +40,8 @@ const EXPANSIONS_MAX: usize = 32;
 const PENDING_MAX: usize = 4096;
 /// Names that are listed in one piece.
 const NAMES: usize = 1024;
+/// Blocks that a piece of a sharded directory counts as when they had to be fetched.
+const PIECE_BLOCKS: usize = 16;
 
 /// The walkers of a mount.
 #[derive(Debug)]
@@ -208,7 +210,15 @@ async fn expand(dag: &Dag, dir: &Cid, blocks_max: usize) -> Expanded {
     let mut expanded = Expanded { dirs: Vec::new(), blocks: 1 };
     let mut from = Cookie::START;
     while expanded.blocks <= blocks_max {
-        let Ok(names) = unixfs::list(dag, dir, from, NAMES).await else { break };
+        let mut list = std::pin::pin!(unixfs::list(dag, dir, from, NAMES));
+        let names = match list.as_mut().now_or_never() {
+            Some(names) => names,
+            None => {
+                expanded.blocks += PIECE_BLOCKS;
+                list.await
+            }
+        };
+        let Ok(names) = names else { break };
         let Some((last, _)) = names.last() else { break };
         from = *last;
         let roots: Vec<Cid> = names

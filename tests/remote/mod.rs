@@ -9,11 +9,18 @@
 mod reading;
 mod walking;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes a second of a link of 1 Gbit/s.
 const GBIT: u64 = 125_000_000;
 const MIB: u64 = 1 << 20;
+
+/// Lets the tests that measure run one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Runs `work` and returns what it returns, and its time.
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {

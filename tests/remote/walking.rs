@@ -11,7 +11,7 @@ use cidfs::testkit::dag_builder::DagBuilder;
 use cidfs::testkit::exchange::TestExchange;
 use cidfs::testkit::mount::{TempMount, TempPins};
 
-use super::timed;
+use super::{alone, timed};
 
 const DELAY: Duration = Duration::from_millis(20);
 /// Bytes of a small file, which is one raw block.
@@ -117,6 +117,7 @@ fn deep_tree(depth: usize, width: usize) -> (DagBuilder, Cid) {
 /// > directory.
 #[test]
 fn a_tree_is_walked_in_few_round_trips() {
+    let _alone = alone();
     let files = if crate::is_full_run() { 20_000 } else { 5_000 };
     let (builder, root) = source_tree(files);
     let remote = Remote::new(builder, root, "");
@@ -136,6 +137,7 @@ fn a_tree_is_walked_in_few_round_trips() {
 fn a_deep_tree_is_fetched_ahead_of_the_walker() {
     const DEPTH: usize = 8;
     const WIDTH: usize = 60;
+    let _alone = alone();
     let walked = |options| {
         let (builder, root) = deep_tree(DEPTH, WIDTH);
         let remote = Remote::new(builder, root, options);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -61,20 +61,45 @@ fn permits(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX)
 }
 
+/// What has become of fetches so far.
+#[derive(Debug, Default)]
+pub struct FetchTally {
+    bytes: AtomicU64,
+    is_unkept: AtomicBool,
+}
+
+impl FetchTally {
+    /// Returns the bytes that came since the last call.
+    pub fn take_bytes(&self) -> u64 {
+        self.bytes.swap(0, Ordering::Relaxed)
+    }
+
+    /// Tells whether the store had no room for something, which may be gone before it is read.
+    pub fn is_unkept(&self) -> bool {
+        self.is_unkept.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes that came.
+    pub fn count(&self, bytes: u64, is_kept: bool) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.is_unkept.fetch_or(!is_kept, Ordering::Relaxed);
+    }
+}
+
 /// Fetches the parts of the file `cid` that cover `range`, in order, many at a time, and the next inner
-/// nodes behind it. The bytes that came are added to `came` as they come.
+/// nodes behind it; what came is counted as it comes.
 pub async fn fetch_range(
     dag: &Dag,
     cid: &Cid,
     range: Range<u64>,
     budget: &FetchBudget,
-    came: &AtomicU64,
+    tally: &FetchTally,
 ) {
     if cid.codec() != codecs::DAG_PB {
         return;
     }
     let Some(root) = dag.node(cid).await.ok().and_then(File::new) else { return };
-    let mut fetch = Fetch { dag, range, budget, came, inner: BTreeMap::new(), steps: 0 };
+    let mut fetch = Fetch { dag, range, budget, tally, inner: BTreeMap::new(), steps: 0 };
     fetch.enter(root, 0, 0);
     let mut running = FuturesUnordered::new();
     loop {
@@ -95,7 +120,7 @@ struct Fetch<'a> {
     dag: &'a Dag,
     range: Range<u64>,
     budget: &'a FetchBudget,
-    came: &'a AtomicU64,
+    tally: &'a FetchTally,
     /// Inner nodes with parts to go, by depth and place: upper ones first, because more waits for what
     /// is below them.
     inner: BTreeMap<(u32, u64), Inner>,
@@ -162,7 +187,7 @@ impl<'a> Fetch<'a> {
 
     /// Fetches a part if it is not here; returns it if it is an inner node.
     fn load(&self, part: Part) -> Load<'a> {
-        let (dag, budget, came) = (self.dag, self.budget, self.came);
+        let (dag, budget, tally) = (self.dag, self.budget, self.tally);
         async move {
             let (cid, len) = (part.cid(), part.len());
             if dag.offline().block_len(&cid).await.is_err() {
@@ -171,7 +196,8 @@ impl<'a> Fetch<'a> {
                     dag.block_len(&cid).await.ok()
                 };
                 let fetched = tokio::time::timeout(PART_TIME, fetch).await.ok().flatten()?;
-                came.fetch_add(fetched, Ordering::Relaxed);
+                let is_kept = matches!(dag.store().block_len(&cid), Ok(Some(_)));
+                tally.count(fetched, is_kept);
             }
             if cid.codec() != codecs::DAG_PB {
                 return None;
