@@ -163,6 +163,12 @@ impl Section {
         let skip = byte_count(self.entry.start - start) + usize::from(self.entry.head_len);
         &bytes[skip..][..self.entry.len as usize]
     }
+
+    fn is_whole(&self, window: &mut Window) -> io::Result<bool> {
+        let start = self.entry.start;
+        let bytes = window.bytes(start, byte_count(self.entry.section_len()))?;
+        Ok(self.removed || Block::matches(&self.cid, self.data(bytes, start)))
+    }
 }
 
 impl Run {
@@ -237,7 +243,7 @@ impl Walker<'_> {
     fn pass_gap(&mut self, run: &mut Run, window: &mut Window) -> io::Result<()> {
         let mut cid = None;
         if let Some(last) = run.sections.pop() {
-            if self.is_whole(window, &last)? {
+            if last.is_whole(window)? {
                 run.sections.push(last);
             } else {
                 cid = Some(last.cid);
@@ -269,12 +275,6 @@ impl Walker<'_> {
         Ok(head.filter(|head| at + u64::from(head.head_len) + u64::from(head.data_len) <= self.len))
     }
 
-    fn is_whole(&self, window: &mut Window, section: &Section) -> io::Result<bool> {
-        let start = section.entry.start;
-        let bytes = window.bytes(start, byte_count(section.entry.section_len()))?;
-        Ok(section.removed || Block::matches(&section.cid, section.data(bytes, start)))
-    }
-
     /// Returns where the first whole section at or after `from` starts.
     fn search(&mut self, window: &mut Window, from: u64) -> io::Result<Option<u64>> {
         for at in from..self.len {
@@ -284,7 +284,7 @@ impl Walker<'_> {
             if self.search_left == 0 {
                 return Ok(None);
             }
-            if self.is_whole(window, &section)? {
+            if section.is_whole(window)? {
                 return Ok(Some(at));
             }
         }
@@ -420,7 +420,7 @@ mod tests {
         let mut at = PACK_HEADER.len();
         while at < bytes.len() {
             let here = section(at);
-            let mut next = here.as_ref().map_or(bytes.len(), |found| found.1.end() as usize);
+            let mut next = here.as_ref().map_or(bytes.len(), |found| byte_count(found.1.end()));
             match here {
                 Some((_, entry, removed, true)) => {
                     found.damaged.append(&mut found.torn);
@@ -462,7 +462,7 @@ mod tests {
     /// Applies a change; three of four places are near the head of a section, where it matters.
     fn apply(bytes: &mut Vec<u8>, starts: &[usize], place: usize, change: &Change) -> Option<Tomb> {
         let start = starts[place % starts.len()];
-        let at = if place % 4 == 0 { place % bytes.len() } else { start + place / 4 % 45 };
+        let at = if place.is_multiple_of(4) { place % bytes.len() } else { start + place / 4 % 45 };
         match change {
             Change::Cut => bytes.truncate(at.max(PACK_HEADER.len())),
             Change::Remove => {
@@ -485,8 +485,8 @@ mod tests {
             changes in prop::collection::vec((any::<u32>(), change()), 0..6),
         ) {
             let (mut bytes, mut starts) = (PACK_HEADER.to_vec(), Vec::new());
-            for (n, len) in lens.iter().enumerate() {
-                let data = Bytes::from(vec![n as u8 + 1; *len]);
+            for (content, len) in (1..=u8::MAX).zip(&lens) {
+                let data = Bytes::from(vec![content; *len]);
                 let block = Block::hash(codecs::RAW, HashFn::SHA2_256, data).unwrap();
                 starts.push(bytes.len());
                 push_head(block.cid(), block.data().len(), &mut bytes);
