@@ -1,7 +1,8 @@
 //! The calls that need `unsafe` or care: mounting, mapping, syncing, signals, volumes, memory, and the
 //! processor's SHA instructions.
 //!
-//! The promise: what is dangerous or odd about these interfaces is dealt with here, once, so that the layers above speak in paths, descriptors and typed errors. It knows nothing of blocks,
+//! The promise: what is dangerous or odd about these interfaces is dealt with here, once, so that
+//! the layers above speak in paths, descriptors, numbers and typed errors. It knows nothing of blocks,
 //! files of the network, or the requests that travel over a descriptor it hands out.
 
 pub mod clone;
