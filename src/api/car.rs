@@ -7,7 +7,6 @@ use std::sync::Arc;
 use axum::extract::{FromRequest as _, FromRequestParts as _, Multipart, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -39,6 +38,12 @@ const BATCHES_AHEAD: usize = 2;
 
 /// Blocks that are loaded ahead of an export.
 const BLOCKS_AHEAD: usize = 16;
+
+/// Shortest block in bytes that an export sends as a piece of its own: copying it costs more.
+const COPIED_BELOW: usize = 16 * 1024;
+
+/// Bytes of sections that an export sends as one piece; one block may go over it.
+const GATHERED_MAX: usize = 64 * 1024;
 
 /// Roots that are pinned after an import: an archive is made for a few; a header of 1 MiB could
 /// name thirty thousand.
@@ -300,27 +305,48 @@ pub(super) async fn export(
         dag.block(root).await?;
     }
     reply::stream(&params, Kind::Bytes("application/vnd.ipld.car", None), |sink| async move {
-        let mut head = Vec::new();
-        car::write_header(&mut head, &roots).map_err(ApiError::failed)?;
-        sink.bytes(head.into()).await?;
+        let mut pieces = Pieces { sink, gathered: Vec::new() };
+        car::write_header(&mut pieces.gathered, &roots).map_err(ApiError::failed)?;
+        pieces.send().await?;
         // Tasks of their own, so that several processors hash what is read.
-        let sections = unixfs::walk_all(&dag, roots).map(|visit| {
-            let section = visit
-                .map(|visit| AbortOnDropHandle::new(tokio::spawn(section(dag.clone(), visit.cid))));
-            async move { section?.await.map_err(ApiError::failed)? }
+        let blocks = unixfs::walk_all(&dag, roots).map(|visit| {
+            let block = visit
+                .map(|visit| AbortOnDropHandle::new(tokio::spawn(block(dag.clone(), visit.cid))));
+            async move { block?.await.map_err(ApiError::failed)? }
         });
-        let mut sections = std::pin::pin!(sections.buffered(BLOCKS_AHEAD));
-        while let Some(section) = sections.try_next().await? {
-            sink.bytes(section).await?;
+        let mut blocks = std::pin::pin!(blocks.buffered(BLOCKS_AHEAD));
+        while let Some(block) = blocks.try_next().await? {
+            pieces.block(block).await?;
         }
-        Ok(())
+        if pieces.gathered.is_empty() { Ok(()) } else { pieces.send().await }
     })
     .await
 }
 
-async fn section(dag: Dag, cid: Cid) -> Result<Bytes, ApiError> {
-    let block = dag.block(&cid).await?;
-    let mut section = Vec::with_capacity(block.data().len() + car::CID_LEN_MAX);
-    car::write_section(&mut section, &block).map_err(ApiError::failed)?;
-    Ok(section.into())
+async fn block(dag: Dag, cid: Cid) -> Result<Block, ApiError> {
+    Ok(dag.block(&cid).await?)
+}
+
+/// Sends sections of an archive in pieces that are worth their cost, without copying big blocks.
+struct Pieces {
+    sink: Sink,
+    /// Sections of small blocks, and the head of a big one.
+    gathered: Vec<u8>,
+}
+
+impl Pieces {
+    async fn block(&mut self, block: Block) -> Result<(), ApiError> {
+        if block.data().len() < COPIED_BELOW {
+            car::write_section(&mut self.gathered, &block).map_err(ApiError::failed)?;
+            return if self.gathered.len() < GATHERED_MAX { Ok(()) } else { self.send().await };
+        }
+        car::write_section_head(&mut self.gathered, &block).map_err(ApiError::failed)?;
+        self.send().await?;
+        Ok(self.sink.bytes(block.into_data()).await?)
+    }
+
+    async fn send(&mut self) -> Result<(), ApiError> {
+        let gathered = std::mem::take(&mut self.gathered);
+        Ok(self.sink.bytes(gathered.into()).await?)
+    }
 }

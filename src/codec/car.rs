@@ -191,7 +191,9 @@ pub fn write_header(out: &mut impl Write, roots: &[Cid]) -> io::Result<u64> {
     let header = Map::new(entries)
         .and_then(|map| dag_cbor::encode(&Ipld::Map(map)))
         .map_err(io::Error::other)?;
-    write_framed(out, &[&header])
+    let prefix_len = write_length(out, header.len())?;
+    out.write_all(&header)?;
+    Ok(prefix_len + header.len() as u64)
 }
 
 /// Writes a block as a section and returns the section's whole length in bytes.
@@ -199,16 +201,27 @@ pub fn write_header(out: &mut impl Write, roots: &[Cid]) -> io::Result<u64> {
 /// # Errors
 /// What the writer says.
 pub fn write_section(out: &mut impl Write, block: &Block) -> io::Result<u64> {
-    write_framed(out, &[&block.cid().to_bytes(), block.data()])
+    let head_len = write_section_head(out, block)?;
+    out.write_all(block.data())?;
+    Ok(head_len + block.data().len() as u64)
 }
 
-fn write_framed(out: &mut impl Write, parts: &[&[u8]]) -> io::Result<u64> {
-    let len = parts.iter().map(|part| part.len() as u64).sum();
-    let mut buffer = unsigned_varint::encode::u64_buffer();
-    let prefix = unsigned_varint::encode::u64(len, &mut buffer);
+/// Writes what stands in front of a block in its section and returns its length in bytes.
+///
+/// # Errors
+/// What the writer says.
+pub fn write_section_head(out: &mut impl Write, block: &Block) -> io::Result<u64> {
+    let cid = block.cid().to_bytes();
+    let prefix_len = write_length(out, cid.len() + block.data().len())?;
+    out.write_all(&cid)?;
+    Ok(prefix_len + cid.len() as u64)
+}
+
+fn write_length(out: &mut impl Write, len: usize) -> io::Result<u64> {
+    let mut buffer = unsigned_varint::encode::usize_buffer();
+    let prefix = unsigned_varint::encode::usize(len, &mut buffer);
     out.write_all(prefix)?;
-    parts.iter().try_for_each(|part| out.write_all(part))?;
-    Ok(prefix.len() as u64 + len)
+    Ok(prefix.len() as u64)
 }
 
 enum Header {
@@ -494,7 +507,9 @@ mod tests {
     fn a_block_over_the_limit_is_refused_by_name_and_the_next_is_read() {
         for over in [1, 1000, 1 << 20] {
             let mut bytes = unhex(PROBE_CAR);
-            write_framed(&mut bytes, &[&[1, 0x55, 0, 0], &vec![0; BLOCK_LEN_MAX + over]]).unwrap();
+            write_length(&mut bytes, 4 + BLOCK_LEN_MAX + over).unwrap();
+            bytes.extend([1, 0x55, 0, 0]);
+            bytes.resize(bytes.len() + BLOCK_LEN_MAX + over, 0);
             bytes.extend(unhex("0401550000"));
             let len = (BLOCK_LEN_MAX + over) as u64;
             let wrapped = wrap_v2(&bytes, 51, bytes.len() as u64);

@@ -1,7 +1,8 @@
-//! The kernel calls that need `unsafe` or care: mounting, mapping, syncing, signals, volumes, memory.
+//! The calls that need `unsafe` or care: mounting, mapping, syncing, signals, volumes, memory, and the
+//! processor's SHA instructions.
 //!
-//! The promise: what is dangerous or odd about the kernel's interfaces is dealt with here, once, so
-//! that the layers above speak in paths, descriptors and typed errors. It knows nothing of blocks,
+//! The promise: what is dangerous or odd about these interfaces is dealt with here, once, so that
+//! the layers above speak in paths, descriptors, numbers and typed errors. It knows nothing of blocks,
 //! files of the network, or the requests that travel over a descriptor it hands out.
 
 pub mod clone;
@@ -9,6 +10,7 @@ pub mod disk;
 pub mod memory;
 pub mod mmap;
 pub mod mount;
+pub mod sha256;
 pub mod thread;
 pub mod volume;
 pub mod writeback;

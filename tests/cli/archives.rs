@@ -1,5 +1,7 @@
 //! `dag import` and `dag export`: archives made by others come in, ours are byte for byte kubo's.
 
+use cidfs::block::Block;
+use cidfs::codec::car::CarReader;
 use cidfs::testkit::fixtures::shared_fixtures;
 
 use super::sandbox::{HELLO, Sandbox, TREE, vector_tree};
@@ -124,6 +126,33 @@ fn archives_of_others_come_in_and_go_out_again() {
     again.write("again.car", sandbox.run(&["dag", "export", sharded]).stdout);
     again.ok(&["dag", "import", "again.car"]);
     assert_eq!(again.ok(&["ls", sharded]), sandbox.ok(&["ls", sharded]));
+}
+
+/// Sections are gathered or sent alone by their length; their order is that of the walk all the same.
+#[test]
+fn an_export_of_long_and_short_blocks_is_whole_and_in_order() {
+    let sandbox = Sandbox::new();
+    for number in 0..300_usize {
+        let len = [10, 700, 15_000, 16_384, 90_000][number % 5];
+        let content = format!("{number} ").repeat(len / 2);
+        sandbox.write(format!("d/{number:03}"), content);
+    }
+    let root = sandbox.ok(&["add", "-rQ", "d"]);
+    let links = sandbox.ok(&["refs", "-r", "--unique", &root]);
+    let expected = std::iter::once(root.as_str()).chain(links.lines()).map(str::to_owned);
+    let expected: Vec<_> = expected.collect();
+    assert!(expected.len() > 250, "the test is about many blocks");
+    let check = || {
+        let car = sandbox.run(&["dag", "export", &root]).stdout;
+        let sections = CarReader::new(&car[..]).unwrap().map(Result::unwrap);
+        let blocks = sections.map(|section| Block::verify(section.cid, section.data).unwrap());
+        assert_eq!(blocks.map(|block| block.cid().to_string()).collect::<Vec<_>>(), expected);
+        car
+    };
+    let in_process = check();
+    let daemon = sandbox.daemon();
+    assert!(check() == in_process, "through the socket");
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]

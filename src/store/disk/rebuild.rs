@@ -9,11 +9,10 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use super::check::{Damage, Progress, name_damage};
-use super::recover::{cut_and_index, log_gaps, threads_for};
+use super::recover::{cut_and_index, log_gaps};
 use crate::store::StoreError;
 use crate::store::diskio::{DiskIo, remove_if_there, set_aside, sync_parent, write_all};
 use crate::store::error::AtPath as _;
@@ -51,8 +50,8 @@ struct Scanned {
 
 /// Rebuilds all packs in `dir`; `progress` may break off between two packs, which loses nothing.
 ///
-/// Packs are hashed side by side, since one processor hashes slower than a disk reads, and indexed
-/// by the calling thread.
+/// Packs are hashed one after the other, each on all processors, and indexed by the calling thread
+/// meanwhile.
 pub(in crate::store) fn rebuild(
     dir: &Path,
     disk: Arc<dyn DiskIo>,
@@ -62,28 +61,20 @@ pub(in crate::store) fn rebuild(
     let names = files.names()?;
     let (ids, mut next_id) = (names.ids("car"), names.unused_id());
     let mut report = RebuildReport::default();
-    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let (scanned, packs) = sync_channel(SCANNED_AHEAD);
-        for _ in 0..threads_for(ids.len()) {
-            let (scanned, files, ids, next) = (scanned.clone(), &files, ids, &next);
-            scope.spawn(move || {
-                while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    // The receiver is gone when this breaks off.
-                    if scanned.send(scan_pack(files, *id)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(scanned);
+        let files = &files;
+        scope.spawn(move || {
+            // The receiver is gone when this breaks off.
+            ids.iter().try_for_each(|id| scanned.send(scan_pack(files, *id)))
+        });
         for pack in packs {
             let pack = pack?;
             report.packs += 1;
             report.blocks += pack.found.entries.len() as u64;
             report.bytes +=
                 pack.found.entries.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
-            index_pack(&files, &pack, &mut next_id, &mut report)?;
+            index_pack(files, &pack, &mut next_id, &mut report)?;
             let done = Progress {
                 packs_done: report.packs,
                 packs: ids.len() as u64,

@@ -76,7 +76,7 @@ pub(super) fn side_by_side<T: Sync>(
 }
 
 /// Returns how many threads read that many packs.
-pub(super) fn threads_for(packs: usize) -> usize {
+fn threads_for(packs: usize) -> usize {
     if packs < 2 {
         return packs;
     }

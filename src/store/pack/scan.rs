@@ -3,15 +3,22 @@
 //! Every block is hashed, so what a scan finds can be served and can stand for a later put. A
 //! section whose bytes are wrong is skipped by its length if something sensible follows, else by
 //! searching byte by byte for the next section that hashes right.
+//!
+//! One processor hashes slower than a disk reads, so several threads take turns at the [`Walker`]:
+//! whoever has it reads the next few sections in file order, then hashes them while others read on.
+//! Where the walk cannot go on by the heads alone, what is in front of that place is hashed and the
+//! search is done before the walker is passed on, so the result is that of one thread.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 
+use parking_lot::Mutex;
+
 use super::Entry;
 use super::section::{PACK_HEADER, SECTION_HEAD_LEN_MAX, SectionHead, parse_head};
 use super::tombs::Tomb;
-use super::window::Window;
+use super::window::{READ_LEN, Window};
 use crate::block::{Block, Cid};
 use crate::store::key::BlockKey;
 
@@ -19,6 +26,12 @@ use crate::store::key::BlockKey;
 /// a pack has, so that a search at most doubles the work. Blocks can be made of false heads, each
 /// of which costs a hash.
 const SEARCH_HASHED_MAX: u64 = 256 * 1024 * 1024;
+
+/// Least sections of a run that has others behind it, however long they are: two are hashed at once.
+const RUN_SECTIONS_MIN: usize = 2;
+
+/// Most threads of one scan: four hash faster than most disks read.
+const THREADS_MAX: u64 = 4;
 
 /// Bytes of a pack that are no whole section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +43,7 @@ pub(in crate::store) struct Gap {
 }
 
 /// What is in a pack.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Scan {
     /// Whole sections in file order, without those that have a tombstone.
     pub(in crate::store) entries: Vec<Entry>,
@@ -49,13 +62,24 @@ pub(in crate::store) fn scan(
     len: u64,
     tombs: &HashSet<Tomb>,
 ) -> io::Result<Scan> {
-    let mut scanner =
-        Scanner { window: Window::new(file, len), tombs, search_left: SEARCH_HASHED_MAX };
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    scan_by(processors.min(THREADS_MAX), file, from, len, tombs)
+}
+
+/// Scans with so many threads, or fewer when there is little to read.
+fn scan_by(
+    threads: u64,
+    file: &File,
+    from: u64,
+    len: u64,
+    tombs: &HashSet<Tomb>,
+) -> io::Result<Scan> {
     let mut found = Scan { end: from, ..Scan::default() };
     let mut at = from;
     if from == 0 {
         at = PACK_HEADER.len() as u64;
-        let header = scanner.window.bytes(0, PACK_HEADER.len())?;
+        let mut window = Window::new(file, len);
+        let header = window.bytes(0, PACK_HEADER.len())?;
         let gap = Gap { cid: None, start: 0, end: at };
         match (header == PACK_HEADER, len >= at) {
             (true, _) => found.end = at,
@@ -63,23 +87,19 @@ pub(in crate::store) fn scan(
             (false, false) => found.torn.push(Gap { end: len, ..gap }),
         }
     }
-    while at < len {
-        let (section, gap) = scanner.next(at)?;
-        found.torn.extend(gap);
-        let Some(section) = section else { break };
-        if section.whole {
-            found.damaged.append(&mut found.torn);
-            found.end = section.entry.end();
-            if !section.removed {
-                found.entries.push(section.entry);
-            }
-        } else {
-            let (start, end) = (section.entry.start, section.entry.end());
-            found.torn.push(Gap { cid: Some(section.cid), start, end });
+    let walker = Mutex::new(Walker { at, len, tombs, search_left: SEARCH_HASHED_MAX });
+    let work = || take_turns(&walker, Window::new(file, len));
+    let others = threads.min(len.saturating_sub(at).div_ceil(READ_LEN as u64)).saturating_sub(1);
+    let parts = std::thread::scope(|scope| {
+        let others: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+        let mut parts = work()?;
+        for other in others {
+            parts.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
-        at = section.entry.end();
-    }
-    if scanner.search_left == 0 {
+        Ok::<_, io::Error>(parts)
+    })?;
+    found.add(parts);
+    if walker.into_inner().search_left == 0 {
         // Not searched to the end, so nothing may be cut off.
         found.damaged.append(&mut found.torn);
         found.end = len;
@@ -87,75 +107,194 @@ pub(in crate::store) fn scan(
     Ok(found)
 }
 
-struct Scanner<'a> {
-    window: Window<'a>,
-    tombs: &'a HashSet<Tomb>,
-    search_left: u64,
+/// Reads and hashes runs of sections as long as there are any.
+fn take_turns(walker: &Mutex<Walker>, mut window: Window) -> io::Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    loop {
+        let next = walker.lock().next(&mut window);
+        match next {
+            Ok(Some(run)) => parts.push(run.prove(&mut window)?),
+            Ok(None) => return Ok(parts),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Scan {
+    /// Adds what was found behind the header, in any order.
+    fn add(&mut self, mut parts: Vec<Part>) {
+        parts.sort_unstable_by_key(|part| part.start);
+        self.end = parts.iter().filter_map(|part| part.whole_end).fold(self.end, u64::max);
+        for part in parts {
+            self.entries.extend(part.entries);
+            for gap in part.gaps {
+                if gap.start < self.end { &mut self.damaged } else { &mut self.torn }.push(gap);
+            }
+        }
+    }
+}
+
+/// What is in a stretch of a pack.
+struct Part {
+    start: u64,
+    entries: Vec<Entry>,
+    gaps: Vec<Gap>,
+    /// Where the last whole section ends, if there is one.
+    whole_end: Option<u64>,
+}
+
+/// Sections one behind the other.
+struct Run {
+    start: u64,
+    sections: Vec<Section>,
+    /// What follows, up to the start of the next run, and is no section.
+    gap: Option<Gap>,
 }
 
 struct Section {
     cid: Cid,
     entry: Entry,
-    whole: bool,
     removed: bool,
 }
 
-impl Scanner<'_> {
-    /// Returns the section at `at`, or the next that can be found and the gap in front of it.
-    fn next(&mut self, at: u64) -> io::Result<(Option<Section>, Option<Gap>)> {
-        let here = self.section(at)?;
-        if let Some(section) = here
-            && (section.whole || self.head(section.entry.end())?.is_some())
-        {
-            return Ok((Some(section), None));
+impl Section {
+    /// Returns the block's bytes; `bytes` begin where the file has `start`.
+    fn data<'a>(&self, bytes: &'a [u8], start: u64) -> &'a [u8] {
+        let skip = byte_count(self.entry.start - start) + usize::from(self.entry.head_len);
+        &bytes[skip..][..self.entry.len as usize]
+    }
+
+    fn is_whole(&self, window: &mut Window) -> io::Result<bool> {
+        let start = self.entry.start;
+        let bytes = window.bytes(start, byte_count(self.entry.section_len()))?;
+        Ok(self.removed || Block::matches(&self.cid, self.data(bytes, start)))
+    }
+}
+
+impl Run {
+    fn end(&self) -> u64 {
+        self.sections.last().map_or(self.start, |section| section.entry.end())
+    }
+
+    /// Hashes what is in the run, two sections at a time, and tells what is whole.
+    fn prove(self, window: &mut Window) -> io::Result<Part> {
+        let start = self.start;
+        let mut part = Part { start, entries: Vec::new(), gaps: Vec::new(), whole_end: None };
+        let bytes = window.bytes(start, byte_count(self.end() - start))?;
+        let mut whole = self.are_whole(bytes).into_iter();
+        for section in self.sections {
+            let (from, end) = (section.entry.start, section.entry.end());
+            if !section.removed && whole.next() != Some(true) {
+                part.gaps.push(Gap { cid: Some(section.cid), start: from, end });
+                continue;
+            }
+            part.whole_end = Some(end);
+            if !section.removed {
+                part.entries.push(section.entry);
+            }
         }
-        let next = self.search(at + 1)?;
-        let end = next.as_ref().map_or(self.window.len(), |next| next.entry.start);
-        let cid = self.head(at)?.map(|head| head.cid);
-        Ok((next, Some(Gap { cid, start: at, end })))
+        part.gaps.extend(self.gap);
+        Ok(part)
     }
 
-    /// Reads the section at `at`; `None` when there is no head or it claims more than the file has.
-    fn section(&mut self, at: u64) -> io::Result<Option<Section>> {
-        let Some(head) = self.head(at)? else { return Ok(None) };
-        let key = BlockKey::of(&head.cid);
-        let entry = Entry { key, start: at, head_len: head.head_len, len: head.data_len };
+    /// Tells of every section that is not removed whether it is whole.
+    fn are_whole(&self, bytes: &[u8]) -> Vec<bool> {
+        let here: Vec<_> = self.sections.iter().filter(|section| !section.removed).collect();
+        let block = |section: &Section| (section.cid, section.data(bytes, self.start));
+        let (pairs, last) = here.as_chunks::<2>();
+        let pairs = pairs.iter().flat_map(|pair| {
+            let [first, second] = pair.map(block);
+            Block::both_match([(&first.0, first.1), (&second.0, second.1)])
+        });
+        let last = last.iter().map(|section| Block::matches(&section.cid, block(section).1));
+        pairs.chain(last).collect()
+    }
+}
+
+/// Goes through a pack from front to back.
+struct Walker<'a> {
+    /// Where the next run starts.
+    at: u64,
+    len: u64,
+    tombs: &'a HashSet<Tomb>,
+    search_left: u64,
+}
+
+impl Walker<'_> {
+    /// Returns the next run, which is then in `window`; nothing follows an error.
+    fn next(&mut self, window: &mut Window) -> io::Result<Option<Run>> {
+        if self.at >= self.len {
+            return Ok(None);
+        }
+        let start = std::mem::replace(&mut self.at, self.len);
+        let mut run = Run { start, sections: Vec::new(), gap: None };
+        while let Some(section) = self.section(window, run.end())? {
+            if run.end() - start >= READ_LEN as u64 && run.sections.len() >= RUN_SECTIONS_MIN {
+                self.at = run.end();
+                return Ok(Some(run));
+            }
+            run.sections.push(section);
+        }
+        self.pass_gap(&mut run, window)?;
+        Ok(Some(run))
+    }
+
+    /// Goes on behind a run that no section follows.
+    fn pass_gap(&mut self, run: &mut Run, window: &mut Window) -> io::Result<()> {
+        let mut cid = None;
+        if let Some(last) = run.sections.pop() {
+            if last.is_whole(window)? {
+                run.sections.push(last);
+            } else {
+                cid = Some(last.cid);
+            }
+        }
+        let start = run.end();
+        if start < self.len {
+            let end = self.search(window, start + 1)?.unwrap_or(self.len);
+            run.gap = Some(Gap { cid, start, end });
+            self.at = end;
+        }
+        Ok(())
+    }
+
+    /// Reads the head of the section at `at`; `None` when there is none or it claims more than the
+    /// file has.
+    fn section(&self, window: &mut Window, at: u64) -> io::Result<Option<Section>> {
+        let Some(SectionHead { cid, head_len, data_len }) = self.head(window, at)? else {
+            return Ok(None);
+        };
+        let key = BlockKey::of(&cid);
         let removed = self.tombs.contains(&Tomb { key, start: at });
-        let whole = removed || self.is_whole(&head.cid, &entry)?;
-        Ok(Some(Section { cid: head.cid, entry, whole, removed }))
+        let entry = Entry { key, start: at, head_len, len: data_len };
+        Ok(Some(Section { cid, entry, removed }))
     }
 
-    fn is_whole(&mut self, cid: &Cid, entry: &Entry) -> io::Result<bool> {
-        let data = self.window.bytes(
-            entry.start + u64::from(entry.head_len),
-            usize::try_from(entry.len).unwrap_or(usize::MAX),
-        )?;
-        Ok(Block::matches(cid, data))
+    fn head(&self, window: &mut Window, at: u64) -> io::Result<Option<SectionHead>> {
+        let head = parse_head(window.bytes(at, SECTION_HEAD_LEN_MAX)?);
+        Ok(head.filter(|head| at + u64::from(head.head_len) + u64::from(head.data_len) <= self.len))
     }
 
-    fn head(&mut self, at: u64) -> io::Result<Option<SectionHead>> {
-        let len = self.window.len();
-        let head = parse_head(self.window.bytes(at, SECTION_HEAD_LEN_MAX)?);
-        Ok(head.filter(|head| at + u64::from(head.head_len) + u64::from(head.data_len) <= len))
-    }
-
-    /// Returns the first whole section at or after `from`.
-    fn search(&mut self, from: u64) -> io::Result<Option<Section>> {
-        for at in from..self.window.len() {
-            let Some(head) = self.head(at)? else { continue };
-            let cost = u64::from(head.data_len) + 1;
+    /// Returns where the first whole section at or after `from` starts.
+    fn search(&mut self, window: &mut Window, from: u64) -> io::Result<Option<u64>> {
+        for at in from..self.len {
+            let Some(section) = self.section(window, at)? else { continue };
+            let cost = u64::from(section.entry.len) + 1;
             self.search_left = self.search_left.saturating_sub(cost);
             if self.search_left == 0 {
                 return Ok(None);
             }
-            if let Some(section) = self.section(at)?
-                && section.whole
-            {
-                return Ok(Some(section));
+            if section.is_whole(window)? {
+                return Ok(Some(at));
             }
         }
         Ok(None)
     }
+}
+
+/// A number of bytes in a window; what is longer than memory is cut off by the window.
+fn byte_count(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -163,6 +302,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use bytes::Bytes;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::block::{HashFn, codecs};
@@ -263,5 +403,107 @@ mod tests {
         let scan = scan(&file, 0, bytes.len() as u64, &HashSet::new()).unwrap();
         assert_eq!(scan.entries, []);
         assert_eq!(scan.end, bytes.len() as u64, "nothing is cut unless all was searched");
+    }
+
+    /// What a pack says to someone who has all of it in memory and goes through it in one go.
+    fn judge(bytes: &[u8], tombs: &HashSet<Tomb>) -> Scan {
+        let section = |at: usize| {
+            let head = parse_head(&bytes[at..])?;
+            let data =
+                bytes.get(at + usize::from(head.head_len)..)?.get(..head.data_len as usize)?;
+            let (key, start) = (BlockKey::of(&head.cid), at as u64);
+            let entry = Entry { key, start, head_len: head.head_len, len: head.data_len };
+            let removed = tombs.contains(&Tomb { key, start });
+            Some((head.cid, entry, removed, removed || Block::matches(&head.cid, data)))
+        };
+        let mut found = Scan { end: PACK_HEADER.len() as u64, ..Scan::default() };
+        let mut at = PACK_HEADER.len();
+        while at < bytes.len() {
+            let here = section(at);
+            let mut next = here.as_ref().map_or(bytes.len(), |found| byte_count(found.1.end()));
+            match here {
+                Some((_, entry, removed, true)) => {
+                    found.damaged.append(&mut found.torn);
+                    found.end = entry.end();
+                    found.entries.extend((!removed).then_some(entry));
+                }
+                other => {
+                    if other.is_none() || section(next).is_none() {
+                        let is_whole = |at: &usize| section(*at).is_some_and(|found| found.3);
+                        next = (at + 1..bytes.len()).find(is_whole).unwrap_or(bytes.len());
+                    }
+                    let cid = other.map(|found| found.0);
+                    found.torn.push(Gap { cid, start: at as u64, end: next as u64 });
+                }
+            }
+            at = next;
+        }
+        found
+    }
+
+    /// A change of the bytes at a place that is given as a part of the whole.
+    #[derive(Debug, Clone)]
+    enum Change {
+        Flip,
+        Zeros(usize),
+        Cut,
+        Remove,
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            4 => Just(Change::Flip),
+            2 => (1..200_000_usize).prop_map(Change::Zeros),
+            1 => Just(Change::Cut),
+            2 => Just(Change::Remove),
+        ]
+    }
+
+    /// Applies a change; three of four places are near the head of a section, where it matters.
+    fn apply(bytes: &mut Vec<u8>, starts: &[usize], place: usize, change: &Change) -> Option<Tomb> {
+        let start = starts[place % starts.len()];
+        let at = if place.is_multiple_of(4) { place % bytes.len() } else { start + place / 4 % 45 };
+        match change {
+            Change::Cut => bytes.truncate(at.max(PACK_HEADER.len())),
+            Change::Remove => {
+                let head = parse_head(bytes.get(start..)?)?;
+                return Some(Tomb { key: BlockKey::of(&head.cid), start: start as u64 });
+            }
+            Change::Flip => *bytes.get_mut(at)? ^= 1 << (place % 8),
+            Change::Zeros(len) => bytes.iter_mut().skip(at).take(*len).for_each(|byte| *byte = 0),
+        }
+        None
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn many_threads_find_what_one_judge_finds_whatever_is_damaged(
+            lens in prop::collection::vec(
+                prop_oneof![4 => 0..300_usize, 3 => 0..300_000_usize], 1..60),
+            changes in prop::collection::vec((any::<u32>(), change()), 0..6),
+        ) {
+            let (mut bytes, mut starts) = (PACK_HEADER.to_vec(), Vec::new());
+            for (content, len) in (1..=u8::MAX).zip(&lens) {
+                let data = Bytes::from(vec![content; *len]);
+                let block = Block::hash(codecs::RAW, HashFn::SHA2_256, data).unwrap();
+                starts.push(bytes.len());
+                push_head(block.cid(), block.data().len(), &mut bytes);
+                bytes.extend_from_slice(block.data());
+            }
+            let mut tombs = HashSet::new();
+            for (place, change) in &changes {
+                tombs.extend(apply(&mut bytes, &starts, *place as usize + 1, change));
+                bytes[..PACK_HEADER.len()].copy_from_slice(&PACK_HEADER);
+            }
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&bytes, 0).unwrap();
+            let expected = judge(&bytes, &tombs);
+            for threads in [1, 3] {
+                let found = scan_by(threads, &file, 0, bytes.len() as u64, &tombs).unwrap();
+                prop_assert_eq!(&found, &expected, "{} threads", threads);
+            }
+        }
     }
 }
