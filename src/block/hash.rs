@@ -6,10 +6,7 @@
 use blake2::digest::{Update as _, VariableOutput as _};
 use multihash::Multihash;
 use sha2::Digest as _;
-use sha2::block_api::compress256;
 use sha3::digest::{ExtendableOutput as _, XofReader as _};
-
-use crate::sys::sha256::{State, compress_both};
 
 /// Multihash code of the identity function: the digest is the data.
 pub const IDENTITY_CODE: u64 = 0x00;
@@ -17,18 +14,6 @@ pub const IDENTITY_CODE: u64 = 0x00;
 pub const DIGEST_LEN_MIN: usize = 20;
 /// Longest digest in bytes, identity included.
 pub const DIGEST_LEN_MAX: usize = 128;
-
-/// State of sha2-256 before the first byte (FIPS 180-4, 5.3.3).
-const SHA256_START: State = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
 
 const BLAKE2B_1: u64 = 0xb201;
 const BLAKE2B_64: u64 = 0xb240;
@@ -182,46 +167,6 @@ pub(super) fn matches(code: u64, digest: &[u8], data: &[u8]) -> Result<bool, Has
     let mut full = [0; DIGEST_LEN_MAX];
     compute(code, data, &mut full[..full_len]).ok_or(HashError::NotAllowed { code })?;
     Ok(&full[..digest.len()] == digest)
-}
-
-/// Tells of two messages whether each hashes to its digest, sha2-256 of both at once.
-pub(super) fn both_match(messages: [(u64, &[u8], &[u8]); 2]) -> [bool; 2] {
-    let are_sha256 = messages.iter().all(|(code, digest, _)| *code == 0x12 && digest.len() == 32);
-    if !are_sha256 {
-        return messages.map(|(code, digest, data)| matches(code, digest, data).unwrap_or(false));
-    }
-    let [first, second] = sha256_of_both(messages.map(|(_, _, data)| data));
-    [first == messages[0].1, second == messages[1].1]
-}
-
-/// Returns the sha2-256 digests of two messages; as far as they have the same length this takes
-/// little more time than one.
-fn sha256_of_both(messages: [&[u8]; 2]) -> [[u8; 32]; 2] {
-    let blocks = messages.map(|message| message.as_chunks::<64>().0);
-    let common = blocks[0].len().min(blocks[1].len());
-    let mut states = [SHA256_START; 2];
-    compress_both(&mut states, blocks.map(|blocks| &blocks[..common]));
-    let rest =
-        |state, message: &[u8]| sha256_of_rest(state, &message[64 * common..], message.len());
-    [rest(states[0], messages[0]), rest(states[1], messages[1])]
-}
-
-/// Returns the digest of a message of `len` bytes after all but its `rest` went into `state`.
-fn sha256_of_rest(mut state: State, rest: &[u8], len: usize) -> [u8; 32] {
-    let (blocks, tail) = rest.as_chunks::<64>();
-    compress256(&mut state, blocks);
-    // FIPS 180-4, 5.1.1: a bit, zeros, and the length in bits at the end of the last block.
-    let mut end = [[0; 64]; 2];
-    end.as_flattened_mut()[..tail.len()].copy_from_slice(tail);
-    end.as_flattened_mut()[tail.len()] = 0x80;
-    let count = if tail.len() < 56 { 1 } else { 2 };
-    end[count - 1][56..].copy_from_slice(&(8 * len as u64).to_be_bytes());
-    compress256(&mut state, &end[..count]);
-    let mut digest = [0; 32];
-    for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
-        *bytes = word.to_be_bytes();
-    }
-    digest
 }
 
 /// Returns the length in bytes that the function itself produces; extendable ones give what is

@@ -86,15 +86,6 @@ impl Block {
         data.len() <= BLOCK_LEN_MAX && hash::matches(code, digest, data).unwrap_or(false)
     }
 
-    /// Tells of two blocks what [`Block::matches`] tells of each; for sha2-256 and blocks of like
-    /// length this takes little more time than one of them.
-    pub fn both_match(blocks: [(&Cid, &[u8]); 2]) -> [bool; 2] {
-        if blocks.iter().any(|(_, data)| data.len() > BLOCK_LEN_MAX) {
-            return blocks.map(|(cid, data)| Self::matches(cid, data));
-        }
-        hash::both_match(blocks.map(|(cid, data)| (cid.hash().code(), cid.hash().digest(), data)))
-    }
-
     /// Returns the CIDv1 block of `data` under `codec`, hashed with `hash`.
     ///
     /// # Errors
@@ -192,45 +183,6 @@ mod tests {
         assert!(Block::verify(cid, hello()).is_ok());
         let lie = Block::verify(cid, Bytes::from_static(b"hello world"));
         assert!(matches!(lie, Err(BlockError::Mismatch { .. })));
-    }
-
-    #[test]
-    fn two_blocks_match_as_each_alone() {
-        let data: Vec<u8> = (0..=250).cycle().take(700).collect();
-        let lens = [0, 1, 55, 56, 63, 64, 65, 119, 120, 128, 300, 700];
-        let hash_fns = [HashFn::SHA2_256, HashFn::by_name("blake3").unwrap()];
-        for hash_fn in hash_fns {
-            let blocks = lens.map(|len| {
-                Block::hash(codecs::RAW, hash_fn, Bytes::copy_from_slice(&data[..len])).unwrap()
-            });
-            for first in &blocks {
-                for second in &blocks {
-                    let both = |other: &[u8]| {
-                        let first = (first.cid(), &first.data()[..]);
-                        Block::both_match([first, (second.cid(), other)])
-                    };
-                    let mut other = second.data().to_vec();
-                    assert_eq!(both(&other), [true, true]);
-                    if let Some(last) = other.last_mut() {
-                        *last ^= 1;
-                        assert_eq!(both(&other), [true, false]);
-                        *other.last_mut().unwrap() ^= 1;
-                    }
-                    other.push(0);
-                    assert_eq!(both(&other), [true, false]);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn of_two_blocks_one_that_is_too_big_does_not_match() {
-        let big = vec![0; BLOCK_LEN_MAX + 1];
-        let block = Block::hash(codecs::RAW, HashFn::SHA2_256, hello()).unwrap();
-        let digest = <sha2::Sha256 as sha2::Digest>::digest(&big);
-        let cid = Cid::new_v1(codecs::RAW, multihash::Multihash::wrap(0x12, &digest).unwrap());
-        let both = [(&cid, &big[..]), (block.cid(), &block.data()[..])];
-        assert_eq!(Block::both_match(both), [false, true]);
     }
 
     #[test]

@@ -10,7 +10,6 @@ pub mod disk;
 pub mod memory;
 pub mod mmap;
 pub mod mount;
-pub mod sha256;
 pub mod thread;
 pub mod volume;
 pub mod writeback;

@@ -27,9 +27,6 @@ use crate::store::key::BlockKey;
 /// of which costs a hash.
 const SEARCH_HASHED_MAX: u64 = 256 * 1024 * 1024;
 
-/// Least sections of a run that has others behind it, however long they are: two are hashed at once.
-const RUN_SECTIONS_MIN: usize = 2;
-
 /// Most threads of one scan: four hash faster than most disks read.
 const THREADS_MAX: u64 = 4;
 
@@ -113,7 +110,7 @@ fn take_turns(walker: &Mutex<Walker>, mut window: Window) -> io::Result<Vec<Part
     loop {
         let next = walker.lock().next(&mut window);
         match next {
-            Ok(Some(run)) => parts.push(run.prove(&mut window)?),
+            Ok(Some(run)) => parts.push(run.into_part(&mut window)?),
             Ok(None) => return Ok(parts),
             Err(error) => return Err(error),
         }
@@ -155,19 +152,15 @@ struct Section {
     cid: Cid,
     entry: Entry,
     removed: bool,
+    /// Whether the bytes are those of the block or removed; not known before they were hashed.
+    whole: Option<bool>,
 }
 
 impl Section {
-    /// Returns the block's bytes; `bytes` begin where the file has `start`.
-    fn data<'a>(&self, bytes: &'a [u8], start: u64) -> &'a [u8] {
-        let skip = byte_count(self.entry.start - start) + usize::from(self.entry.head_len);
-        &bytes[skip..][..self.entry.len as usize]
-    }
-
-    fn is_whole(&self, window: &mut Window) -> io::Result<bool> {
-        let start = self.entry.start;
-        let bytes = window.bytes(start, byte_count(self.entry.section_len()))?;
-        Ok(self.removed || Block::matches(&self.cid, self.data(bytes, start)))
+    /// Tells whether a section is whole; `bytes` begin where it does.
+    fn is_whole(&mut self, bytes: &[u8]) -> bool {
+        let (head_len, len) = (usize::from(self.entry.head_len), self.entry.len as usize);
+        *self.whole.get_or_insert_with(|| Block::matches(&self.cid, &bytes[head_len..][..len]))
     }
 }
 
@@ -176,15 +169,14 @@ impl Run {
         self.sections.last().map_or(self.start, |section| section.entry.end())
     }
 
-    /// Hashes what is in the run, two sections at a time, and tells what is whole.
-    fn prove(self, window: &mut Window) -> io::Result<Part> {
-        let start = self.start;
+    /// Hashes what was not hashed.
+    fn into_part(mut self, window: &mut Window) -> io::Result<Part> {
+        let Self { start, .. } = self;
         let mut part = Part { start, entries: Vec::new(), gaps: Vec::new(), whole_end: None };
         let bytes = window.bytes(start, byte_count(self.end() - start))?;
-        let mut whole = self.are_whole(bytes).into_iter();
-        for section in self.sections {
+        for section in &mut self.sections {
             let (from, end) = (section.entry.start, section.entry.end());
-            if !section.removed && whole.next() != Some(true) {
+            if !section.is_whole(&bytes[byte_count(from - start)..]) {
                 part.gaps.push(Gap { cid: Some(section.cid), start: from, end });
                 continue;
             }
@@ -195,19 +187,6 @@ impl Run {
         }
         part.gaps.extend(self.gap);
         Ok(part)
-    }
-
-    /// Tells of every section that is not removed whether it is whole.
-    fn are_whole(&self, bytes: &[u8]) -> Vec<bool> {
-        let here: Vec<_> = self.sections.iter().filter(|section| !section.removed).collect();
-        let block = |section: &Section| (section.cid, section.data(bytes, self.start));
-        let (pairs, last) = here.as_chunks::<2>();
-        let pairs = pairs.iter().flat_map(|pair| {
-            let [first, second] = pair.map(block);
-            Block::both_match([(&first.0, first.1), (&second.0, second.1)])
-        });
-        let last = last.iter().map(|section| Block::matches(&section.cid, block(section).1));
-        pairs.chain(last).collect()
     }
 }
 
@@ -229,7 +208,7 @@ impl Walker<'_> {
         let start = std::mem::replace(&mut self.at, self.len);
         let mut run = Run { start, sections: Vec::new(), gap: None };
         while let Some(section) = self.section(window, run.end())? {
-            if run.end() - start >= READ_LEN as u64 && run.sections.len() >= RUN_SECTIONS_MIN {
+            if run.end() - start >= READ_LEN as u64 {
                 self.at = run.end();
                 return Ok(Some(run));
             }
@@ -242,8 +221,9 @@ impl Walker<'_> {
     /// Goes on behind a run that no section follows.
     fn pass_gap(&mut self, run: &mut Run, window: &mut Window) -> io::Result<()> {
         let mut cid = None;
-        if let Some(last) = run.sections.pop() {
-            if last.is_whole(window)? {
+        if let Some(mut last) = run.sections.pop() {
+            let len = byte_count(last.entry.section_len());
+            if last.is_whole(window.bytes(last.entry.start, len)?) {
                 run.sections.push(last);
             } else {
                 cid = Some(last.cid);
@@ -267,7 +247,7 @@ impl Walker<'_> {
         let key = BlockKey::of(&cid);
         let removed = self.tombs.contains(&Tomb { key, start: at });
         let entry = Entry { key, start: at, head_len, len: data_len };
-        Ok(Some(Section { cid, entry, removed }))
+        Ok(Some(Section { cid, entry, removed, whole: removed.then_some(true) }))
     }
 
     fn head(&self, window: &mut Window, at: u64) -> io::Result<Option<SectionHead>> {
@@ -278,13 +258,14 @@ impl Walker<'_> {
     /// Returns where the first whole section at or after `from` starts.
     fn search(&mut self, window: &mut Window, from: u64) -> io::Result<Option<u64>> {
         for at in from..self.len {
-            let Some(section) = self.section(window, at)? else { continue };
+            let Some(mut section) = self.section(window, at)? else { continue };
             let cost = u64::from(section.entry.len) + 1;
             self.search_left = self.search_left.saturating_sub(cost);
             if self.search_left == 0 {
                 return Ok(None);
             }
-            if section.is_whole(window)? {
+            let len = byte_count(section.entry.section_len());
+            if section.is_whole(window.bytes(at, len)?) {
                 return Ok(Some(at));
             }
         }

@@ -15,9 +15,9 @@ use crate::sys::disk::is_bad_sector;
 pub(super) const READ_LEN: usize = 512 * 1024;
 /// What is given up at once around a bad sector, and read at least when a view grows, in bytes.
 const PAGE_LEN: usize = 4096;
-/// Longest view in bytes: what is read at once, a section that begins in it and another one, and the
-/// pages with the heads between and behind them.
-const VIEW_LEN_MAX: usize = READ_LEN + 2 * BLOCK_LEN_MAX + 4 * PAGE_LEN;
+/// Longest view in bytes: what is read at once, a section that begins in it, and the pages with the
+/// heads at both ends.
+const VIEW_LEN_MAX: usize = READ_LEN + BLOCK_LEN_MAX + 4 * PAGE_LEN;
 
 /// A view of `file[..len]`.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl<'a> Window<'a> {
     /// Returns up to `len` bytes at `offset`, fewer at the end of the file.
     ///
     /// The view grows as long as it may, so that bytes read again, and those up to [`READ_LEN`] and
-    /// two sections behind them, come from memory.
+    /// a section behind them, come from memory.
     pub(super) fn bytes(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
         let len = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(len).min(len);
         let inside = offset.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
