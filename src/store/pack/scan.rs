@@ -60,7 +60,8 @@ pub(in crate::store) fn scan(
     tombs: &HashSet<Tomb>,
 ) -> io::Result<Scan> {
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    scan_by(processors.min(THREADS_MAX), file, from, len, tombs)
+    // One waits for the disk while the others hash.
+    scan_by((processors + 1).min(THREADS_MAX), file, from, len, tombs)
 }
 
 /// Scans with so many threads, or fewer when there is little to read.
