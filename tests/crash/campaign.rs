@@ -1,7 +1,7 @@
 //! Every change that the store asks of its disk, failed or made the last one, and what is there
 //! afterwards.
 //!
-//! One script puts, commits, assembles files, pins, unpins, removes, evicts, empties packs and compacts
+//! One script puts, commits, assembles files, lays out what it put before, pins, unpins, removes, evicts, empties packs and compacts
 //! the journal.
 //! It is run once for each of its changes and each kind of fault; what a killed process and what
 //! power cuts leave is opened and compared with what was acknowledged.
@@ -15,7 +15,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cidfs::block::{Block, HashFn, codecs};
 use cidfs::store::faults::{Fault, ImageDisk};
-use cidfs::store::{BlockStore, DiskIo, DiskOptions, OpenMode, PinMode, Repository, StoreError};
+use cidfs::store::{
+    BlockStore, DiskIo, DiskOptions, FileRange, Gathered, OpenMode, PinMode, Repository, StoreError,
+};
 
 /// Rounds of the script.
 const ROUNDS: u32 = 9;
@@ -52,6 +54,7 @@ impl DiskIo for Unsynced {
 fn open(path: &Path, disk: Arc<dyn DiskIo>) -> Result<Repository, StoreError> {
     let options = DiskOptions {
         pack_blocks_max: 7,
+        assemble_min_bytes: 1,
         cache_max_bytes: Some(2_000_000),
         disk,
         ..DiskOptions::default()
@@ -76,6 +79,8 @@ struct Model {
     removed: BTreeSet<u32>,
     /// Pins that must be there (`true`) or must not (`false`); the others are open.
     pins: BTreeMap<u32, bool>,
+    /// Files that were laid out.
+    gathered: u32,
 }
 
 impl Model {
@@ -115,6 +120,20 @@ impl Model {
         }
     }
 
+    /// Lays blocks that came one by one out as a file, two that are kept and one for a while.
+    fn gather(&mut self, repository: &Repository, first: u32) {
+        let mut offset = 0;
+        let leaf = |n| {
+            let (cid, len) = (*block(n).cid(), u32::try_from(block(n).data().len()).unwrap());
+            offset += u64::from(len);
+            FileRange { cid, offset: offset - u64::from(len), len }
+        };
+        let leaves: Vec<_> = (first..first + 3).map(leaf).collect();
+        // Its failure promises nothing, and its success nothing new.
+        let gathered = repository.blocks.gather(&leaves, &mut || ControlFlow::Continue(()));
+        self.gathered += u32::from(matches!(gathered, Ok(Gathered::Done)));
+    }
+
     fn round(&mut self, repository: &Repository, round: u32) {
         let first = round * ROUND_BLOCKS;
         let store = &repository.blocks;
@@ -128,6 +147,7 @@ impl Model {
         }
         self.assemble(repository, round);
         drop(protection);
+        self.gather(repository, first);
         if let Ok(true) = store.remove(block(first + 4).cid()) {
             self.removed.insert(first + 4);
         }
@@ -226,7 +246,7 @@ fn no_fault_at_any_change_loses_what_was_acknowledged() {
     let (step, cuts) = if full { (1, POWER_CUTS.0) } else { (SHORT_STEP, POWER_CUTS.1) };
     let (disk, model) = run(&dir.path().join("template"), &dir.path().join("home"), None);
     let owed = u32::try_from(model.owed.len()).unwrap();
-    assert_eq!(owed, 3 * ROUNDS + 2, "{model:?}");
+    assert_eq!((owed, model.gathered), (3 * ROUNDS + 2, ROUNDS), "{model:?}");
     std::fs::remove_dir_all(dir.path().join("home")).unwrap();
     let mut images = 0;
     for at in (0..disk.changes()).step_by(step) {

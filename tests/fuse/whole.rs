@@ -137,6 +137,50 @@ fn a_damaged_file_is_read_in_parts() {
     assert!(reopened.blocks().get(&reopened.cid).unwrap().is_some());
 }
 
+/// > A file that came block by block is laid out as one file in the background after it was opened or
+/// > pinned, if all of it is here and there is room for it twice meanwhile; the kernel reads it alone
+/// > from its next first open on.
+#[test]
+fn a_file_that_came_block_by_block_is_laid_out() {
+    let (mount, pins) = TempMount::pinning(Arc::new(TestExchange::default()), "");
+    let content = pattern(LEN);
+    let mut builder = DagBuilder::new();
+    let leaves = content.chunks(100_000).zip(0_u8..).map(|(part, n)| {
+        let mut leaf = part.to_vec();
+        leaf[0] = n;
+        Shape::Raw(leaf)
+    });
+    let shape = Shape::File(Vec::new(), leaves.collect());
+    let (cid, content) = (builder.file(&shape), shape.content());
+    let keeper = mount.keeper().unwrap();
+    pins.repository().blocks.put(&builder.blocks).unwrap();
+    let added = Added { mount, pins, cid, content };
+    let open = || File::open(added.path()).unwrap();
+    let first = open();
+    assert!(fs::read(added.path()).unwrap() == added.content);
+    let laid_out = keeper.gather(&mut || ControlFlow::Continue(())).unwrap();
+    assert_eq!(laid_out, 1, "what was opened was asked for");
+    added.stored().write_all_at(b"\xff", 1).unwrap();
+    let read = |file: &File| {
+        let mut bytes = vec![0; LEN];
+        file.read_exact_at(&mut bytes, 0).map(|()| bytes[1])
+    };
+    assert_eq!(read(&first).unwrap(), added.content[1], "one way until the last close");
+    drop(first);
+    added.stored().write_all_at(&added.content[1..2], 1).unwrap();
+    let is_root = nix::unistd::geteuid().is_root();
+    // The kernel tells of the last close afterwards.
+    let by_the_kernel = || {
+        std::thread::sleep(Duration::from_millis(20));
+        let file = open();
+        added.stored().write_all_at(b"\xff", 1).unwrap();
+        let seen = read(&file);
+        added.stored().write_all_at(&added.content[1..2], 1).unwrap();
+        seen.is_ok_and(|byte| byte == 0xff)
+    };
+    assert_eq!((0..20).any(|_| by_the_kernel()), is_root);
+}
+
 /// > With `-o small_files` the kernel opens files by itself, without asking: a tree of small files is
 /// > read several times faster, a whole big file is read through the daemon, and the mount is read-only
 /// > to the kernel.

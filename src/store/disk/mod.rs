@@ -32,7 +32,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-pub use self::assemble::Assembly;
+pub use self::assemble::{Assembly, Gathered};
 pub use self::check::{Damage, DiskStats, Progress, VerifyReport};
 use self::commit::Commits;
 use self::epochs::Epochs;
@@ -61,6 +61,10 @@ const PACK_LEN_MAX: u64 = 256 * 1024 * 1024;
 /// A pack is sealed at this many blocks: bounds the hash table of the open pack to about 7 MB.
 const PACK_BLOCKS_MAX: usize = 65_536;
 
+/// Shortest file in bytes that is laid out as one, unless the configuration says otherwise: opening and
+/// reading a shorter one costs the same either way.
+const ASSEMBLE_LEN_MIN: u64 = 256 * 1024;
+
 /// How a [`DiskStore`] works on its disk.
 #[derive(Debug, Clone)]
 pub struct DiskOptions {
@@ -74,6 +78,8 @@ pub struct DiskOptions {
     /// Bytes of disk that are set aside so that removing works on a full disk; with a small cap
     /// less. See [`DiskOptions::RESERVE`].
     pub reserve_bytes: u64,
+    /// Shortest file in bytes that is laid out as one.
+    pub assemble_min_bytes: u64,
     /// What writes and syncs.
     pub disk: Arc<dyn DiskIo>,
 }
@@ -91,6 +97,7 @@ impl Default for DiskOptions {
             pack_blocks_max: PACK_BLOCKS_MAX,
             cache_max_bytes: None,
             reserve_bytes: 0,
+            assemble_min_bytes: ASSEMBLE_LEN_MIN,
             disk: Arc::new(RealDisk),
         }
     }
@@ -156,6 +163,8 @@ pub struct DiskStore {
     epochs: Arc<Epochs>,
     /// One eviction at a time.
     evicting: Mutex<()>,
+    /// One file is laid out at a time.
+    gathering: Mutex<()>,
     /// One writer of tombstones at a time.
     burying: Mutex<Burying>,
     reserve: Reserve,
@@ -199,6 +208,7 @@ impl DiskStore {
             space,
             epochs: Arc::default(),
             evicting: Mutex::default(),
+            gathering: Mutex::default(),
             burying: Mutex::default(),
             reserve,
             referring: Mutex::default(),

@@ -54,7 +54,7 @@ impl Entry {
 }
 
 /// What is known about a stored copy since this start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum CopyState {
     /// Nothing yet: hash it before serving a part of it.
     Unproved = 0,

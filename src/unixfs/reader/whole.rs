@@ -33,7 +33,7 @@ pub async fn whole_file(dag: &Dag, cid: &Cid, unproved_max: u64) -> Result<FileS
 
 /// Returns the leaves of a file in order; `None` when something of it is not here, is no raw leaf, or
 /// is not as it should be, which reading it tells better.
-async fn leaves(dag: &Dag, cid: &Cid) -> Option<Vec<FileRange>> {
+pub async fn leaves(dag: &Dag, cid: &Cid) -> Option<Vec<FileRange>> {
     let node = |cid: Cid| async move { File::new(dag.node(&cid).await.ok()?) };
     if cid.codec() != codecs::DAG_PB {
         return None;

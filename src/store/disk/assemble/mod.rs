@@ -7,6 +7,7 @@
 //! files anyway. Nobody sees it before it is whole and durable; until then its name says so, and the
 //! next start removes it.
 
+mod gather;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+pub use self::gather::Gathered;
 use super::writer::start_writeback;
 use super::{CopyState, DiskStore, hour_now};
 use crate::block::Block;
@@ -136,9 +138,10 @@ impl Assembly {
     pub fn finish(mut self) -> Result<(), StoreError> {
         // Leaves that were found may have been put by others a moment ago.
         self.store.written.fetch_add(1, Ordering::AcqRel);
-        if !self.has_new {
-            return Ok(());
-        }
+        if self.has_new { self.show().map(drop) } else { Ok(()) }
+    }
+
+    fn show(&mut self) -> Result<Arc<Pack>, StoreError> {
         let pack = self.make_durable()?;
         let store = &self.store;
         let _writer = store.writer()?;
@@ -157,7 +160,7 @@ impl Assembly {
         pack.usage().add_disk_bytes(self.counted);
         self.is_finished = true;
         store.measure(&pack);
-        Ok(())
+        Ok(pack)
     }
 
     fn write(&mut self, data: &[u8], at: u64) -> Result<(), StoreError> {
