@@ -127,6 +127,10 @@ impl BlockStore for Unused {
         self.0.whole_file(blocks, unproved_max)
     }
 
+    fn framed_len(&self, cid: &Cid) -> Option<u32> {
+        self.0.framed_len(cid)
+    }
+
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
         self.0.put(blocks)
     }
@@ -194,6 +198,10 @@ impl BlockStore for RoomyStore {
 
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
         self.blocks.whole_file(blocks, unproved_max)
+    }
+
+    fn framed_len(&self, cid: &Cid) -> Option<u32> {
+        self.blocks.framed_len(cid)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

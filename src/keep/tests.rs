@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::block::{Block, Cid, HashFn, codecs};
 use crate::codec::dag_pb::{self, PbLink};
+use crate::codec::unixfs::Kind;
 use crate::dag::{Dag, DagLimits};
 use crate::exchange::Exchange;
 use crate::store::{DiskOptions, FileState, OpenMode, PinMode, SpaceReport};
@@ -225,6 +226,37 @@ async fn the_files_of_a_pin_are_laid_out_once_each() {
     fixture.sweep().await.unwrap();
     assert_eq!(fixture.here(&blocks), blocks.len());
     assert!(fixture.is_whole(&file).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_lie_are_not_laid_out() {
+    let fixture = Fixture::new();
+    let mut dag = DagBuilder::new();
+    let data = |n| leaf(n).into_data();
+    let len = LEN as u64;
+    let pb = dag.file_node(Kind::File, &data(50), &[]);
+    let symlink = dag.symlink("target");
+    let mut roots = Vec::new();
+    for wrong in [0, 1, len - 1, len + 1, 1 << 40] {
+        for part in [dag.raw(data(1)), pb] {
+            let parts: Vec<_> = (100..120).map(|n| (dag.raw(data(n)), len)).collect();
+            roots.push(dag.file_node(Kind::File, &[], &[&parts[..], &[(part, wrong)]].concat()));
+        }
+    }
+    let parts: Vec<_> = (200..220).map(|n| (dag.raw(data(n)), len)).collect();
+    roots.push(dag.file_node(Kind::File, b"own bytes", &parts));
+    roots.push(dag.file_node(Kind::File, &[], &[&parts[..], &[(symlink, 6)]].concat()));
+    roots.push(dag.file_node(Kind::File, &[], &[(pb, len); 60]));
+    roots.push(dag.file_node(Kind::File, &[], &[]));
+    let cbor = Cid::new_v1(codecs::DAG_CBOR, *parts[0].0.hash());
+    roots.push(dag.file_node(Kind::File, &[], &[&parts[..], &[(cbor, len)]].concat()));
+    fixture.put(dag.blocks.clone()).await.unwrap();
+    for (at, root) in roots.into_iter().enumerate() {
+        fixture.keeper.gather_soon(root);
+        // A part of no bytes is left out, and the first such file has the leaves of the second.
+        assert_eq!(fixture.gather().await, u64::from(at == 0), "file {at}");
+    }
+    assert_eq!(fixture.here(&dag.blocks), dag.blocks.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

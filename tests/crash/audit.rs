@@ -45,7 +45,7 @@ fn work(home: &Path) {
     }
     let mut file = store.assemble().unwrap();
     file.share(&source, 60_000).unwrap();
-    assert!(leaves.iter().all(|leaf| file.push(leaf).unwrap()));
+    assert!(leaves.iter().all(|leaf| file.push(leaf, leaf.data().len() as u64).unwrap()));
     file.finish().unwrap();
     mark("acknowledged/file");
     let leaves = [(6, 0), (7, 30_000)].map(|(n, offset)| FileRange {

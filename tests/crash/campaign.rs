@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cidfs::block::{Block, HashFn, codecs};
+use cidfs::codec::unixfs::{Kind, UnixFs};
 use cidfs::store::faults::{Fault, ImageDisk};
 use cidfs::store::{
     BlockStore, DiskIo, DiskOptions, FileRange, Gathered, OpenMode, PinMode, Repository, StoreError,
@@ -62,12 +63,21 @@ fn open(path: &Path, disk: Arc<dyn DiskIo>) -> Result<Repository, StoreError> {
     Repository::open_with(path, OpenMode::Existing, options)
 }
 
-/// The `n`-th block, of one to four pages.
-fn block(n: u32) -> Block {
+/// The content of the `n`-th block, one to four pages.
+fn content(n: u32) -> Bytes {
     let len = 5000 + usize::try_from(n % 4).unwrap() * 4000;
-    let mut data = n.to_le_bytes().repeat(len / 4);
-    data.truncate(len);
-    Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from(data)).unwrap()
+    Bytes::from(n.to_le_bytes().repeat(len / 4))
+}
+
+/// The `n`-th block: a raw leaf, or every third time one of dag-pb.
+fn block(n: u32) -> Block {
+    let data = content(n);
+    if n % 3 != 1 {
+        return Block::hash(codecs::RAW, HashFn::SHA2_256, data).unwrap();
+    }
+    let file_size = Some(data.len() as u64);
+    let leaf = UnixFs { data: Some(data), file_size, ..UnixFs::new(Kind::File) };
+    Block::hash_v0(leaf.encode_node().into()).unwrap()
 }
 
 /// What was acknowledged.
@@ -105,15 +115,17 @@ impl Model {
     /// Adds a file; in every other round its bytes can be shared.
     fn assemble(&mut self, repository: &Repository, round: u32) {
         let first = FIRST_LEAF + round * FILE_LEAVES;
-        let leaves: Vec<_> = (first..first + FILE_LEAVES).map(block).collect();
-        let content: Vec<u8> = leaves.iter().flat_map(|leaf| leaf.data().to_vec()).collect();
+        let parts: Vec<_> = (first..first + FILE_LEAVES).map(|n| (block(n), content(n))).collect();
+        let content: Vec<u8> = parts.iter().flat_map(|(_, content)| content.to_vec()).collect();
         let mut source = tempfile::tempfile().unwrap();
         source.write_all(&content[..content.len() - usize::from(round % 2 == 1)]).unwrap();
         let Ok(mut file) = repository.blocks.assemble() else { return };
         if file.share(&source, content.len() as u64).is_err() {
             return;
         }
-        let taken = leaves.iter().all(|leaf| matches!(file.push(leaf), Ok(true)));
+        let mut parts = parts.iter();
+        let taken =
+            parts.all(|(leaf, part)| matches!(file.push(leaf, part.len() as u64), Ok(true)));
         if taken && file.finish().is_ok() && repository.blocks.commit().is_ok() {
             self.owed.insert(first);
             self.pin(repository, first);
@@ -124,7 +136,7 @@ impl Model {
     fn gather(&mut self, repository: &Repository, first: u32) {
         let mut offset = 0;
         let leaf = |n| {
-            let (cid, len) = (*block(n).cid(), u32::try_from(block(n).data().len()).unwrap());
+            let (cid, len) = (*block(n).cid(), u32::try_from(content(n).len()).unwrap());
             offset += u64::from(len);
             FileRange { cid, offset: offset - u64::from(len), len }
         };

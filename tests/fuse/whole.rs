@@ -13,7 +13,7 @@ use cidfs::sys::mmap::ReadMap;
 use cidfs::testkit::dag_builder::{DagBuilder, Shape};
 use cidfs::testkit::exchange::TestExchange;
 use cidfs::testkit::mount::{TempMount, TempPins};
-use cidfs::unixfs::import::{BigFiles, ImportOptions, import_paths};
+use cidfs::unixfs::import::{BigFiles, ImportOptions, Profile, import_paths};
 
 use super::pattern;
 
@@ -28,6 +28,10 @@ struct Added {
 
 /// Adds a file, as `add` does, to a namespace that is mounted.
 fn added() -> Added {
+    added_as("unixfs-v1-2025")
+}
+
+fn added_as(profile: &str) -> Added {
     let (mount, pins) = TempMount::pinning(Arc::new(TestExchange::default()), "");
     let mut content = pattern(LEN);
     // No two leaves are equal.
@@ -36,7 +40,8 @@ fn added() -> Added {
     fs::write(&path, &content).unwrap();
     let blocks = &pins.repository().blocks;
     let big_files = BigFiles::Assembled(Arc::clone(blocks));
-    let options = ImportOptions { big_files, ..ImportOptions::default() };
+    let profile = Profile::by_name(profile).unwrap();
+    let options = ImportOptions { big_files, profile, ..ImportOptions::default() };
     let go_on = |_: cidfs::unixfs::import::Progress<'_>| ControlFlow::Continue(());
     let roots = import_paths(&[&path], &options, Some(blocks.clone()), &go_on).unwrap();
     Added { mount, pins, cid: roots[0].cid, content }
@@ -76,7 +81,12 @@ fn first_byte(file: &File) -> u8 {
 /// > open to the last close.
 #[test]
 fn the_kernel_reads_whole_files_by_itself() {
-    let added = added();
+    for profile in ["unixfs-v1-2025", "unixfs-v0-2015"] {
+        check_whole(&added_as(profile));
+    }
+}
+
+fn check_whole(added: &Added) {
     let file = File::open(added.path()).unwrap();
     assert!(fs::read(added.path()).unwrap() == added.content);
     assert!(ReadMap::of(&file).unwrap()[..] == added.content[..]);
@@ -148,7 +158,11 @@ fn a_file_that_came_block_by_block_is_laid_out() {
     let leaves = content.chunks(100_000).zip(0_u8..).map(|(part, n)| {
         let mut leaf = part.to_vec();
         leaf[0] = n;
-        Shape::Raw(leaf)
+        match n % 3 {
+            0 => Shape::Raw(leaf),
+            1 => Shape::PbRaw(leaf),
+            _ => Shape::File(leaf, Vec::new()),
+        }
     });
     let shape = Shape::File(Vec::new(), leaves.collect());
     let (cid, content) = (builder.file(&shape), shape.content());

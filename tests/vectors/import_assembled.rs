@@ -53,7 +53,10 @@ fn cids_are_those_of_a_copy_and_the_file_lies_in_the_store() {
         ("--profile=unixfs-v1-2025 --trickle --chunker=size-100000 --max-file-links=3", true),
         ("--profile=unixfs-v1-2025 --chunker=buzhash", true),
         ("--chunker=rabin-87381-131072-196608 --cid-version=1 --trickle", true),
-        ("--profile=unixfs-v0-2015", false),
+        ("--profile=unixfs-v0-2015", true),
+        ("--profile=unixfs-v0-2015 --trickle --chunker=size-30000", true),
+        ("--profile=unixfs-v0-2015 --cid-version=1 --raw-leaves=false", true),
+        ("--profile=unixfs-v0-2015 --chunker=rabin --preserve-mode", true),
         ("--profile=unixfs-v1-2025 --hash=blake3", false),
     ] {
         let home = TempDir::new().unwrap();

@@ -318,7 +318,7 @@ impl DiskStore {
         while let Some(hit) = self.find_good(cid)? {
             let Some(_in_use) = enter(self, &hit) else { continue };
             let extent = hit.pack.extent(&hit.entry);
-            let bytes = self.files.read(&extent, 0, u64::from(extent.len))?;
+            let bytes = self.files.read(&extent, 0, extent.block_len())?;
             if let Some(block) = bytes.and_then(|bytes| Block::verify(*cid, bytes).ok()) {
                 if hit.state == CopyState::Unproved {
                     self.mark(&hit, CopyState::Proved);
@@ -388,7 +388,7 @@ impl BlockStore for DiskStore {
         }
         while let Some(hit) = self.find_good(cid)? {
             if self.enter(&hit).is_some() {
-                return Ok(Some(u64::from(hit.entry.len)));
+                return Ok(Some(hit.entry.block_len()));
             }
         }
         Ok(None)
@@ -418,6 +418,10 @@ impl BlockStore for DiskStore {
 
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
         self.find_whole(blocks, unproved_max)
+    }
+
+    fn framed_len(&self, cid: &Cid) -> Option<u32> {
+        self.find_framed(cid)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ use super::section::{PACK_HEADER, SECTION_HEAD_LEN_MAX, SectionHead, parse_head}
 use super::tombs::Tomb;
 use super::window::Window;
 use crate::block::{Block, Cid};
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 
 /// Most bytes that one scan hashes while searching for a section after a damaged length: as many as
@@ -119,7 +120,8 @@ impl Scanner<'_> {
     fn section(&mut self, at: u64) -> io::Result<Option<Section>> {
         let Some(head) = self.head(at)? else { return Ok(None) };
         let key = BlockKey::of(&head.cid);
-        let entry = Entry { key, start: at, head_len: head.head_len, len: head.data_len };
+        let (head_len, len) = (head.head_len, head.data_len);
+        let entry = Entry { key, start: at, head_len, len, framing: Framing::Bare };
         let removed = self.tombs.contains(&Tomb { key, start: at });
         let whole = removed || self.is_whole(&head.cid, &entry)?;
         Ok(Some(Section { cid: head.cid, entry, whole, removed }))

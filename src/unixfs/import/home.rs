@@ -18,7 +18,7 @@ pub(super) enum Home {
 impl Home {
     pub(super) fn of(options: &ImportOptions, source: &mut Source) -> Result<Self, ImportError> {
         Ok(match &options.big_files {
-            BigFiles::Assembled(store) if options.has_bare_leaves() => {
+            BigFiles::Assembled(store) if options.has_provable_leaves() => {
                 Self::Assembly(Box::new(source.assemble_in(store)?))
             }
             BigFiles::Assembled(_) | BigFiles::Packed => Self::Packs,
@@ -31,18 +31,19 @@ impl Home {
     /// The same for a stream, which lies nowhere.
     pub(super) fn of_stream(options: &ImportOptions) -> Result<Self, ImportError> {
         Ok(match &options.big_files {
-            BigFiles::Assembled(store) if options.has_bare_leaves() => {
+            BigFiles::Assembled(store) if options.has_provable_leaves() => {
                 Self::Assembly(Box::new(store.assemble()?))
             }
             BigFiles::Assembled(_) | BigFiles::Packed | BigFiles::Referred(_) => Self::Packs,
         })
     }
 
-    /// Takes the next leaf; returns whether it did, so that it need not be put.
-    pub(super) fn push(&mut self, leaf: &Block) -> Result<bool, ImportError> {
+    /// Takes the next leaf, which holds `len` bytes of the file; returns whether it did, so that it need
+    /// not be put.
+    pub(super) fn push(&mut self, leaf: &Block, len: u64) -> Result<bool, ImportError> {
         match self {
             Self::Packs => Ok(false),
-            Self::Assembly(assembly) => Ok(assembly.push(leaf)?),
+            Self::Assembly(assembly) => Ok(assembly.push(leaf, len)?),
             Self::Reference(_, blocks) => {
                 blocks.push(leaf)?;
                 Ok(true)

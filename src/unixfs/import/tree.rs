@@ -259,7 +259,7 @@ impl<'p> TreeBuilder<'p> {
             for leaf in answer.take()? {
                 file_bytes += leaf.child.file_len;
                 self.total_bytes += leaf.child.file_len;
-                if !home.push(&leaf.block)? {
+                if !home.push(&leaf.block, leaf.child.file_len)? {
                     self.output.put(leaf.block)?;
                 }
                 dag.push(leaf.child, &mut self.output)?;

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Assembly, LEAVES_MAX, Moment};
-use crate::block::Block;
+use super::{Assembly, LEAVES_MAX, Moment, content_of};
+use crate::block::{Block, Cid, codecs};
 use crate::store::StoreError;
 use crate::store::disk::check::Copy;
 use crate::store::disk::{CopyState, DiskStore, FileRange, hour_now};
 use crate::store::extent::PackId;
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pace::Pace;
 use crate::store::pack::{Entry, Pack};
@@ -24,6 +25,9 @@ use crate::store::pack::{Entry, Pack};
 const BYTES_PER_S: u64 = 128 * 1024 * 1024;
 /// Copies in packs that are given back with one sync for each pack.
 const FREED_AT_ONCE: usize = 1024;
+
+pub(super) const OTHER_LEAF: &str =
+    "a leaf is not what its parent says, or none that can lie in a file";
 
 /// What became of a file that was to be laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,14 +67,16 @@ impl DiskStore {
             if pace.wait(leaf.offset, go_on).is_break() {
                 return Ok(Gathered::Stopped);
             }
-            let Some(block) = self.read_packed(&BlockKey::of(&leaf.cid))? else {
+            let Some(block) = self.read_packed(&leaf.cid)? else {
                 return Ok(Gathered::Missing);
             };
-            match assembly.place(&block) {
+            match assembly.place(&block, leaf) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Gathered::Declined(OTHER_LEAF)),
                 Err(StoreError::Full { .. } | StoreError::CapReached { .. }) => {
                     return Ok(Gathered::Declined("there is no room for it"));
                 }
-                placed => placed?,
+                Err(error) => return Err(error),
             }
         }
         let pack = assembly.show()?;
@@ -94,13 +100,13 @@ impl DiskStore {
             if self.is_assembled(&key) {
                 return declined("another file has a part of it");
             }
-            if key.derived || leaf.offset != next || leaf.len != hit.entry.len {
-                return declined("a leaf is not what its parent says");
+            if leaf.offset != next || hit.entry.block_len() != block_len(leaf) {
+                return declined(OTHER_LEAF);
             }
             next += u64::from(leaf.len);
             let before = seen.get(&key).copied();
             let is_zeros = match before {
-                Some(None) => self.read_packed(&key)?.is_some_and(|block| is_zeros(block.data())),
+                Some(None) => self.read_packed(&leaf.cid)?.is_some_and(|leaf| is_zero_leaf(&leaf)),
                 Some(Some(known)) => known,
                 None => false,
             };
@@ -131,14 +137,16 @@ impl DiskStore {
     }
 
     /// Reads and proves a block that lies in a pack, which is no use of it.
-    fn read_packed(&self, key: &BlockKey) -> Result<Option<Block>, StoreError> {
+    fn read_packed(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
         // Ends: each turn but the last finds a copy removed or damaged.
-        while let Some(hit) = self.find_own(key).filter(|hit| hit.state != CopyState::Damaged) {
+        while let Some(hit) =
+            self.find_own(&BlockKey::of(cid)).filter(|hit| hit.state != CopyState::Damaged)
+        {
             if matches!(*hit.pack, Pack::Assembled(_)) {
                 break;
             }
             if let Copy::Good(block) = self.read_copy(hit.pack.id(), &hit.entry)? {
-                return Ok(Some(block));
+                return Ok(block.with_cid(*cid));
             }
         }
         Ok(None)
@@ -188,21 +196,32 @@ impl DiskStore {
 }
 
 impl Assembly {
-    /// Takes the next leaf at its place, though it lies elsewhere too. Zeros are a hole.
-    fn place(&mut self, leaf: &Block) -> Result<(), StoreError> {
-        let (key, start, len) = (BlockKey::of(leaf.cid()), self.next, leaf.data().len());
-        self.next += len as u64;
-        if !is_zeros(leaf.data()) {
-            self.write(leaf.data(), start)?;
+    /// Takes a leaf at its place, though it lies elsewhere too; returns whether it is such a leaf. Zeros
+    /// are a hole.
+    fn place(&mut self, leaf: &Block, at: &FileRange) -> Result<bool, StoreError> {
+        let key = BlockKey::of(leaf.cid());
+        let Some((framing, content)) = content_of(leaf, &key, at.len.into()) else {
+            return Ok(false);
+        };
+        self.next += content.len() as u64;
+        if !is_zeros(&content) {
+            self.write(&content, at.offset)?;
         }
-        self.entries.push(Entry {
-            key,
-            start,
-            head_len: 0,
-            len: u32::try_from(len).unwrap_or(u32::MAX),
-        });
-        Ok(())
+        self.add(key, at.offset, framing, &content);
+        Ok(true)
     }
+}
+
+/// Tells whether a block is a leaf of zeros.
+fn is_zero_leaf(leaf: &Block) -> bool {
+    Framing::of_leaf(leaf).is_some_and(|(_, content)| is_zeros(&content))
+}
+
+/// Returns the length that the block of a leaf has with its framing, which is the same for every type.
+fn block_len(leaf: &FileRange) -> u64 {
+    let is_framed = leaf.cid.codec() == codecs::DAG_PB;
+    let framing = if is_framed { Framing::PbFile } else { Framing::Bare };
+    u64::from(leaf.len) + framing.frame(leaf.len).len()
 }
 
 fn is_zeros(bytes: &[u8]) -> bool {

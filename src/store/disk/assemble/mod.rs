@@ -1,8 +1,8 @@
 //! Assembled files: the leaves of one file, each at its own place in it, in a file of ours that is
 //! that file.
 //!
-//! It is a pack without sections: raw leaves hashed with sha2-256, which their keys alone prove, and
-//! beside it a sidecar that says where each lies and cannot be made anew from the file. A leaf that
+//! It is a pack without sections: leaves hashed with sha2-256, which their keys alone prove, those of
+//! dag-pb without what frames their content (`store/framing.rs`), and beside it a sidecar that says where each lies and cannot be made anew from the file. A leaf that
 //! is here already stays where it is and leaves a hole, unless the disk shares the bytes of both
 //! files anyway. Nobody sees it before it is whole and durable; until then its name says so, and the
 //! next start removes it.
@@ -17,6 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 pub use self::gather::Gathered;
 use super::writer::start_writeback;
 use super::{CopyState, DiskStore, hour_now};
@@ -25,6 +27,7 @@ use crate::store::StoreError;
 use crate::store::diskio::{remove_if_there, set_aside, sync_parent, write_all};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::files::{Names, PackFiles};
 use crate::store::pack::index::{self, IndexError, SealedPack};
@@ -99,14 +102,15 @@ impl Assembly {
         Ok(Some(Arc::clone(&self.file)))
     }
 
-    /// Takes the next leaf of the file: a raw block hashed with sha2-256, or one in its own CID.
-    /// Returns whether it is, or will be, in the store by that; if not, there is no room for it here.
+    /// Takes the next leaf of the file, which holds `len` bytes of it. Returns whether it is, or will
+    /// be, in the store by that; if not, there is no room for it here, or it is none that can lie so: a
+    /// raw block or a dag-pb one that follows from its content, hashed with sha2-256.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn push(&mut self, leaf: &Block) -> Result<bool, StoreError> {
-        let (key, start, len) = (BlockKey::of(leaf.cid()), self.next, leaf.data().len());
-        self.next += len as u64;
+    pub fn push(&mut self, leaf: &Block, len: u64) -> Result<bool, StoreError> {
+        let (key, start) = (BlockKey::of(leaf.cid()), self.next);
+        self.next += len;
         // A hole is a long run of one leaf, which is kept once.
         let is_last = self.entries.last().is_some_and(|last| last.key == key);
         if is_last || Block::from_identity(leaf.cid()).is_some() {
@@ -115,20 +119,25 @@ impl Assembly {
         if self.entries.len() >= LEAVES_MAX {
             return Ok(false);
         }
+        let Some((framing, content)) = content_of(leaf, &key, len) else { return Ok(false) };
         let is_here = self.store.has_good(&key, leaf)?;
         if !self.is_clone {
             if is_here {
                 return Ok(true);
             }
-            match self.write(leaf.data(), start) {
+            match self.write(&content, start) {
                 Err(StoreError::Full { .. } | StoreError::CapReached { .. }) => return Ok(false),
                 done => done?,
             }
         }
         self.has_new |= !is_here;
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.entries.push(Entry { key, start, head_len: 0, len });
+        self.add(key, start, framing, &content);
         Ok(true)
+    }
+
+    fn add(&mut self, key: BlockKey, start: u64, framing: Framing, content: &[u8]) {
+        let len = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        self.entries.push(Entry { key, start, head_len: 0, len, framing });
     }
 
     /// Makes the file durable and shows it to readers. One without a leaf of its own is left out.
@@ -191,6 +200,12 @@ impl Assembly {
         sync_parent(disk, &path)?;
         Ok(Arc::new(Pack::Assembled(sealed)))
     }
+}
+
+/// Returns how a leaf that holds `len` bytes of a file lies in it, and these; `None` when it cannot.
+fn content_of(leaf: &Block, key: &BlockKey, len: u64) -> Option<(Framing, Bytes)> {
+    let (framing, content) = Framing::of_leaf(leaf).filter(|_| !key.derived)?;
+    (content.len() as u64 == len).then_some((framing, content))
 }
 
 impl Drop for Assembly {
