@@ -109,10 +109,15 @@ impl Keeper {
         if self.inner.gathering.wanted.lock().was_tried(&file) {
             return Ok(false);
         }
-        let Some(leaves) = self.inner.runtime.block_on(unixfs::leaves(dag, &file)) else {
-            return Ok(false);
+        let blocks = &self.inner.repository.blocks;
+        let leaves = async {
+            let stat = unixfs::stat(dag, &file).await.ok()?;
+            // Listing leaves may be to read them.
+            let is_long = stat.file_len >= blocks.assemble_min_bytes();
+            if is_long { unixfs::leaves(dag, &file).await } else { None }
         };
-        let gathered = self.inner.repository.blocks.gather(&leaves, go_on);
+        let Some(leaves) = self.inner.runtime.block_on(leaves) else { return Ok(false) };
+        let gathered = blocks.gather(&leaves, go_on);
         tracing::debug!(%file, ?gathered, "laid out a file");
         match &gathered {
             // Its leaves may be on their way.

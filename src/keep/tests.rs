@@ -28,8 +28,12 @@ struct Fixture {
 }
 
 fn open(path: &Path) -> Arc<Repository> {
-    let options =
-        DiskOptions { pack_blocks_max: 8, cache_max_bytes: Some(CAP), ..DiskOptions::default() };
+    let options = DiskOptions {
+        pack_blocks_max: 8,
+        cache_max_bytes: Some(CAP),
+        assemble_min_bytes: 400_000,
+        ..DiskOptions::default()
+    };
     Arc::new(Repository::open_with(path, OpenMode::CreateIfMissing, options).unwrap())
 }
 
@@ -277,6 +281,10 @@ async fn what_cannot_be_laid_out_is_not_tried_again_and_again() {
         assert!(fixture.keeper.gather_waiting().is_empty());
     }
     assert!(fixture.is_whole(&first).await && !fixture.is_whole(&second).await);
+    let (_, short, blocks) = file_in_directory(40..50);
+    fixture.put(blocks).await.unwrap();
+    fixture.keeper.gather_soon(short);
+    assert_eq!(fixture.gather().await, 0, "it is too short");
     for n in 0..2000_u32 {
         fixture.keeper.gather_soon(*leaf(n).cid());
     }

@@ -30,9 +30,9 @@ use bytes::Bytes;
 use crate::block::{Block, Cid};
 
 pub use self::disk::{
-    AddProgress, AddedPack, Assembly, Damage, DiskOptions, DiskStats, DiskStore, FileBlocks,
-    FileRange, FileState, ForeignKind, ForeignStat, Gathered, KeepSet, Progress, Protection,
-    RebuildReport, SpaceReport, VerifyReport, WholeFile,
+    AddProgress, AddedPack, Assembly, AssemblyGroup, Damage, DiskOptions, DiskStats, DiskStore,
+    FileBlocks, FileRange, FileState, ForeignKind, ForeignStat, Gathered, KeepSet, Progress,
+    Protection, RebuildReport, SpaceReport, VerifyReport, WholeFile,
 };
 pub use self::diskio::{DiskIo, RealDisk};
 pub use self::error::StoreError;

@@ -1,22 +1,23 @@
 //! The index file of a pack (`NNNNNNNNNN.idx`) and the sealed pack that answers from it.
 //!
 //! The file is a header and sorted entries of fixed length, checksummed as a whole, written once
-//! and mapped. It covers the first `pack_len` bytes of its pack, all of which were durable before
-//! it was written. In memory a sealed pack keeps about 5 bytes per block: a filter, a table from the
+//! and mapped, or read when it is short. It covers the first `pack_len` bytes of its pack, all of which
+//! were durable before it was written. In memory a sealed pack keeps about 5 bytes per block: a filter, a table from the
 //! digest's top bits to a position, 16 more bits of each digest, and what is known of each copy. A
 //! look-up of a block that is not in the pack touches no page of the file, except once in about
 //! 250,000 times.
 
 use std::fs::File;
-use std::io::IoSlice;
-use std::path::Path;
+use std::io::{self, IoSlice, Read as _};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::filter::{self, Filter};
 use super::usage::Usage;
 use super::{CopyState, Entry, StateCell, Totals};
 use crate::store::StoreError;
-use crate::store::diskio::{DiskIo, replace};
+use crate::store::diskio::{DiskIo, replace, write_beside};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
 use crate::store::framing::Framing;
@@ -36,6 +37,9 @@ const FLAG_DERIVED: u16 = 1;
 /// The bits of the flags that say how a block is framed, and where they begin.
 const FRAMING_MASK: u16 = 6;
 const FRAMING_SHIFT: u32 = 1;
+/// Longest index in bytes that is read into memory, 340 entries: a process may have 65,530 maps, and
+/// every big file has an index.
+const READ_LEN_MAX: u64 = 16 * 1024;
 /// Entries per bucket of the position table, as a power of two: 8 prints fill a quarter of a cache
 /// line and the table costs half a byte per block.
 const BUCKET_BITS: u32 = 3;
@@ -47,13 +51,42 @@ pub(in crate::store) struct SealedPack {
     /// How many bytes of the pack the index covers.
     pub(in crate::store) pack_len: u64,
     pub(in crate::store) usage: Arc<Usage>,
-    map: ReadMap,
+    bytes: IndexBytes,
     /// Position of the first entry of each bucket, and the number of entries at the end.
     starts: Box<[u32]>,
     /// Bits 32..48 of each digest, in the order of the entries.
     prints: Box<[u16]>,
     states: Box<[StateCell]>,
     pub(super) filter: Filter,
+}
+
+/// The bytes of an index file.
+#[derive(Debug)]
+enum IndexBytes {
+    Mapped(ReadMap),
+    Read(Box<[u8]>),
+}
+
+impl IndexBytes {
+    fn of(file: &File) -> io::Result<Self> {
+        if file.metadata()?.len() > READ_LEN_MAX {
+            return ReadMap::of(file).map(Self::Mapped);
+        }
+        let mut bytes = Vec::new();
+        file.take(READ_LEN_MAX).read_to_end(&mut bytes)?;
+        Ok(Self::Read(bytes.into()))
+    }
+}
+
+impl Deref for IndexBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Read(bytes) => bytes,
+        }
+    }
 }
 
 /// Why an index file is of no use.
@@ -88,8 +121,26 @@ pub(in crate::store) fn write(
     path: &Path,
     id: PackId,
     pack_len: u64,
-    mut entries: Vec<Entry>,
+    entries: Vec<Entry>,
 ) -> Result<(), StoreError> {
+    let (header, body) = encode_all(id, pack_len, entries);
+    replace(disk, path, &mut [IoSlice::new(&header), IoSlice::new(&body)]).map(drop)
+}
+
+/// Writes such an index beside `path`, to be synced and moved there; returns its name and it.
+pub(in crate::store) fn write_new(
+    disk: &dyn DiskIo,
+    path: &Path,
+    id: PackId,
+    pack_len: u64,
+    entries: Vec<Entry>,
+) -> Result<(PathBuf, Arc<File>), StoreError> {
+    let (header, body) = encode_all(id, pack_len, entries);
+    let content = &mut [IoSlice::new(&header), IoSlice::new(&body)];
+    write_beside(disk, path, content).map(|(new, file)| (new, Arc::new(file)))
+}
+
+fn encode_all(id: PackId, pack_len: u64, mut entries: Vec<Entry>) -> ([u8; HEADER_LEN], Vec<u8>) {
     one_per_key(&mut entries);
     let mut body = Vec::with_capacity(entries.len() * ENTRY_LEN);
     for entry in &entries {
@@ -97,8 +148,7 @@ pub(in crate::store) fn write(
     }
     let is_bare = entries.iter().all(|entry| entry.framing == Framing::Bare);
     let version = if is_bare { VERSION_BARE } else { VERSION };
-    let header = encode_header(version, id, pack_len, &body);
-    replace(disk, path, &mut [IoSlice::new(&header), IoSlice::new(&body)]).map(drop)
+    (encode_header(version, id, pack_len, &body), body)
 }
 
 /// Sorts entries by key and leaves the last in the pack of each.
@@ -163,13 +213,13 @@ impl SealedPack {
         if file.metadata().at(path)?.len() < HEADER_LEN as u64 {
             return Err(IndexError::Damaged("shorter than its header"));
         }
-        let map = ReadMap::of(&file).at(path)?;
-        let pack_len = check(&map, path, id)?;
+        let bytes = IndexBytes::of(&file).at(path)?;
+        let pack_len = check(&bytes, path, id)?;
         let mut sealed = Self {
             id,
             pack_len,
             usage: Arc::new(Usage::new(pack_len)),
-            map,
+            bytes,
             starts: Box::default(),
             prints: Box::default(),
             states: Box::default(),
@@ -229,7 +279,7 @@ impl SealedPack {
     }
 
     fn raw(&self) -> &[[u8; ENTRY_LEN]] {
-        self.map[HEADER_LEN..].as_chunks().0
+        self.bytes[HEADER_LEN..].as_chunks().0
     }
 
     /// Returns how many top bits of a digest choose the bucket.
@@ -329,8 +379,6 @@ fn print(digest: &[u8; 32]) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use sha2::Digest as _;
 
     use super::*;

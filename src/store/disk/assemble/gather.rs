@@ -79,9 +79,9 @@ impl DiskStore {
                 Err(error) => return Err(error),
             }
         }
-        let pack = assembly.show()?;
+        let packs = assembly.show()?;
         drop(assembly);
-        self.free_packed(&pack)?;
+        packs.iter().try_for_each(|pack| self.free_packed(pack))?;
         Ok(Gathered::Done)
     }
 

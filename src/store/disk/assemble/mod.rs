@@ -8,29 +8,32 @@
 //! next start removes it.
 
 mod gather;
+mod group;
 #[cfg(test)]
 mod tests;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 pub use self::gather::Gathered;
+pub use self::group::AssemblyGroup;
+use self::group::Pending;
 use super::writer::start_writeback;
-use super::{CopyState, DiskStore, hour_now};
+use super::{CopyState, DiskStore};
 use crate::block::Block;
 use crate::store::StoreError;
-use crate::store::diskio::{remove_if_there, set_aside, sync_parent, write_all};
+use crate::store::diskio::{remove_if_there, set_aside, sync_parent, with_suffix, write_all};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
 use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::files::{Names, PackFiles};
-use crate::store::pack::index::{self, IndexError, SealedPack};
+use crate::store::pack::index::{IndexError, SealedPack};
 use crate::store::pack::usage::Moment;
 use crate::store::pack::{Entry, Pack};
 
@@ -49,6 +52,8 @@ pub struct Assembly {
     /// First byte of the next leaf.
     next: u64,
     entries: Vec<Entry>,
+    /// Leaves that will be here when others are finished.
+    pending: Pending,
     /// A leaf is not anywhere else.
     has_new: bool,
     /// Bytes of disk counted so far.
@@ -58,6 +63,11 @@ pub struct Assembly {
 }
 
 impl DiskStore {
+    /// Returns the length in bytes from which on a file is worth to be one here.
+    pub fn assemble_min_bytes(&self) -> u64 {
+        self.options.assemble_min_bytes
+    }
+
     /// Begins to assemble a file.
     ///
     /// # Errors
@@ -73,6 +83,7 @@ impl DiskStore {
             is_clone: false,
             next: 0,
             entries: Vec::new(),
+            pending: Pending::default(),
             has_new: false,
             counted: 0,
             written_back: 0,
@@ -120,7 +131,7 @@ impl Assembly {
             return Ok(false);
         }
         let Some((framing, content)) = content_of(leaf, &key, len) else { return Ok(false) };
-        let is_here = self.store.has_good(&key, leaf)?;
+        let is_here = self.pending.lock().contains(&key) || self.store.has_good(&key, leaf)?;
         if !self.is_clone {
             if is_here {
                 return Ok(true);
@@ -150,26 +161,8 @@ impl Assembly {
         if self.has_new { self.show().map(drop) } else { Ok(()) }
     }
 
-    fn show(&mut self) -> Result<Arc<Pack>, StoreError> {
-        let pack = self.make_durable()?;
-        let store = &self.store;
-        let _writer = store.writer()?;
-        let now = Moment { hour: hour_now(), epoch: store.epochs.now() };
-        for entry in &self.entries {
-            drop(pack.usage().enter(entry.start, now));
-            // What was hashed is what was written, or is shared.
-            pack.mark(entry, CopyState::Proved);
-        }
-        store.edit_packs(|packs| {
-            packs.push(Arc::clone(&pack));
-            // Others may have taken a later number and be here already.
-            packs.sort_unstable_by_key(|pack| pack.id());
-        });
-        store.commits.lock().found_again(self.entries.iter().map(|entry| &entry.key));
-        pack.usage().add_disk_bytes(self.counted);
-        self.is_finished = true;
-        store.measure(&pack);
-        Ok(pack)
+    fn show(&mut self) -> Result<Vec<Arc<Pack>>, StoreError> {
+        Arc::clone(&self.store).show(std::slice::from_mut(self))
     }
 
     fn write(&mut self, data: &[u8], at: u64) -> Result<(), StoreError> {
@@ -186,19 +179,6 @@ impl Assembly {
     fn count(&mut self, bytes: u64) {
         self.store.space.change(0, bytes);
         self.counted += bytes;
-    }
-
-    fn make_durable(&self) -> Result<Arc<Pack>, StoreError> {
-        let (files, id) = (&self.store.files, self.id);
-        let (disk, unfinished, path) = (&*files.disk, files.unfinished(id), files.assembled(id));
-        disk.set_len(&self.file, self.next).at(&unfinished)?;
-        disk.sync(&self.file).at(&unfinished)?;
-        let sidecar = files.leaves(id);
-        index::write(disk, &sidecar, id, self.next, self.entries.clone())?;
-        let sealed = SealedPack::open(&sidecar, id).map_err(|error| error.at_path(&sidecar))?;
-        disk.rename(&unfinished, &path).at(&path)?;
-        sync_parent(disk, &path)?;
-        Ok(Arc::new(Pack::Assembled(sealed)))
     }
 }
 
@@ -232,8 +212,14 @@ pub(super) fn remove_files(files: &PackFiles, id: PackId) -> Result<(), StoreErr
         }
     }
     remove_if_there(disk, &files.leaves(id))?;
+    remove_if_there(disk, &unwritten(files, id))?;
     sync_parent(disk, &path)?;
     remove_if_there(disk, &unfinished)
+}
+
+/// Returns the path of a sidecar that is not in its place yet.
+fn unwritten(files: &PackFiles, id: PackId) -> PathBuf {
+    with_suffix(&files.leaves(id), "new")
 }
 
 /// Opens the assembled files, and removes what a crash left of others.
@@ -243,7 +229,7 @@ pub(super) fn open_files(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pac
         remove_files(files, *id)?;
     }
     for id in names.ids("leaves.new") {
-        remove_if_there(&*files.disk, &files.dir().join(format!("{id}.leaves.new")))?;
+        remove_if_there(&*files.disk, &unwritten(files, *id))?;
     }
     let known = |ids: &[PackId], id: &PackId| ids.binary_search(id).is_ok();
     for id in names.ids("leaves") {

@@ -39,7 +39,8 @@ fn a_pack_of_which_all_is_gathered_is_deleted() {
     store.put(&leaves(0..30)).unwrap();
     store.close().unwrap();
     drop(store);
-    let options = DiskOptions { pack_blocks_max: 1, ..DiskOptions::default() };
+    let (pack_blocks_max, assemble_min_bytes) = (1, 1);
+    let options = DiskOptions { pack_blocks_max, assemble_min_bytes, ..DiskOptions::default() };
     let store = Arc::new(DiskStore::open(&fixture.packs, options).unwrap());
     store.put(&leaves(99..100)).unwrap();
     assert_eq!(gather(&store, 0..30), Gathered::Done);

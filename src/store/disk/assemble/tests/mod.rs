@@ -2,6 +2,7 @@
 
 mod framed;
 mod gathered;
+mod grouped;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
