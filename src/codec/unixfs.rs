@@ -11,6 +11,9 @@ use super::proto::{Fields, Value, WireError, packed, put_bytes, put_field, put_v
 /// Bits of `mode` that mean something: permissions, sticky, setgid, setuid.
 pub const MODE_MASK: u32 = 0o7777;
 
+/// Most bytes of a part of a leaf's frame, for lengths of 35 bits.
+const FRAME_PART_MAX: usize = 16;
+
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
 /// Why data is not UnixFS.
@@ -182,6 +185,22 @@ impl UnixFs {
         out.extend_from_slice(rest);
         out
     }
+}
+
+/// Returns what stands before and after the content in the dag-pb node of a leaf that has `len` bytes,
+/// at least one, states that as its length, and nothing else: what [`UnixFs::encode_node`] puts there.
+pub fn leaf_frame(kind: Kind, len: u64) -> (Vec<u8>, Vec<u8>) {
+    let mut tail = Vec::with_capacity(FRAME_PART_MAX);
+    put_field(&mut tail, 0x18, len);
+    let mut content = Vec::with_capacity(FRAME_PART_MAX);
+    put_field(&mut content, 0x08, kind as u64);
+    content.push(0x12);
+    put_varint(&mut content, len);
+    let mut head = Vec::with_capacity(FRAME_PART_MAX);
+    head.push(0x0a);
+    put_varint(&mut head, content.len() as u64 + len + tail.len() as u64);
+    head.extend(content);
+    (head, tail)
 }
 
 /// A uint32 in protobuf is the low half of its varint.

@@ -5,6 +5,7 @@
 //! is pinned or that a [`Hold`] covers. Reading and writing go on meanwhile. This layer knows no
 //! inodes, no requests and no settings.
 
+mod gather;
 mod pinning;
 mod repair;
 mod room;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+use self::gather::Gathering;
 pub use self::pinning::PinProgress;
 use self::room::RoomyStore;
 use crate::store::{BlockStore, Protection, Repository, StoreError};
@@ -54,6 +56,7 @@ struct Inner {
     keeping: Arc<RwLock<()>>,
     /// One search for what is kept at a time: the second would mostly find room made already.
     turn: Mutex<()>,
+    gathering: Gathering,
 }
 
 /// As long as this is held, nothing that is stored, found or read since is removed: from the first
@@ -68,8 +71,8 @@ pub struct Hold {
 impl Keeper {
     /// Returns the keeper of a repository.
     pub fn new(repository: Arc<Repository>, runtime: Handle) -> Self {
-        let (keeping, turn) = (Arc::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { repository, runtime, keeping, turn }) }
+        let (keeping, turn, gathering) = (Arc::default(), Mutex::default(), Gathering::default());
+        Self { inner: Arc::new(Inner { repository, runtime, keeping, turn, gathering }) }
     }
 
     /// Begins to keep; waits while named blocks are removed.

@@ -58,7 +58,11 @@ impl Keeper {
             repository.blocks.commit()?;
             repository.pins.add(&root, mode, name.as_deref())
         })
-        .await
+        .await?;
+        if mode == PinMode::Recursive {
+            self.gather_soon(root);
+        }
+        Ok(())
     }
 
     /// Returns how a CID itself is pinned.

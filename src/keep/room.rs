@@ -86,9 +86,7 @@ impl Keeper {
                 PinMode::Direct => drop(keep.insert(&pin.cid)),
             }
         }
-        let store = Arc::new(Unused(repository.blocks.clone()));
-        let limits = DagLimits { node_cache_bytes: 0, unstored_bytes: 0, ..DagLimits::default() };
-        let dag = Dag::new(store, Arc::new(Offline), limits);
+        let dag = self.unused_dag();
         let walk = async {
             let mut visits = std::pin::pin!(unixfs::walk_all(&dag, roots));
             while let Some(visit) = visits.try_next().await? {
@@ -98,6 +96,13 @@ impl Keeper {
         };
         self.inner.runtime.block_on(walk).map_err(KeepError::PinsUnknown)?;
         Ok(keep)
+    }
+
+    /// Returns a dag of what is here; reading it is no use of it, and keeps nothing in memory.
+    pub(super) fn unused_dag(&self) -> Dag {
+        let store = Arc::new(Unused(self.inner.repository.blocks.clone()));
+        let limits = DagLimits { node_cache_bytes: 0, unstored_bytes: 0, ..DagLimits::default() };
+        Dag::new(store, Arc::new(Offline), limits)
     }
 }
 
@@ -120,6 +125,10 @@ impl BlockStore for Unused {
 
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
         self.0.whole_file(blocks, unproved_max)
+    }
+
+    fn framed_len(&self, cid: &Cid) -> Option<u32> {
+        self.0.framed_len(cid)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
@@ -189,6 +198,10 @@ impl BlockStore for RoomyStore {
 
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
         self.blocks.whole_file(blocks, unproved_max)
+    }
+
+    fn framed_len(&self, cid: &Cid) -> Option<u32> {
+        self.blocks.framed_len(cid)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

@@ -9,9 +9,11 @@ use tokio::runtime::Handle;
 use super::*;
 use crate::block::{Block, Cid, HashFn, codecs};
 use crate::codec::dag_pb::{self, PbLink};
+use crate::codec::unixfs::Kind;
 use crate::dag::{Dag, DagLimits};
 use crate::exchange::Exchange;
-use crate::store::{DiskOptions, OpenMode, PinMode, SpaceReport};
+use crate::store::{DiskOptions, FileState, OpenMode, PinMode, SpaceReport};
+use crate::testkit::dag_builder::{DagBuilder, Shape};
 use crate::testkit::exchange::TestExchange;
 
 /// Bytes of a leaf.
@@ -26,8 +28,12 @@ struct Fixture {
 }
 
 fn open(path: &Path) -> Arc<Repository> {
-    let options =
-        DiskOptions { pack_blocks_max: 8, cache_max_bytes: Some(CAP), ..DiskOptions::default() };
+    let options = DiskOptions {
+        pack_blocks_max: 8,
+        cache_max_bytes: Some(CAP),
+        assemble_min_bytes: 400_000,
+        ..DiskOptions::default()
+    };
     Arc::new(Repository::open_with(path, OpenMode::CreateIfMissing, options).unwrap())
 }
 
@@ -183,6 +189,106 @@ async fn a_sweep_takes_what_is_neither_pinned_nor_held() {
     assert_eq!(would.unwrap().blocks, did.blocks);
     assert_eq!(fixture.here(&leaves(200..205)) + fixture.here(&leaves(100..110)), 0);
     assert_eq!(fixture.here(&kept), 11);
+}
+
+/// A file of so many leaves, in a directory that is the root.
+fn file_in_directory(numbers: std::ops::Range<u32>) -> (Cid, Cid, Vec<Block>) {
+    let mut dag = DagBuilder::new();
+    let data = |n| Shape::Raw(leaf(n).data().to_vec());
+    let file = dag.file(&Shape::File(Vec::new(), numbers.map(data).collect()));
+    let root = dag.directory(&[("file", file), ("alias", file)]);
+    (root, file, dag.blocks)
+}
+
+impl Fixture {
+    async fn gather(&self) -> u64 {
+        let keeper = self.keeper.clone();
+        let gather = move || keeper.gather(&mut || ControlFlow::Continue(()));
+        tokio::task::spawn_blocking(gather).await.unwrap().unwrap()
+    }
+
+    async fn is_whole(&self, file: &Cid) -> bool {
+        let dag = self.dag(Arc::new(TestExchange::new([])));
+        let state = crate::unixfs::whole_file(&dag, file, u64::MAX).await.unwrap();
+        matches!(state, FileState::Whole(_))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_pin_are_laid_out_once_each() {
+    let fixture = Fixture::new();
+    let (root, file, blocks) = file_in_directory(0..20);
+    let exchange = Arc::new(TestExchange::new(blocks.clone()));
+    pin(&fixture, &fixture.dag(exchange), root).await.unwrap();
+    assert!(!fixture.is_whole(&file).await);
+    fixture.keeper.gather_asked().await;
+    assert_eq!(fixture.gather().await, 1);
+    assert!(fixture.is_whole(&file).await);
+    fixture.keeper.gather_soon(file);
+    fixture.keeper.gather_soon(root);
+    assert_eq!(fixture.gather().await, 0, "it is");
+    fixture.sweep().await.unwrap();
+    assert_eq!(fixture.here(&blocks), blocks.len());
+    assert!(fixture.is_whole(&file).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_lie_are_not_laid_out() {
+    let fixture = Fixture::new();
+    let mut dag = DagBuilder::new();
+    let data = |n| leaf(n).into_data();
+    let len = LEN as u64;
+    let pb = dag.file_node(Kind::File, &data(50), &[]);
+    let symlink = dag.symlink("target");
+    let mut roots = Vec::new();
+    for wrong in [0, 1, len - 1, len + 1, 1 << 40] {
+        for part in [dag.raw(data(1)), pb] {
+            let parts: Vec<_> = (100..120).map(|n| (dag.raw(data(n)), len)).collect();
+            roots.push(dag.file_node(Kind::File, &[], &[&parts[..], &[(part, wrong)]].concat()));
+        }
+    }
+    let parts: Vec<_> = (200..220).map(|n| (dag.raw(data(n)), len)).collect();
+    roots.push(dag.file_node(Kind::File, b"own bytes", &parts));
+    roots.push(dag.file_node(Kind::File, &[], &[&parts[..], &[(symlink, 6)]].concat()));
+    roots.push(dag.file_node(Kind::File, &[], &[(pb, len); 60]));
+    roots.push(dag.file_node(Kind::File, &[], &[]));
+    let cbor = Cid::new_v1(codecs::DAG_CBOR, *parts[0].0.hash());
+    roots.push(dag.file_node(Kind::File, &[], &[&parts[..], &[(cbor, len)]].concat()));
+    fixture.put(dag.blocks.clone()).await.unwrap();
+    for (at, root) in roots.into_iter().enumerate() {
+        fixture.keeper.gather_soon(root);
+        // A part of no bytes is left out, and the first such file has the leaves of the second.
+        assert_eq!(fixture.gather().await, u64::from(at == 0), "file {at}");
+    }
+    assert_eq!(fixture.here(&dag.blocks), dag.blocks.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_laid_out_is_not_tried_again_and_again() {
+    let fixture = Fixture::new();
+    let (_, first, blocks) = file_in_directory(0..20);
+    let (_, second, more) = file_in_directory(10..30);
+    fixture.put(blocks).await.unwrap();
+    fixture.put(more[..5].to_vec()).await.unwrap();
+    fixture.keeper.gather_soon(first);
+    fixture.keeper.gather_soon(second);
+    assert_eq!(fixture.gather().await, 1, "the second is not here");
+    fixture.put(more).await.unwrap();
+    fixture.keeper.gather_soon(second);
+    assert_eq!(fixture.gather().await, 0, "the first has a part of it");
+    for _ in 0..3 {
+        fixture.keeper.gather_soon(second);
+        assert!(fixture.keeper.gather_waiting().is_empty());
+    }
+    assert!(fixture.is_whole(&first).await && !fixture.is_whole(&second).await);
+    let (_, short, blocks) = file_in_directory(40..50);
+    fixture.put(blocks).await.unwrap();
+    fixture.keeper.gather_soon(short);
+    assert_eq!(fixture.gather().await, 0, "it is too short");
+    for n in 0..2000_u32 {
+        fixture.keeper.gather_soon(*leaf(n).cid());
+    }
+    assert!(fixture.keeper.gather_waiting().len() < 1000, "what waits has a bound");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,10 @@ pub const FILE_NAME: &str = "config.toml";
 /// Least cap: its packs are an eighth of it long, and one of them holds a few of the largest blocks.
 const CACHE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
+/// Least length of a file that lies in the store as one: shorter ones are not looked for when they are
+/// opened.
+const ASSEMBLE_BYTES_MIN: u64 = 256 * 1024;
+
 /// Least likeness (1 = equal) at which another key is suggested; lower ones are guesses.
 const LIKENESS_MIN: f64 = 0.75;
 
@@ -103,6 +107,9 @@ pub struct StoreConfig {
     pub node_cache: usize,
     /// Disk for blocks, pinned ones too.
     pub cache_max_bytes: CacheMax,
+    /// Shortest file in bytes that lies in the store as one file.
+    #[serde(deserialize_with = "byte_size")]
+    pub assemble_min_bytes: u64,
     /// How fast packs are read to find damage, in bytes per second; 0 = never.
     #[serde(deserialize_with = "byte_size")]
     pub scrub_bytes_per_s: u64,
@@ -210,6 +217,9 @@ impl Config {
         }
         if matches!(self.store.cache_max_bytes, CacheMax::Bytes(bytes) if bytes < CACHE_BYTES_MIN) {
             return Err(bad("store.cache_max_bytes", "at least 64MiB are needed"));
+        }
+        if self.store.assemble_min_bytes < ASSEMBLE_BYTES_MIN {
+            return Err(bad("store.assemble_min_bytes", "at least 256KiB are needed"));
         }
         if self.api.connections == 0 {
             return Err(bad("api.connections", "at least 1 is needed"));
@@ -413,6 +423,7 @@ mod tests {
         refused("[store]\nnode_cache = \"64 apples\"", "not a size");
         refused("[store]\ncache_max_bytes = \"120%\"", "no limit of disk space");
         refused("[store]\ncache_max_bytes = \"1MiB\"", "at least 64MiB");
+        refused("[store]\nassemble_min_bytes = \"1KiB\"", "at least 256KiB");
         refused("[mount]\nipfs = \"ipfs\"", "absolute path");
         refused("mount = 3", "\"mount\" takes a section");
         refused("x = [", "config.toml");

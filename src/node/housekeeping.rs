@@ -1,5 +1,6 @@
-//! What a node does by itself: it makes room when the cap nears, writes down what was used, and
-//! reads all packs once in a while to find what the disk has damaged.
+//! What a node does by itself: it makes room when the cap nears, writes down what was used, lays out
+//! files that came block by block, and reads all packs once in a while to find what the disk has
+//! damaged.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ impl Housekeeping {
         let mut tasks = vec![
             runtime.spawn(evict(keeper.clone(), repository.clone(), stopped.clone())),
             runtime.spawn(keep_times(repository.clone(), stopped.clone())),
+            runtime.spawn(gather(keeper.clone(), stopped.clone())),
         ];
         if scrub_bytes_per_s > 0 {
             tasks.push(runtime.spawn(scrub(repository.clone(), scrub_bytes_per_s, stopped)));
@@ -125,6 +127,22 @@ async fn keep_times(repository: Arc<Repository>, mut stopped: Stopped) {
         let repository = repository.clone();
         if blocking(move || repository.keep_times()).await.is_none() {
             return;
+        }
+    }
+}
+
+/// Lays files out that were opened or pinned.
+async fn gather(keeper: Keeper, mut stopped: Stopped) {
+    loop {
+        tokio::select! {
+            () = stopped.wait() => return,
+            () = keeper.gather_asked() => {}
+        }
+        let (keeper, flow) = (keeper.clone(), stopped.clone());
+        match blocking(move || keeper.gather(&mut || flow.flow())).await {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => tracing::warn!(%error, "a file cannot be laid out"),
+            None => return,
         }
     }
 }

@@ -145,7 +145,13 @@ impl Node {
         let config = Config::load(path)?;
         let cache_max_bytes = cache_max(path, &config)?;
         let reserve_bytes = DiskOptions::RESERVE;
-        let options = DiskOptions { cache_max_bytes, reserve_bytes, ..Default::default() };
+        let assemble_min_bytes = config.store.assemble_min_bytes;
+        let options = DiskOptions {
+            cache_max_bytes,
+            reserve_bytes,
+            assemble_min_bytes,
+            ..Default::default()
+        };
         let repository = Arc::new(Repository::open_with(path, OpenMode::Existing, options)?);
         let limits =
             DagLimits { node_cache_bytes: config.store.node_cache, ..DagLimits::default() };

@@ -119,17 +119,31 @@ pub(super) fn replace(
     path: &Path,
     content: &mut [IoSlice<'_>],
 ) -> Result<File, StoreError> {
-    let new = with_suffix(path, "new");
-    remove_if_there(disk, &new)?;
-    let file = disk.create(&new).at(&new)?;
-    let written = write_all(disk, &file, content, 0).and_then(|()| disk.sync(&file));
-    written.and_then(|()| disk.rename(&new, path)).at(path).inspect_err(|_| {
-        if let Err(error) = disk.remove(&new) {
-            tracing::warn!(path = %new.display(), %error, "cannot remove a half-written file");
-        }
+    let (new, file) = write_beside(disk, path, content)?;
+    disk.sync(&file).and_then(|()| disk.rename(&new, path)).at(path).inspect_err(|_| {
+        discard(disk, &new);
     })?;
     sync_parent(disk, path)?;
     Ok(file)
+}
+
+/// Writes the file that is to be moved over `path`; returns its name and it, which is not synced.
+pub(super) fn write_beside(
+    disk: &dyn DiskIo,
+    path: &Path,
+    content: &mut [IoSlice<'_>],
+) -> Result<(PathBuf, File), StoreError> {
+    let new = with_suffix(path, "new");
+    remove_if_there(disk, &new)?;
+    let file = disk.create(&new).at(&new)?;
+    write_all(disk, &file, content, 0).at(path).inspect_err(|_| discard(disk, &new))?;
+    Ok((new, file))
+}
+
+fn discard(disk: &dyn DiskIo, new: &Path) {
+    if let Err(error) = disk.remove(new) {
+        tracing::warn!(path = %new.display(), %error, "cannot remove a half-written file");
+    }
 }
 
 /// Removes a file that need not be there.
@@ -187,7 +201,7 @@ fn usage(dir: &Path, depth: u32) -> Result<u64, StoreError> {
     Ok(bytes)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);

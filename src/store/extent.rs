@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::framing::Framing;
 use super::pack::source::Source;
 
 /// The number of a pack, and the front of its file names.
@@ -30,20 +31,27 @@ pub(super) enum FileId {
     Foreign(Arc<Source>),
 }
 
-/// The home of a block: the block is these bytes of this file as they are.
+/// The home of a block: these bytes of this file, and what frames them.
 #[derive(Debug, Clone)]
 pub(super) struct Extent {
     pub(super) file: FileId,
-    /// First byte of the block in the file.
+    /// First of its bytes in the file.
     pub(super) offset: u64,
-    /// Length of the block in bytes.
+    /// Bytes of it that are in the file.
     pub(super) len: u32,
+    /// What is around them.
+    pub(super) framing: Framing,
 }
 
 impl Extent {
+    /// Returns the length of the block in bytes.
+    pub(super) fn block_len(&self) -> u64 {
+        u64::from(self.len) + self.framing.frame(self.len).len()
+    }
+
     /// Cuts a range of the block at the block's end.
     pub(super) fn clip(&self, range: Range<u64>) -> Range<u64> {
-        let len = u64::from(self.len);
+        let len = self.block_len();
         let start = range.start.min(len);
         start..range.end.clamp(start, len)
     }
@@ -66,7 +74,8 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_at_the_end() {
-        let extent = Extent { file: FileId::Pack(PackId(1)), offset: 5, len: 10 };
+        let extent =
+            Extent { file: FileId::Pack(PackId(1)), offset: 5, len: 10, framing: Framing::Bare };
         assert_eq!(extent.clip(2..4), 2..4);
         assert_eq!(extent.clip(8..99), 8..10);
         assert_eq!(extent.clip(20..u64::MAX), 10..10);

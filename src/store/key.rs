@@ -2,11 +2,14 @@
 
 use sha2::{Digest as _, Sha256};
 
+use super::framing::Framing;
 use crate::block::{Cid, cid_from_bytes};
 
 const SHA2_256_CODE: u64 = 0x12;
 /// What stands in front of the digest in the CID of a raw block hashed with sha2-256.
 const RAW_PREFIX: [u8; 4] = [0x01, 0x55, 0x12, 0x20];
+/// The same for a CIDv0, which is always of a dag-pb node.
+const V0_PREFIX: [u8; 2] = [0x12, 0x20];
 
 /// A block's look-up key.
 ///
@@ -29,9 +32,11 @@ impl BlockKey {
         }
     }
 
-    /// Returns the CID of the raw block with this key; `None` when its hash cannot be told.
-    pub(super) fn raw_cid(&self) -> Option<Cid> {
-        let cid = cid_from_bytes(&[&RAW_PREFIX[..], &self.digest].concat()).ok();
+    /// Returns the CID of the leaf with this key that lies so in a file; `None` when its hash cannot be
+    /// told.
+    pub(super) fn leaf_cid(&self, framing: Framing) -> Option<Cid> {
+        let prefix = if framing == Framing::Bare { &RAW_PREFIX[..] } else { &V0_PREFIX };
+        let cid = cid_from_bytes(&[prefix, &self.digest].concat()).ok();
         cid.filter(|_| !self.derived)
     }
 }
@@ -48,8 +53,10 @@ mod tests {
         let v0 = Block::hash_v0(Bytes::from_static(b"x")).unwrap();
         let raw = Cid::new_v1(codecs::RAW, *v0.cid().hash());
         assert_eq!(BlockKey::of(v0.cid()), BlockKey::of(&raw));
-        assert_eq!(BlockKey::of(v0.cid()).raw_cid(), Some(raw));
-        assert_eq!(BlockKey { derived: true, ..BlockKey::of(&raw) }.raw_cid(), None);
+        let key = BlockKey::of(&raw);
+        assert_eq!(key.leaf_cid(Framing::Bare), Some(raw));
+        assert_eq!(key.leaf_cid(Framing::PbRaw), Some(*v0.cid()));
+        assert_eq!(BlockKey { derived: true, ..key }.leaf_cid(Framing::Bare), None);
     }
 
     #[test]

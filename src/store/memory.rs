@@ -36,6 +36,10 @@ impl BlockStore for MemoryStore {
         Ok(FileState::Parts)
     }
 
+    fn framed_len(&self, _: &Cid) -> Option<u32> {
+        None
+    }
+
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
         let mut stored = self.blocks.write();
         for block in blocks.iter().filter(|block| Block::from_identity(block.cid()).is_none()) {

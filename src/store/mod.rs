@@ -11,6 +11,7 @@ mod error;
 mod extent;
 #[cfg(any(test, feature = "testkit"))]
 pub mod faults;
+mod framing;
 mod journal;
 mod key;
 mod lock;
@@ -29,9 +30,9 @@ use bytes::Bytes;
 use crate::block::{Block, Cid};
 
 pub use self::disk::{
-    AddProgress, AddedPack, Assembly, Damage, DiskOptions, DiskStats, DiskStore, FileBlocks,
-    FileRange, FileState, ForeignKind, ForeignStat, KeepSet, Progress, Protection, RebuildReport,
-    SpaceReport, VerifyReport, WholeFile,
+    AddProgress, AddedPack, Assembly, AssemblyGroup, Damage, DiskOptions, DiskStats, DiskStore,
+    FileBlocks, FileRange, FileState, ForeignKind, ForeignStat, Gathered, KeepSet, Progress,
+    Protection, RebuildReport, SpaceReport, VerifyReport, WholeFile,
 };
 pub use self::diskio::{DiskIo, RealDisk};
 pub use self::error::StoreError;
@@ -71,6 +72,10 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Io`].
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError>;
+
+    /// Returns how many bytes of content a dag-pb leaf has that lies in a file of ours without its
+    /// framing; `None` for any other block. It is not looked at.
+    fn framed_len(&self, cid: &Cid) -> Option<u32>;
 
     /// Stores blocks; those already here cost a look-up, but a copy in a foreign pack is someone
     /// else's and does not count. They can be read at once, and are durable

@@ -29,6 +29,7 @@ pub struct TempMount {
     pub mount: Mount,
     /// The filesystem on it.
     pub vfs: Vfs,
+    keeper: Option<Keeper>,
     runtime: Runtime,
     dir: TempDir,
 }
@@ -51,8 +52,9 @@ impl TempMount {
         let options = MountOptions::parse(options).expect("a test's options are right");
         let runtime = runtime();
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let keeper = keeper(runtime.handle().clone());
         let vfs_options = VfsOptions {
-            keeper: keeper(runtime.handle().clone()),
+            keeper: keeper.clone(),
             ..options.vfs(INODE_KEY, Some(dir.path().into()))
         };
         let vfs = Vfs::new(dag, root, vfs_options);
@@ -60,7 +62,7 @@ impl TempMount {
         std::fs::create_dir(&point).expect("a new directory");
         let mount = fuse::mount(vfs.clone(), &point, &options, runtime.handle())
             .expect("these tests need /dev/fuse, and root or fusermount3");
-        Self { mount, vfs, runtime, dir }
+        Self { mount, vfs, keeper, runtime, dir }
     }
 
     /// Mounts the directory `root`, whose block `store` or `exchange` has.
@@ -125,6 +127,11 @@ impl TempMount {
         let root = Arc::new(Namespace::new(repository.pins.clone()));
         let keeper = |runtime| Some(Keeper::new(repository, runtime));
         (Self::with_keeper(dag, root, options, keeper), pins)
+    }
+
+    /// Returns who pins through the mount, if anybody does.
+    pub fn keeper(&self) -> Option<Keeper> {
+        self.keeper.clone()
     }
 
     /// Returns the path of a name below the mount.

@@ -77,6 +77,10 @@ impl BlockStore for TestStore {
         Ok(FileState::Parts)
     }
 
+    fn framed_len(&self, _: &Cid) -> Option<u32> {
+        None
+    }
+
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         if state.is_full {

@@ -139,10 +139,17 @@ impl Vfs {
         match unixfs::whole_file(local, &cid, PROVE_AT_OPEN_MAX).await {
             Ok(FileState::Whole(file)) => return Opened::Whole(Arc::new(file)),
             Ok(FileState::Unproved) => self.prove_later(cid),
-            Ok(FileState::Parts) => {}
+            Ok(FileState::Parts) => self.gather_later(cid),
             Err(error) => tracing::warn!(%cid, %error, "a file cannot be read as a whole"),
         }
         Opened::Parts
+    }
+
+    /// Asks for a file to be laid out as one, so that it is whole when it is opened next.
+    fn gather_later(&self, cid: Cid) {
+        if let Some(keeper) = &self.inner.options.keeper {
+            keeper.gather_soon(cid);
+        }
     }
 
     fn prove_later(&self, cid: Cid) {

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use cidfs::block::{Block, HashFn, codecs};
-use cidfs::store::{BlockStore, DiskOptions, OpenMode, PinMode, Repository};
+use cidfs::store::{BlockStore, DiskOptions, FileRange, Gathered, OpenMode, PinMode, Repository};
 
 /// Names the repository for the run under strace.
 const HOME: &str = "CIDFS_AUDIT_HOME";
@@ -27,7 +27,8 @@ fn mark(what: &str) {
 }
 
 fn work(home: &Path) {
-    let options = DiskOptions { pack_blocks_max: 3, ..DiskOptions::default() };
+    let options =
+        DiskOptions { pack_blocks_max: 3, assemble_min_bytes: 1, ..DiskOptions::default() };
     let repository = Repository::open_with(home, OpenMode::Existing, options).unwrap();
     let store = &repository.blocks;
     mark("acknowledged/open");
@@ -44,9 +45,17 @@ fn work(home: &Path) {
     }
     let mut file = store.assemble().unwrap();
     file.share(&source, 60_000).unwrap();
-    assert!(leaves.iter().all(|leaf| file.push(leaf).unwrap()));
+    assert!(leaves.iter().all(|leaf| file.push(leaf, leaf.data().len() as u64).unwrap()));
     file.finish().unwrap();
     mark("acknowledged/file");
+    let leaves = [(6, 0), (7, 30_000)].map(|(n, offset)| FileRange {
+        cid: *block(n).cid(),
+        offset,
+        len: 30_000,
+    });
+    let gathered = store.gather(&leaves, &mut || std::ops::ControlFlow::Continue(())).unwrap();
+    assert_eq!(gathered, Gathered::Done);
+    mark("acknowledged/gathered");
     repository.pins.add(block(3).cid(), PinMode::Recursive, None).unwrap();
     mark("acknowledged/pin");
     repository.pins.rm(block(3).cid()).unwrap();
@@ -147,6 +156,6 @@ fn what_is_acknowledged_was_synced() {
             unsynced.read(call, &home);
         }
     }
-    assert_eq!(acknowledged, 12);
+    assert_eq!(acknowledged, 13);
     assert!(seen_unsynced, "a put alone is not synced, and the audit sees it");
 }

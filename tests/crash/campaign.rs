@@ -1,7 +1,7 @@
 //! Every change that the store asks of its disk, failed or made the last one, and what is there
 //! afterwards.
 //!
-//! One script puts, commits, assembles files, pins, unpins, removes, evicts, empties packs and compacts
+//! One script puts, commits, assembles files, lays out what it put before, pins, unpins, removes, evicts, empties packs and compacts
 //! the journal.
 //! It is run once for each of its changes and each kind of fault; what a killed process and what
 //! power cuts leave is opened and compared with what was acknowledged.
@@ -14,8 +14,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cidfs::block::{Block, HashFn, codecs};
+use cidfs::codec::unixfs::{Kind, UnixFs};
 use cidfs::store::faults::{Fault, ImageDisk};
-use cidfs::store::{BlockStore, DiskIo, DiskOptions, OpenMode, PinMode, Repository, StoreError};
+use cidfs::store::{
+    AssemblyGroup, BlockStore, DiskIo, DiskOptions, FileRange, Gathered, OpenMode, PinMode,
+    Repository, StoreError,
+};
 
 /// Rounds of the script.
 const ROUNDS: u32 = 9;
@@ -52,6 +56,7 @@ impl DiskIo for Unsynced {
 fn open(path: &Path, disk: Arc<dyn DiskIo>) -> Result<Repository, StoreError> {
     let options = DiskOptions {
         pack_blocks_max: 7,
+        assemble_min_bytes: 1,
         cache_max_bytes: Some(2_000_000),
         disk,
         ..DiskOptions::default()
@@ -59,12 +64,37 @@ fn open(path: &Path, disk: Arc<dyn DiskIo>) -> Result<Repository, StoreError> {
     Repository::open_with(path, OpenMode::Existing, options)
 }
 
-/// The `n`-th block, of one to four pages.
-fn block(n: u32) -> Block {
+/// The content of the `n`-th block, one to four pages.
+fn content(n: u32) -> Bytes {
     let len = 5000 + usize::try_from(n % 4).unwrap() * 4000;
-    let mut data = n.to_le_bytes().repeat(len / 4);
-    data.truncate(len);
-    Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from(data)).unwrap()
+    Bytes::from(n.to_le_bytes().repeat(len / 4))
+}
+
+/// The `n`-th block: a raw leaf, or every third time one of dag-pb.
+fn block(n: u32) -> Block {
+    let data = content(n);
+    if n % 3 != 1 {
+        return Block::hash(codecs::RAW, HashFn::SHA2_256, data).unwrap();
+    }
+    let file_size = Some(data.len() as u64);
+    let leaf = UnixFs { data: Some(data), file_size, ..UnixFs::new(Kind::File) };
+    Block::hash_v0(leaf.encode_node().into()).unwrap()
+}
+
+/// Adds a file of these leaves to a group; returns whether all of them were taken.
+fn add_file(group: &mut AssemblyGroup, leaves: &[u32], shares: bool) -> Result<bool, StoreError> {
+    let all: Vec<u8> = leaves.iter().flat_map(|n| content(*n).to_vec()).collect();
+    let mut source = tempfile::tempfile().unwrap();
+    source.write_all(&all[..all.len() - usize::from(!shares)]).unwrap();
+    let mut file = group.begin()?;
+    file.share(&source, all.len() as u64)?;
+    for n in leaves {
+        if !file.push(&block(*n), content(*n).len() as u64)? {
+            return Ok(false);
+        }
+    }
+    group.add(file)?;
+    Ok(true)
 }
 
 /// What was acknowledged.
@@ -76,6 +106,8 @@ struct Model {
     removed: BTreeSet<u32>,
     /// Pins that must be there (`true`) or must not (`false`); the others are open.
     pins: BTreeMap<u32, bool>,
+    /// Files that were laid out.
+    gathered: u32,
 }
 
 impl Model {
@@ -97,22 +129,33 @@ impl Model {
         }
     }
 
-    /// Adds a file; in every other round its bytes can be shared.
+    /// Adds two leaves, as one file or as two that become durable together; in every other round the
+    /// bytes can be shared.
     fn assemble(&mut self, repository: &Repository, round: u32) {
         let first = FIRST_LEAF + round * FILE_LEAVES;
-        let leaves: Vec<_> = (first..first + FILE_LEAVES).map(block).collect();
-        let content: Vec<u8> = leaves.iter().flat_map(|leaf| leaf.data().to_vec()).collect();
-        let mut source = tempfile::tempfile().unwrap();
-        source.write_all(&content[..content.len() - usize::from(round % 2 == 1)]).unwrap();
-        let Ok(mut file) = repository.blocks.assemble() else { return };
-        if file.share(&source, content.len() as u64).is_err() {
-            return;
-        }
-        let taken = leaves.iter().all(|leaf| matches!(file.push(leaf), Ok(true)));
-        if taken && file.finish().is_ok() && repository.blocks.commit().is_ok() {
+        let leaves: Vec<_> = (first..first + FILE_LEAVES).collect();
+        let mut group = AssemblyGroup::new(Arc::clone(&repository.blocks));
+        let mut files = leaves.chunks(if round % 3 == 0 { 1 } else { 2 });
+        let taken =
+            files.all(|file| add_file(&mut group, file, round % 2 == 0).is_ok_and(|all| all));
+        if taken && group.finish().is_ok() && repository.blocks.commit().is_ok() {
             self.owed.insert(first);
             self.pin(repository, first);
         }
+    }
+
+    /// Lays blocks that came one by one out as a file, two that are kept and one for a while.
+    fn gather(&mut self, repository: &Repository, first: u32) {
+        let mut offset = 0;
+        let leaf = |n| {
+            let (cid, len) = (*block(n).cid(), u32::try_from(content(n).len()).unwrap());
+            offset += u64::from(len);
+            FileRange { cid, offset: offset - u64::from(len), len }
+        };
+        let leaves: Vec<_> = (first..first + 3).map(leaf).collect();
+        // Its failure promises nothing, and its success nothing new.
+        let gathered = repository.blocks.gather(&leaves, &mut || ControlFlow::Continue(()));
+        self.gathered += u32::from(matches!(gathered, Ok(Gathered::Done)));
     }
 
     fn round(&mut self, repository: &Repository, round: u32) {
@@ -128,6 +171,7 @@ impl Model {
         }
         self.assemble(repository, round);
         drop(protection);
+        self.gather(repository, first);
         if let Ok(true) = store.remove(block(first + 4).cid()) {
             self.removed.insert(first + 4);
         }
@@ -226,7 +270,7 @@ fn no_fault_at_any_change_loses_what_was_acknowledged() {
     let (step, cuts) = if full { (1, POWER_CUTS.0) } else { (SHORT_STEP, POWER_CUTS.1) };
     let (disk, model) = run(&dir.path().join("template"), &dir.path().join("home"), None);
     let owed = u32::try_from(model.owed.len()).unwrap();
-    assert_eq!(owed, 3 * ROUNDS + 2, "{model:?}");
+    assert_eq!((owed, model.gathered), (3 * ROUNDS + 2, ROUNDS), "{model:?}");
     std::fs::remove_dir_all(dir.path().join("home")).unwrap();
     let mut images = 0;
     for at in (0..disk.changes()).step_by(step) {

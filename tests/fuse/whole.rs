@@ -13,7 +13,7 @@ use cidfs::sys::mmap::ReadMap;
 use cidfs::testkit::dag_builder::{DagBuilder, Shape};
 use cidfs::testkit::exchange::TestExchange;
 use cidfs::testkit::mount::{TempMount, TempPins};
-use cidfs::unixfs::import::{BigFiles, ImportOptions, import_paths};
+use cidfs::unixfs::import::{BigFiles, ImportOptions, Profile, import_paths};
 
 use super::pattern;
 
@@ -28,6 +28,10 @@ struct Added {
 
 /// Adds a file, as `add` does, to a namespace that is mounted.
 fn added() -> Added {
+    added_as("unixfs-v1-2025")
+}
+
+fn added_as(profile: &str) -> Added {
     let (mount, pins) = TempMount::pinning(Arc::new(TestExchange::default()), "");
     let mut content = pattern(LEN);
     // No two leaves are equal.
@@ -36,7 +40,8 @@ fn added() -> Added {
     fs::write(&path, &content).unwrap();
     let blocks = &pins.repository().blocks;
     let big_files = BigFiles::Assembled(Arc::clone(blocks));
-    let options = ImportOptions { big_files, ..ImportOptions::default() };
+    let profile = Profile::by_name(profile).unwrap();
+    let options = ImportOptions { big_files, profile, ..ImportOptions::default() };
     let go_on = |_: cidfs::unixfs::import::Progress<'_>| ControlFlow::Continue(());
     let roots = import_paths(&[&path], &options, Some(blocks.clone()), &go_on).unwrap();
     Added { mount, pins, cid: roots[0].cid, content }
@@ -76,7 +81,12 @@ fn first_byte(file: &File) -> u8 {
 /// > open to the last close.
 #[test]
 fn the_kernel_reads_whole_files_by_itself() {
-    let added = added();
+    for profile in ["unixfs-v1-2025", "unixfs-v0-2015"] {
+        check_whole(&added_as(profile));
+    }
+}
+
+fn check_whole(added: &Added) {
     let file = File::open(added.path()).unwrap();
     assert!(fs::read(added.path()).unwrap() == added.content);
     assert!(ReadMap::of(&file).unwrap()[..] == added.content[..]);
@@ -135,6 +145,54 @@ fn a_damaged_file_is_read_in_parts() {
     let failed = file.read_exact_at(&mut some, 4_200_000).unwrap_err();
     assert_eq!(failed.raw_os_error(), Some(nix::libc::EIO));
     assert!(reopened.blocks().get(&reopened.cid).unwrap().is_some());
+}
+
+/// > A file that came block by block is laid out as one file in the background after it was opened or
+/// > pinned, if all of it is here and there is room for it twice meanwhile; the kernel reads it alone
+/// > from its next first open on.
+#[test]
+fn a_file_that_came_block_by_block_is_laid_out() {
+    let (mount, pins) = TempMount::pinning(Arc::new(TestExchange::default()), "");
+    let content = pattern(LEN);
+    let mut builder = DagBuilder::new();
+    let leaves = content.chunks(100_000).zip(0_u8..).map(|(part, n)| {
+        let mut leaf = part.to_vec();
+        leaf[0] = n;
+        match n % 3 {
+            0 => Shape::Raw(leaf),
+            1 => Shape::PbRaw(leaf),
+            _ => Shape::File(leaf, Vec::new()),
+        }
+    });
+    let shape = Shape::File(Vec::new(), leaves.collect());
+    let (cid, content) = (builder.file(&shape), shape.content());
+    let keeper = mount.keeper().unwrap();
+    pins.repository().blocks.put(&builder.blocks).unwrap();
+    let added = Added { mount, pins, cid, content };
+    let open = || File::open(added.path()).unwrap();
+    let first = open();
+    assert!(fs::read(added.path()).unwrap() == added.content);
+    let laid_out = keeper.gather(&mut || ControlFlow::Continue(())).unwrap();
+    assert_eq!(laid_out, 1, "what was opened was asked for");
+    added.stored().write_all_at(b"\xff", 1).unwrap();
+    let read = |file: &File| {
+        let mut bytes = vec![0; LEN];
+        file.read_exact_at(&mut bytes, 0).map(|()| bytes[1])
+    };
+    assert_eq!(read(&first).unwrap(), added.content[1], "one way until the last close");
+    drop(first);
+    added.stored().write_all_at(&added.content[1..2], 1).unwrap();
+    let is_root = nix::unistd::geteuid().is_root();
+    // The kernel tells of the last close afterwards.
+    let by_the_kernel = || {
+        std::thread::sleep(Duration::from_millis(20));
+        let file = open();
+        added.stored().write_all_at(b"\xff", 1).unwrap();
+        let seen = read(&file);
+        added.stored().write_all_at(&added.content[1..2], 1).unwrap();
+        seen.is_ok_and(|byte| byte == 0xff)
+    };
+    assert_eq!((0..20).any(|_| by_the_kernel()), is_root);
 }
 
 /// > With `-o small_files` the kernel opens files by itself, without asking: a tree of small files is

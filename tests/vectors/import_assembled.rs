@@ -8,10 +8,14 @@ use std::sync::Arc;
 
 use cidfs::block::{Block, Cid};
 use cidfs::codec::dag_pb::PbNode;
-use cidfs::store::{BlockStore, DiskStore};
+use cidfs::dag::{Dag, DagLimits};
+use cidfs::exchange::Offline;
+use cidfs::store::{BlockStore, DiskOptions, DiskStore};
 use cidfs::unixfs::import::{
     BigFiles, CHUNK_LEN_MAX, ImportError, ImportOptions, Progress, import_paths, import_stream,
 };
+use cidfs::unixfs::walk;
+use futures::StreamExt as _;
 use tempfile::TempDir;
 
 use super::import::{key_stream, options};
@@ -37,6 +41,13 @@ fn content(store: &DiskStore, cid: &Cid) -> Option<Vec<u8>> {
     parts.map(|parts| parts.concat())
 }
 
+fn open_with(dir: &Path, assemble_min_bytes: u64) -> Arc<DiskStore> {
+    let packs = dir.join("packs");
+    fs::create_dir_all(&packs).unwrap();
+    let options = DiskOptions { assemble_min_bytes, ..DiskOptions::default() };
+    Arc::new(DiskStore::open(&packs, options).unwrap())
+}
+
 fn files(dir: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(dir.join("packs")).unwrap().map(|entry| entry.unwrap().path());
     all.filter(|path| path.extension() == Some("file".as_ref())).collect()
@@ -53,7 +64,10 @@ fn cids_are_those_of_a_copy_and_the_file_lies_in_the_store() {
         ("--profile=unixfs-v1-2025 --trickle --chunker=size-100000 --max-file-links=3", true),
         ("--profile=unixfs-v1-2025 --chunker=buzhash", true),
         ("--chunker=rabin-87381-131072-196608 --cid-version=1 --trickle", true),
-        ("--profile=unixfs-v0-2015", false),
+        ("--profile=unixfs-v0-2015", true),
+        ("--profile=unixfs-v0-2015 --trickle --chunker=size-30000", true),
+        ("--profile=unixfs-v0-2015 --cid-version=1 --raw-leaves=false", true),
+        ("--profile=unixfs-v0-2015 --chunker=rabin --preserve-mode", true),
         ("--profile=unixfs-v1-2025 --hash=blake3", false),
     ] {
         let home = TempDir::new().unwrap();
@@ -71,6 +85,46 @@ fn cids_are_those_of_a_copy_and_the_file_lies_in_the_store() {
         assert!(content(&store, &copied).is_none_or(|found| found == bytes), "{flags}");
         assert_eq!(import(&path, options(flags), &store).unwrap(), copied, "{flags}");
         assert_eq!(files(home.path()).len(), found.len(), "it is here already: {flags}");
+    }
+}
+
+#[test]
+fn short_files_of_several_blocks_do_so_too_and_all_become_durable() {
+    let dir = TempDir::new().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let lens = [1000, 262_143, 262_144, 262_145, 300_000, 1_500_000, 2_096_896, 2_096_897];
+    for (n, len) in lens.iter().enumerate() {
+        let bytes = key_stream(&format!("short {n}"), *len);
+        fs::write(tree.join(format!("{n}")), &bytes).unwrap();
+        fs::write(tree.join(format!("{n} again")), &bytes).unwrap();
+    }
+    for (flags, expected) in [
+        ("--profile=unixfs-v0-2015", 5),
+        ("--profile=unixfs-v1-2025", 3),
+        ("--profile=unixfs-v1-2025 --chunker=size-100000", 6),
+        ("--profile=unixfs-v0-2015 --trickle", 5),
+        ("--profile=unixfs-v1-2025 --hash=blake3", 0),
+    ] {
+        let copied = import_paths(&[&tree], &options(flags), None, &quiet).unwrap()[0].cid;
+        let home = TempDir::new().unwrap();
+        let store = open_with(home.path(), 256 * 1024);
+        assert_eq!(import(&tree, options(flags), &store).unwrap(), copied, "{flags}");
+        drop(store);
+        assert_eq!(files(home.path()).len(), expected, "{flags}");
+        for file in files(home.path()) {
+            let bytes = fs::read(&file).unwrap();
+            let n = lens.iter().position(|len| *len == bytes.len()).unwrap();
+            assert!(bytes == key_stream(&format!("short {n}"), lens[n]), "{flags}: {n}");
+        }
+        let store = open_with(home.path(), 256 * 1024);
+        let dag = Dag::new(store.clone(), Arc::new(Offline), DagLimits::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let visits: Vec<_> = runtime.block_on(walk(&dag, copied).collect());
+        assert!(visits.len() > lens.len());
+        for visit in visits {
+            assert!(store.get(&visit.unwrap().cid).unwrap().is_some(), "{flags}");
+        }
     }
 }
 

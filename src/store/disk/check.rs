@@ -120,7 +120,7 @@ impl DiskStore {
                 report.add(damage);
             }
             report.done.blocks += 1;
-            report.done.bytes += u64::from(entry.len);
+            report.done.bytes += entry.block_len();
             if progress(&report.done).is_break() {
                 report.stopped = true;
                 return Ok(ControlFlow::Break(()));
@@ -163,8 +163,9 @@ impl DiskStore {
             file: pack.file(),
             offset: entry.start,
             len: u32::from(entry.head_len) + entry.len,
+            framing: entry.framing,
         };
-        let bytes = self.files.read(&whole, 0, whole.len.into())?.unwrap_or_default();
+        let bytes = self.files.read(&whole, 0, whole.block_len())?.unwrap_or_default();
         let cid = name_of(entry, &bytes);
         let data = || bytes.slice(usize::from(entry.head_len)..);
         if let Some(block) = cid.and_then(|cid| Block::verify(cid, data()).ok()) {
@@ -180,10 +181,10 @@ impl DiskStore {
     }
 }
 
-/// Returns the CID of a copy: what stands in front of it, or that of a raw block when nothing does.
+/// Returns the CID of a copy: what stands in front of it, or that of a leaf when nothing does.
 fn name_of(entry: &Entry, section: &[u8]) -> Option<Cid> {
     if entry.head_len == 0 {
-        return entry.key.raw_cid();
+        return entry.key.leaf_cid(entry.framing);
     }
     let head = parse_head(section).filter(|head| BlockKey::of(&head.cid) == entry.key);
     head.map(|head| head.cid)

@@ -32,7 +32,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-pub use self::assemble::Assembly;
+pub use self::assemble::{Assembly, AssemblyGroup, Gathered};
 pub use self::check::{Damage, DiskStats, Progress, VerifyReport};
 use self::commit::Commits;
 use self::epochs::Epochs;
@@ -61,6 +61,12 @@ const PACK_LEN_MAX: u64 = 256 * 1024 * 1024;
 /// A pack is sealed at this many blocks: bounds the hash table of the open pack to about 7 MB.
 const PACK_BLOCKS_MAX: usize = 65_536;
 
+/// Shortest file in bytes that is laid out as one, unless the configuration says otherwise. Each such
+/// file costs about a kilobyte of memory, 50 microseconds at a start and 3 nanoseconds of every look-up;
+/// shorter ones are read again up to twice as fast for it when the kernel has forgotten them, and are
+/// imported up to twice as slowly.
+const ASSEMBLE_LEN_MIN: u64 = 2 * 1024 * 1024;
+
 /// How a [`DiskStore`] works on its disk.
 #[derive(Debug, Clone)]
 pub struct DiskOptions {
@@ -74,6 +80,8 @@ pub struct DiskOptions {
     /// Bytes of disk that are set aside so that removing works on a full disk; with a small cap
     /// less. See [`DiskOptions::RESERVE`].
     pub reserve_bytes: u64,
+    /// Shortest file in bytes that is laid out as one.
+    pub assemble_min_bytes: u64,
     /// What writes and syncs.
     pub disk: Arc<dyn DiskIo>,
 }
@@ -91,6 +99,7 @@ impl Default for DiskOptions {
             pack_blocks_max: PACK_BLOCKS_MAX,
             cache_max_bytes: None,
             reserve_bytes: 0,
+            assemble_min_bytes: ASSEMBLE_LEN_MIN,
             disk: Arc::new(RealDisk),
         }
     }
@@ -156,6 +165,8 @@ pub struct DiskStore {
     epochs: Arc<Epochs>,
     /// One eviction at a time.
     evicting: Mutex<()>,
+    /// One file is laid out at a time.
+    gathering: Mutex<()>,
     /// One writer of tombstones at a time.
     burying: Mutex<Burying>,
     reserve: Reserve,
@@ -199,6 +210,7 @@ impl DiskStore {
             space,
             epochs: Arc::default(),
             evicting: Mutex::default(),
+            gathering: Mutex::default(),
             burying: Mutex::default(),
             reserve,
             referring: Mutex::default(),
@@ -308,7 +320,7 @@ impl DiskStore {
         while let Some(hit) = self.find_good(cid)? {
             let Some(_in_use) = enter(self, &hit) else { continue };
             let extent = hit.pack.extent(&hit.entry);
-            let bytes = self.files.read(&extent, 0, u64::from(extent.len))?;
+            let bytes = self.files.read(&extent, 0, extent.block_len())?;
             if let Some(block) = bytes.and_then(|bytes| Block::verify(*cid, bytes).ok()) {
                 if hit.state == CopyState::Unproved {
                     self.mark(&hit, CopyState::Proved);
@@ -378,7 +390,7 @@ impl BlockStore for DiskStore {
         }
         while let Some(hit) = self.find_good(cid)? {
             if self.enter(&hit).is_some() {
-                return Ok(Some(u64::from(hit.entry.len)));
+                return Ok(Some(hit.entry.block_len()));
             }
         }
         Ok(None)
@@ -408,6 +420,10 @@ impl BlockStore for DiskStore {
 
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
         self.find_whole(blocks, unproved_max)
+    }
+
+    fn framed_len(&self, cid: &Cid) -> Option<u32> {
+        self.find_framed(cid)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

@@ -74,6 +74,13 @@ impl Space {
         Ok(())
     }
 
+    /// Tells whether `bytes` more in `blocks` blocks would leave so much room that nobody is asked to
+    /// make some.
+    pub(super) fn has_spare(&self, bytes: u64, blocks: usize) -> bool {
+        let more = bytes.saturating_add(blocks as u64 * OVERHEAD_PER_BLOCK);
+        self.used().saturating_add(more) <= self.put_max - self.put_max / LOW_SHARE
+    }
+
     /// Returns an error when `bytes` cannot be put even into an empty store, so that nothing is evicted
     /// for them in vain.
     pub(super) fn check_alone(&self, bytes: u64) -> Result<(), StoreError> {
@@ -148,7 +155,9 @@ mod tests {
         let refused = space.check(7000 - 95, 1).unwrap_err();
         assert!(matches!(refused, StoreError::CapReached { max: 8000 }), "{refused}");
         assert!(*space.wanted.borrow(), "who is refused asks for room");
-        space.change(0, 6700);
+        space.change(0, 6000);
+        assert!(space.has_spare(7000 - 7000 / 32 - 6000 - 96, 1) && !space.has_spare(700, 1));
+        space.change(0, 700);
         assert!(!*space.wanted.borrow());
         space.change(0, 200);
         assert!(*space.wanted.borrow());

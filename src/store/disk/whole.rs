@@ -10,7 +10,7 @@ use super::{CopyState, DiskStore, hour_now};
 use crate::block::{Block, Cid};
 use crate::store::StoreError;
 use crate::store::error::AtPath as _;
-use crate::store::extent::Extent;
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::usage::{Lease, Moment};
 use crate::store::pack::{Entry, Pack};
@@ -22,7 +22,7 @@ pub struct FileRange {
     pub cid: Cid,
     /// Its first byte in the file.
     pub offset: u64,
-    /// Its length in bytes.
+    /// Bytes of the file that it holds: all of a raw block, the content of a dag-pb one.
     pub len: u32,
 }
 
@@ -71,17 +71,18 @@ impl DiskStore {
         let mut unproved = 0;
         for block in blocks {
             drop(pack.usage().enter(block.offset, now));
-            let entry = Entry {
-                key: BlockKey::of(&block.cid),
-                start: block.offset,
-                head_len: 0,
-                len: block.len,
+            let Some((found, state)) = pack.find(&BlockKey::of(&block.cid)) else {
+                return Ok(FileState::Parts);
             };
-            match pack.find(&entry.key).filter(|(found, _)| *found == entry) {
-                Some((_, CopyState::Proved)) => continue,
-                Some((_, CopyState::Damaged | CopyState::Removed)) => return Ok(FileState::Parts),
-                // One that lies in another place of the file too has but one entry.
-                Some((_, CopyState::Unproved)) | None => {}
+            if found.len != block.len || !found.framing.fits(&block.cid) {
+                return Ok(FileState::Parts);
+            }
+            // One that lies in another place of the file too has but one entry.
+            let entry = Entry { start: block.offset, ..found };
+            match state {
+                CopyState::Proved if entry == found => continue,
+                CopyState::Damaged | CopyState::Removed => return Ok(FileState::Parts),
+                CopyState::Proved | CopyState::Unproved => {}
             }
             unproved += u64::from(block.len);
             if unproved > unproved_max {
@@ -102,6 +103,17 @@ impl DiskStore {
         Ok(FileState::Whole(WholeFile { file, _lease: lease }))
     }
 
+    /// Returns the length of the content of a leaf that lies in an assembled file without its framing.
+    pub(super) fn find_framed(&self, cid: &Cid) -> Option<u32> {
+        let key = BlockKey::of(cid);
+        let list = Arc::clone(&self.packs.read());
+        let good = |(entry, state): &(Entry, CopyState)| {
+            entry.framing != Framing::Bare && *state < CopyState::Damaged
+        };
+        let found = list.candidates(&key).find_map(|pack| pack.find(&key).filter(good));
+        found.map(|(entry, _)| entry.len)
+    }
+
     /// Returns the assembled file in which a block lies at its place.
     fn assembled_with(&self, block: &FileRange) -> Option<Arc<Pack>> {
         let key = BlockKey::of(&block.cid);
@@ -115,8 +127,8 @@ impl DiskStore {
 
     /// Hashes the bytes at a place of a file.
     fn prove(&self, pack: &Pack, entry: &Entry, cid: &Cid) -> Result<bool, StoreError> {
-        let extent = Extent { file: pack.file(), offset: entry.start, len: entry.len };
-        let bytes = self.files.read(&extent, 0, u64::from(entry.len))?;
+        let extent = pack.extent(entry);
+        let bytes = self.files.read(&extent, 0, extent.block_len())?;
         let is_good = bytes.is_some_and(|bytes| Block::verify(*cid, bytes).is_ok());
         if is_good {
             pack.mark(entry, CopyState::Proved);

@@ -18,6 +18,7 @@ use crate::store::StoreError;
 use crate::store::diskio::{sync_parent, write_all};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::index::{self, SealedPack};
 use crate::store::pack::open::OpenPack;
@@ -169,8 +170,7 @@ impl DiskStore {
                 return Ok(true);
             }
             if may_hold
-                && self.files.read(&extent, 0, u64::from(extent.len))?.as_ref()
-                    == Some(block.data())
+                && self.files.read(&extent, 0, extent.block_len())?.as_ref() == Some(block.data())
             {
                 self.mark(&hit, CopyState::Proved);
                 return Ok(true);
@@ -238,6 +238,7 @@ impl DiskStore {
                 start: at,
                 head_len: u16::try_from(head_len).unwrap_or(u16::MAX),
                 len: u32::try_from(block.data().len()).unwrap_or(u32::MAX),
+                framing: Framing::Bare,
             };
             at = entry.end();
             entries.push(entry);

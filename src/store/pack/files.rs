@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -178,7 +179,7 @@ impl PackFiles {
         Ok(file)
     }
 
-    /// Reads `len` bytes of an extent from `skip` on with one `pread`; `None` when the file ends
+    /// Reads `len` bytes of a block from `skip` on with one `pread`; `None` when the file ends
     /// too early, the disk cannot read them, or a file of someone else is out of use.
     pub(in crate::store) fn read(
         &self,
@@ -260,14 +261,32 @@ impl PackFiles {
 }
 
 fn read_from(file: &File, extent: &Extent, skip: u64, len: u64) -> io::Result<Option<Bytes>> {
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    match file.read_exact_at(&mut bytes, extent.offset + skip) {
+    let frame = extent.framing.frame(extent.len);
+    let (head_len, content_len) = (frame.head.len() as u64, u64::from(extent.len));
+    // The part of the wanted bytes in something that begins there and has that length.
+    let part = |begin: u64, of: u64| {
+        let at = |place: u64| place.saturating_sub(begin).min(of);
+        at(skip)..at(skip + len)
+    };
+    let head = cut(&frame.head, part(0, head_len));
+    let content = part(head_len, content_len);
+    let tail = cut(&frame.tail, part(head_len + content_len, frame.tail.len() as u64));
+    let middle = head.len()..head.len() + usize::try_from(content.end - content.start).unwrap_or(0);
+    let mut bytes = vec![0; middle.end + tail.len()];
+    bytes[..middle.start].copy_from_slice(head);
+    bytes[middle.end..].copy_from_slice(tail);
+    match file.read_exact_at(&mut bytes[middle], extent.offset + content.start) {
         Err(error) if is_damage(&error) => {
             tracing::error!(%extent, %error, "stored bytes cannot be read");
             Ok(None)
         }
         read => read.map(|()| Some(bytes.into())),
     }
+}
+
+fn cut(bytes: &[u8], range: Range<u64>) -> &[u8] {
+    let place = |at| usize::try_from(at).unwrap_or(usize::MAX);
+    bytes.get(place(range.start)..place(range.end)).unwrap_or_default()
 }
 
 fn is_damage(error: &io::Error) -> bool {

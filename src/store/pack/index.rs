@@ -1,36 +1,45 @@
 //! The index file of a pack (`NNNNNNNNNN.idx`) and the sealed pack that answers from it.
 //!
 //! The file is a header and sorted entries of fixed length, checksummed as a whole, written once
-//! and mapped. It covers the first `pack_len` bytes of its pack, all of which were durable before
-//! it was written. In memory a sealed pack keeps about 5 bytes per block: a filter, a table from the
+//! and mapped, or read when it is short. It covers the first `pack_len` bytes of its pack, all of which
+//! were durable before it was written. In memory a sealed pack keeps about 5 bytes per block: a filter, a table from the
 //! digest's top bits to a position, 16 more bits of each digest, and what is known of each copy. A
 //! look-up of a block that is not in the pack touches no page of the file, except once in about
 //! 250,000 times.
 
 use std::fs::File;
-use std::io::IoSlice;
-use std::path::Path;
+use std::io::{self, IoSlice, Read as _};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::filter::{self, Filter};
 use super::usage::Usage;
 use super::{CopyState, Entry, StateCell, Totals};
 use crate::store::StoreError;
-use crate::store::diskio::{DiskIo, replace};
+use crate::store::diskio::{DiskIo, replace, write_beside};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::sys::mmap::ReadMap;
 
 const MAGIC: [u8; 8] = *b"cidfsidx";
-/// Version of the file format.
-const VERSION: u32 = 1;
+/// Version of the file format of which every block is bare, and the one in which a block may be framed.
+const VERSION_BARE: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes of the header: magic, version, count, pack id, pack length, entries' and own checksum,
 /// zeros up to the length of an entry.
 const HEADER_LEN: usize = 48;
 /// Bytes of an entry: digest, section start, block length, head length, flags.
 const ENTRY_LEN: usize = 32 + 8 + 4 + 2 + 2;
 const FLAG_DERIVED: u16 = 1;
+/// The bits of the flags that say how a block is framed, and where they begin.
+const FRAMING_MASK: u16 = 6;
+const FRAMING_SHIFT: u32 = 1;
+/// Longest index in bytes that is read into memory, 340 entries: a process may have 65,530 maps, and
+/// every big file has an index.
+const READ_LEN_MAX: u64 = 16 * 1024;
 /// Entries per bucket of the position table, as a power of two: 8 prints fill a quarter of a cache
 /// line and the table costs half a byte per block.
 const BUCKET_BITS: u32 = 3;
@@ -42,13 +51,42 @@ pub(in crate::store) struct SealedPack {
     /// How many bytes of the pack the index covers.
     pub(in crate::store) pack_len: u64,
     pub(in crate::store) usage: Arc<Usage>,
-    map: ReadMap,
+    bytes: IndexBytes,
     /// Position of the first entry of each bucket, and the number of entries at the end.
     starts: Box<[u32]>,
     /// Bits 32..48 of each digest, in the order of the entries.
     prints: Box<[u16]>,
     states: Box<[StateCell]>,
     pub(super) filter: Filter,
+}
+
+/// The bytes of an index file.
+#[derive(Debug)]
+enum IndexBytes {
+    Mapped(ReadMap),
+    Read(Box<[u8]>),
+}
+
+impl IndexBytes {
+    fn of(file: &File) -> io::Result<Self> {
+        if file.metadata()?.len() > READ_LEN_MAX {
+            return ReadMap::of(file).map(Self::Mapped);
+        }
+        let mut bytes = Vec::new();
+        file.take(READ_LEN_MAX).read_to_end(&mut bytes)?;
+        Ok(Self::Read(bytes.into()))
+    }
+}
+
+impl Deref for IndexBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Read(bytes) => bytes,
+        }
+    }
 }
 
 /// Why an index file is of no use.
@@ -83,15 +121,34 @@ pub(in crate::store) fn write(
     path: &Path,
     id: PackId,
     pack_len: u64,
-    mut entries: Vec<Entry>,
+    entries: Vec<Entry>,
 ) -> Result<(), StoreError> {
+    let (header, body) = encode_all(id, pack_len, entries);
+    replace(disk, path, &mut [IoSlice::new(&header), IoSlice::new(&body)]).map(drop)
+}
+
+/// Writes such an index beside `path`, to be synced and moved there; returns its name and it.
+pub(in crate::store) fn write_new(
+    disk: &dyn DiskIo,
+    path: &Path,
+    id: PackId,
+    pack_len: u64,
+    entries: Vec<Entry>,
+) -> Result<(PathBuf, Arc<File>), StoreError> {
+    let (header, body) = encode_all(id, pack_len, entries);
+    let content = &mut [IoSlice::new(&header), IoSlice::new(&body)];
+    write_beside(disk, path, content).map(|(new, file)| (new, Arc::new(file)))
+}
+
+fn encode_all(id: PackId, pack_len: u64, mut entries: Vec<Entry>) -> ([u8; HEADER_LEN], Vec<u8>) {
     one_per_key(&mut entries);
     let mut body = Vec::with_capacity(entries.len() * ENTRY_LEN);
     for entry in &entries {
         body.extend_from_slice(&encode(entry));
     }
-    let header = encode_header(id, pack_len, &body);
-    replace(disk, path, &mut [IoSlice::new(&header), IoSlice::new(&body)]).map(drop)
+    let is_bare = entries.iter().all(|entry| entry.framing == Framing::Bare);
+    let version = if is_bare { VERSION_BARE } else { VERSION };
+    (encode_header(version, id, pack_len, &body), body)
 }
 
 /// Sorts entries by key and leaves the last in the pack of each.
@@ -100,11 +157,11 @@ pub(in crate::store) fn one_per_key(entries: &mut Vec<Entry>) {
     entries.dedup_by_key(|entry| entry.key);
 }
 
-fn encode_header(id: PackId, pack_len: u64, body: &[u8]) -> [u8; HEADER_LEN] {
+fn encode_header(version: u32, id: PackId, pack_len: u64, body: &[u8]) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     let count = u32::try_from(body.len() / ENTRY_LEN).unwrap_or(u32::MAX);
     header[..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[8..12].copy_from_slice(&version.to_le_bytes());
     header[12..16].copy_from_slice(&count.to_le_bytes());
     header[16..24].copy_from_slice(&id.0.to_le_bytes());
     header[24..32].copy_from_slice(&pack_len.to_le_bytes());
@@ -120,20 +177,28 @@ fn encode(entry: &Entry) -> [u8; ENTRY_LEN] {
     bytes[32..40].copy_from_slice(&entry.start.to_le_bytes());
     bytes[40..44].copy_from_slice(&entry.len.to_le_bytes());
     bytes[44..46].copy_from_slice(&entry.head_len.to_le_bytes());
-    let flags = if entry.key.derived { FLAG_DERIVED } else { 0 };
+    let derived = if entry.key.derived { FLAG_DERIVED } else { 0 };
+    let flags = derived | (entry.framing as u16) << FRAMING_SHIFT;
     bytes[46..].copy_from_slice(&flags.to_le_bytes());
     bytes
 }
 
 fn decode(bytes: &[u8; ENTRY_LEN]) -> Entry {
     let [d @ .., s0, s1, s2, s3, s4, s5, s6, s7, l0, l1, l2, l3, h0, h1, f0, f1] = *bytes;
-    let derived = u16::from_le_bytes([f0, f1]) & FLAG_DERIVED != 0;
+    let flags = u16::from_le_bytes([f0, f1]);
     Entry {
-        key: BlockKey { digest: d, derived },
+        key: BlockKey { digest: d, derived: flags & FLAG_DERIVED != 0 },
         start: u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
         head_len: u16::from_le_bytes([h0, h1]),
         len: u32::from_le_bytes([l0, l1, l2, l3]),
+        framing: framing_of(bytes).unwrap_or_default(),
     }
+}
+
+/// Returns the framing of an entry, `None` when it has no meaning.
+fn framing_of(bytes: &[u8; ENTRY_LEN]) -> Option<Framing> {
+    let flags = u16::from_le_bytes([bytes[46], bytes[47]]);
+    Framing::of_code((flags & FRAMING_MASK) >> FRAMING_SHIFT)
 }
 
 impl SealedPack {
@@ -148,13 +213,13 @@ impl SealedPack {
         if file.metadata().at(path)?.len() < HEADER_LEN as u64 {
             return Err(IndexError::Damaged("shorter than its header"));
         }
-        let map = ReadMap::of(&file).at(path)?;
-        let pack_len = check(&map, path, id)?;
+        let bytes = IndexBytes::of(&file).at(path)?;
+        let pack_len = check(&bytes, path, id)?;
         let mut sealed = Self {
             id,
             pack_len,
             usage: Arc::new(Usage::new(pack_len)),
-            map,
+            bytes,
             starts: Box::default(),
             prints: Box::default(),
             states: Box::default(),
@@ -197,7 +262,7 @@ impl SealedPack {
         let live = copies.filter(|(_, state)| state.get() != CopyState::Removed);
         live.fold(Totals::default(), |sum, (raw, _)| Totals {
             blocks: sum.blocks + 1,
-            bytes: sum.bytes + u64::from(decode(raw).len),
+            bytes: sum.bytes + decode(raw).block_len(),
         })
     }
 
@@ -214,7 +279,7 @@ impl SealedPack {
     }
 
     fn raw(&self) -> &[[u8; ENTRY_LEN]] {
-        self.map[HEADER_LEN..].as_chunks().0
+        self.bytes[HEADER_LEN..].as_chunks().0
     }
 
     /// Returns how many top bits of a digest choose the bucket.
@@ -250,8 +315,9 @@ fn check(map: &[u8], path: &Path, id: PackId) -> Result<u64, IndexError> {
     if header[..8] != MAGIC || u32_at(header, 36) != crc32fast::hash(&header[..36]) {
         return Err(damaged("its header does not match its checksum"));
     }
-    if u32_at(header, 8) != VERSION {
-        let found = u32_at(header, 8).to_string();
+    let version = u32_at(header, 8);
+    if !(VERSION_BARE..=VERSION).contains(&version) {
+        let found = version.to_string();
         let path = path.to_owned();
         return Err(StoreError::Version { path, found, known: VERSION }.into());
     }
@@ -269,6 +335,9 @@ fn check(map: &[u8], path: &Path, id: PackId) -> Result<u64, IndexError> {
     if !entries.iter().all(|entry| lies_within(&decode(entry), pack_len)) {
         return Err(damaged("an entry lies outside the pack"));
     }
+    if !entries.iter().all(|entry| has_sound_framing(entry, version)) {
+        return Err(damaged("an entry has a framing that cannot be"));
+    }
     if !entries.is_sorted_by(|a, b| decode(a).key < decode(b).key) {
         return Err(damaged("its entries are out of order, or two are of one block"));
     }
@@ -279,6 +348,15 @@ fn check(map: &[u8], path: &Path, id: PackId) -> Result<u64, IndexError> {
 fn lies_within(entry: &Entry, pack_len: u64) -> bool {
     let room = pack_len.checked_sub(entry.start);
     room.is_some_and(|room| u64::from(entry.head_len) + u64::from(entry.len) <= room)
+}
+
+fn has_sound_framing(bytes: &[u8; ENTRY_LEN], version: u32) -> bool {
+    let entry = decode(bytes);
+    match framing_of(bytes) {
+        None => false,
+        Some(Framing::Bare) => true,
+        Some(_) => version == VERSION && !entry.key.derived && entry.head_len == 0 && entry.len > 0,
+    }
 }
 
 fn u32_at(header: &[u8; HEADER_LEN], at: usize) -> u32 {
@@ -301,8 +379,6 @@ fn print(digest: &[u8; 32]) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use sha2::Digest as _;
 
     use super::*;
@@ -311,7 +387,8 @@ mod tests {
     fn entry(n: u32) -> Entry {
         let digest = sha2::Sha256::digest(n.to_be_bytes()).into();
         let key = BlockKey { digest, derived: n.is_multiple_of(5) };
-        Entry { key, start: 100 * u64::from(n), head_len: 38, len: n % 60 }
+        let (start, framing) = (100 * u64::from(n), Framing::Bare);
+        Entry { key, start, head_len: 38, len: n % 60, framing }
     }
 
     fn written(dir: &Path, count: u32) -> PathBuf {
@@ -386,10 +463,40 @@ mod tests {
         ];
         for (entries, is_good) in cases {
             let body: Vec<u8> = entries.iter().flat_map(encode).collect();
-            let file = [&encode_header(PackId(7), 1000, &body)[..], &body].concat();
+            let file = [&encode_header(VERSION_BARE, PackId(7), 1000, &body)[..], &body].concat();
             std::fs::write(&path, file).unwrap();
             let opened = SealedPack::open(&path, PackId(7));
             assert_eq!(opened.is_ok(), is_good, "{entries:?}: {opened:?}");
+        }
+    }
+
+    #[test]
+    fn framings_that_cannot_be_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.leaves");
+        let bare = Entry { head_len: 0, len: 50, ..entry(1) };
+        let framed = Entry { framing: Framing::PbRaw, ..bare };
+        let derived = Entry { key: BlockKey { derived: true, ..bare.key }, ..framed };
+        let cases = [
+            (bare, 0, VERSION_BARE, true),
+            (bare, 0, VERSION, true),
+            (framed, 0, VERSION, true),
+            (framed, 0, VERSION_BARE, false),
+            (bare, FRAMING_MASK, VERSION, false),
+            (derived, 0, VERSION, false),
+            (Entry { head_len: 38, ..framed }, 0, VERSION, false),
+            (Entry { len: 0, ..framed }, 0, VERSION, false),
+        ];
+        for (entry, more_flags, version, is_good) in cases {
+            let mut body = encode(&entry);
+            body[46] |= more_flags.to_le_bytes()[0];
+            let file = [&encode_header(version, PackId(7), 1000, &body)[..], &body].concat();
+            std::fs::write(&path, file).unwrap();
+            let opened = SealedPack::open(&path, PackId(7));
+            assert_eq!(opened.is_ok(), is_good, "{entry:?} {more_flags} {version}: {opened:?}");
+            if let Ok(sealed) = opened {
+                assert_eq!(sealed.entries()[0].0, entry);
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use self::open::OpenPack;
 use self::source::{Lost, Source};
 use self::usage::Usage;
 use super::extent::{Extent, FileId, PackId};
+use super::framing::Framing;
 use super::key::BlockKey;
 
 /// One section of a pack: a block and where its parts lie.
@@ -37,14 +38,21 @@ pub(super) struct Entry {
     pub(super) start: u64,
     /// Bytes of length varint and CID in front of the block; 0 in a file that is no archive.
     pub(super) head_len: u16,
-    /// Length of the block in bytes.
+    /// Length of the block in bytes, without its framing.
     pub(super) len: u32,
+    /// What is around these bytes in the block.
+    pub(super) framing: Framing,
 }
 
 impl Entry {
     /// Returns the first byte after the section.
     pub(super) fn end(&self) -> u64 {
         self.start + u64::from(self.head_len) + u64::from(self.len)
+    }
+
+    /// Returns the length of the block in bytes.
+    pub(super) fn block_len(&self) -> u64 {
+        u64::from(self.len) + self.framing.frame(self.len).len()
     }
 
     /// Returns the length of the section.
@@ -54,7 +62,7 @@ impl Entry {
 }
 
 /// What is known about a stored copy since this start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum CopyState {
     /// Nothing yet: hash it before serving a part of it.
     Unproved = 0,
@@ -173,7 +181,7 @@ impl Pack {
     /// Returns where a block itself lies.
     pub(super) fn extent(&self, entry: &Entry) -> Extent {
         let offset = entry.start + u64::from(entry.head_len);
-        Extent { file: self.file(), offset, len: entry.len }
+        Extent { file: self.file(), offset, len: entry.len, framing: entry.framing }
     }
 
     /// Returns how many bytes of the file are durable and in the index.

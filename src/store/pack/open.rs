@@ -112,7 +112,7 @@ impl OpenPack {
         let live = copies.values().filter(|copy| copy.state.get() != CopyState::Removed);
         live.fold(Totals::default(), |sum, copy| Totals {
             blocks: sum.blocks + 1,
-            bytes: sum.bytes + u64::from(copy.entry.len),
+            bytes: sum.bytes + copy.entry.block_len(),
         })
     }
 }

@@ -20,6 +20,7 @@ use super::section::{PACK_HEADER, SECTION_HEAD_LEN_MAX, SectionHead, parse_head}
 use super::tombs::Tomb;
 use super::window::{READ_LEN, Window};
 use crate::block::{Block, Cid};
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 
 /// Most bytes that one scan hashes while searching for a section after a damaged length: as many as
@@ -247,7 +248,7 @@ impl Walker<'_> {
         };
         let key = BlockKey::of(&cid);
         let removed = self.tombs.contains(&Tomb { key, start: at });
-        let entry = Entry { key, start: at, head_len, len: data_len };
+        let entry = Entry { key, start: at, head_len, len: data_len, framing: Framing::Bare };
         Ok(Some(Section { cid, entry, removed, whole: removed.then_some(true) }))
     }
 
@@ -394,7 +395,8 @@ mod tests {
             let data =
                 bytes.get(at + usize::from(head.head_len)..)?.get(..head.data_len as usize)?;
             let (key, start) = (BlockKey::of(&head.cid), at as u64);
-            let entry = Entry { key, start, head_len: head.head_len, len: head.data_len };
+            let (head_len, len) = (head.head_len, head.data_len);
+            let entry = Entry { key, start, head_len, len, framing: Framing::Bare };
             let removed = tombs.contains(&Tomb { key, start });
             Some((head.cid, entry, removed, removed || Block::matches(&head.cid, data)))
         };

@@ -90,17 +90,16 @@ impl MetadataRules {
     }
 }
 
-/// Where the content of files of more than [`CHUNK_LEN_MAX`](super::CHUNK_LEN_MAX) bytes goes; what is
-/// shorter is stored block by block.
+/// Where the content of big files goes; what is shorter is stored block by block.
 #[derive(Debug, Clone, Default)]
 pub enum BigFiles {
     /// Into packs, block by block.
     #[default]
     Packed,
-    /// Into a file of its own, in the order in which it is read later, if leaves are bytes of the file:
-    /// raw and hashed with sha2-256.
+    /// Into a file of its own, in the order in which it is read later, if it has more than one leaf, they
+    /// are hashed with sha2-256, and it is no shorter than the store says.
     Assembled(Arc<DiskStore>),
-    /// Nowhere: it is referred to where it lies (`--nocopy`), and a stream is stored block by block.
+    /// If over [`CHUNK_LEN_MAX`](super::CHUNK_LEN_MAX) bytes, nowhere: it is referred to where it lies (`--nocopy`), and a stream is stored block by block.
     Referred(Arc<DiskStore>),
 }
 
@@ -142,8 +141,13 @@ impl ImportOptions {
     }
 
     /// Tells whether a leaf is bytes of the file and its key alone proves them.
-    pub(super) fn has_bare_leaves(&self) -> bool {
-        self.profile.raw_leaves && self.profile.hash == HashFn::SHA2_256
+    fn has_bare_leaves(&self) -> bool {
+        self.profile.raw_leaves && self.has_provable_leaves()
+    }
+
+    /// Tells whether the key of a leaf alone proves it.
+    pub(super) fn has_provable_leaves(&self) -> bool {
+        self.profile.hash == HashFn::SHA2_256
     }
 }
 

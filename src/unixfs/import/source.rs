@@ -15,7 +15,7 @@ use super::buffers::Buffers;
 use super::chunk::CHUNK_LEN_MAX;
 use super::error::ImportError;
 use super::nodes::{Made, Nodes};
-use crate::store::{Assembly, DiskStore, FileBlocks};
+use crate::store::{Assembly, AssemblyGroup, DiskStore, FileBlocks};
 
 /// Bytes of a file that are read, cut and hashed as one job, unless one chunk is longer.
 pub(super) const PIECE_LEN: usize = 1024 * 1024;
@@ -95,9 +95,14 @@ impl Source {
         Ok(store.file_blocks(&self.path, &self.file)?)
     }
 
+    /// Returns its length in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.before.len
+    }
+
     /// Begins to assemble the file; where its bytes are shared, these are read from now on.
-    pub(super) fn assemble_in(&mut self, store: &Arc<DiskStore>) -> Result<Assembly, ImportError> {
-        let mut assembly = store.assemble()?;
+    pub(super) fn assemble_in(&mut self, group: &AssemblyGroup) -> Result<Assembly, ImportError> {
+        let mut assembly = group.begin()?;
         self.shared = assembly.share(&self.file, self.before.len)?;
         Ok(assembly)
     }

@@ -16,7 +16,7 @@ use super::chunk::{CHUNK_LEN_MAX, Chunker, Segments};
 use super::directory::{self, Entry};
 use super::dirs::{DirId, Dirs, TOP, text};
 use super::error::ImportError;
-use super::home::Home;
+use super::home::{Home, Homes};
 use super::layout::FileDag;
 use super::nodes::{BlockSink, Child, Made, Nodes};
 use super::options::{Follow, ImportOptions, ImportedRoot, Progress, ProgressFn};
@@ -31,10 +31,12 @@ use crate::store::BlockStore;
 /// A reserved name.
 type Place = (DirId, Box<[u8]>);
 
-/// A file's blocks, root last.
+/// A file's blocks: leaves in order, then those above them, root last. One of a single block has no
+/// other.
 #[derive(Debug)]
 struct Built {
-    blocks: Vec<Block>,
+    leaves: Vec<Made>,
+    nodes: Vec<Block>,
     root: Child,
 }
 
@@ -45,6 +47,7 @@ pub struct TreeBuilder<'p> {
     workers: Workers,
     buffers: Buffers,
     output: Output,
+    homes: Homes,
     progress: ProgressFn<'p>,
     dirs: Dirs,
     small_files: InFlight<Place, Built>,
@@ -74,6 +77,7 @@ impl<'p> TreeBuilder<'p> {
             workers: Workers::new(options.threads),
             buffers: Buffers::default(),
             output: Output::new(store),
+            homes: Homes::of(options),
             progress,
             dirs: Dirs::new(options.metadata.of(Metadata::default())),
             small_files: InFlight::new(),
@@ -136,12 +140,12 @@ impl<'p> TreeBuilder<'p> {
         let mut segments =
             Segments::new(Cursor::new(head).chain(content), self.options.profile.chunker);
         let pieces = || chunks(segments.next_batch(PIECE_LEN).map_err(failed));
-        let mut home = Home::of_stream(&self.options)?;
+        let mut home = self.homes.of_stream()?;
         let root = self.big(path, pieces, &mut home, metadata)?;
-        home.finish()?;
+        self.homes.take(home)?;
         match place {
             Some((dir, name)) => self.finished(dir, &name, root),
-            None => self.nameless(Built { blocks: Vec::new(), root }),
+            None => self.nameless(Built { leaves: Vec::new(), nodes: Vec::new(), root }),
         }
     }
 
@@ -155,6 +159,7 @@ impl<'p> TreeBuilder<'p> {
         for id in self.dirs.close_all() {
             self.settle(id)?;
         }
+        self.homes.finish()?;
         self.output.commit()?;
         Ok(self.roots)
     }
@@ -217,7 +222,7 @@ impl<'p> TreeBuilder<'p> {
         }
         let mut source = Source::open(path, stamp, follow)?;
         let shown = self.dirs.path(dir, name);
-        let mut home = Home::of(&self.options, &mut source)?;
+        let mut home = self.homes.of_source(&mut source)?;
         let source = Arc::new(source);
         let root = match self.options.profile.chunker {
             Chunker::Size(chunk_len) => {
@@ -233,7 +238,7 @@ impl<'p> TreeBuilder<'p> {
             }
         };
         source.check_unchanged()?;
-        home.finish()?;
+        self.homes.take(home)?;
         self.finished(dir, name, root)
     }
 
@@ -259,10 +264,9 @@ impl<'p> TreeBuilder<'p> {
             for leaf in answer.take()? {
                 file_bytes += leaf.child.file_len;
                 self.total_bytes += leaf.child.file_len;
-                if !home.push(&leaf.block)? {
-                    self.output.put(leaf.block)?;
-                }
-                dag.push(leaf.child, &mut self.output)?;
+                let child = leaf.child;
+                self.store_leaf(leaf, home)?;
+                dag.push(child, &mut self.output)?;
             }
             self.read_event(shown, file_bytes)?;
         }
@@ -296,8 +300,20 @@ impl<'p> TreeBuilder<'p> {
     }
 
     fn store(&mut self, built: Built) -> Result<Child, ImportError> {
-        built.blocks.into_iter().try_for_each(|block| self.output.put(block))?;
+        let mut home = self.homes.of_short(built.root.file_len, built.leaves.len())?;
+        for leaf in built.leaves {
+            self.store_leaf(leaf, &mut home)?;
+        }
+        self.homes.take(home)?;
+        built.nodes.into_iter().try_for_each(|block| self.output.put(block))?;
         Ok(built.root)
+    }
+
+    fn store_leaf(&mut self, leaf: Made, home: &mut Home) -> Result<(), ImportError> {
+        if home.push(&leaf.block, leaf.child.file_len)? {
+            return Ok(());
+        }
+        self.output.put(leaf.block)
     }
 
     /// Reserves the place of a file, unless its CID will name it.
@@ -395,18 +411,18 @@ fn whole(nodes: &Nodes, data: Bytes, metadata: Metadata) -> Result<Built, Import
     let profile = nodes.profile();
     if profile.layout == Layout::Balanced && profile.chunker.cut(&data) == data.len() {
         let made = nodes.single(data, metadata)?;
-        return Ok(Built { blocks: vec![made.block], root: made.child });
+        return Ok(Built { leaves: Vec::new(), nodes: vec![made.block], root: made.child });
     }
-    let mut blocks = Vec::new();
+    let (mut leaves, mut inner) = (Vec::new(), Vec::new());
     let mut dag = FileDag::new(nodes.clone());
     let mut rest = data;
     while !rest.is_empty() {
         let leaf = nodes.leaf(rest.split_to(profile.chunker.cut(&rest)))?;
-        blocks.push(leaf.block);
-        dag.push(leaf.child, &mut blocks)?;
+        dag.push(leaf.child, &mut inner)?;
+        leaves.push(leaf);
     }
-    let root = dag.finish(metadata, &mut blocks)?;
-    Ok(Built { blocks, root })
+    let root = dag.finish(metadata, &mut inner)?;
+    Ok(Built { leaves, nodes: inner, root })
 }
 
 fn chunks(batch: Result<Vec<Bytes>, ImportError>) -> Result<Option<Piece>, ImportError> {

@@ -4,6 +4,7 @@
 //! the next few ahead when they have to be fetched; who wants the bytes of the others asks
 //! [`Dag`] for them, as many at a time as it likes. What a node *means* plays no part here.
 
+mod files;
 mod presence;
 
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ use crate::block::{Block, Cid, codecs};
 use crate::codec::dag_pb::PbNode;
 use crate::dag::Dag;
 
+pub use self::files::files;
 pub use self::presence::{Presence, presence};
 
 /// Most blocks of one walk, each 16 bytes of memory and its place in a table: 8 TiB of file in

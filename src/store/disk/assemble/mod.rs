@@ -1,31 +1,39 @@
 //! Assembled files: the leaves of one file, each at its own place in it, in a file of ours that is
 //! that file.
 //!
-//! It is a pack without sections: raw leaves hashed with sha2-256, which their keys alone prove, and
-//! beside it a sidecar that says where each lies and cannot be made anew from the file. A leaf that
+//! It is a pack without sections: leaves hashed with sha2-256, which their keys alone prove, those of
+//! dag-pb without what frames their content (`store/framing.rs`), and beside it a sidecar that says where each lies and cannot be made anew from the file. A leaf that
 //! is here already stays where it is and leaves a hole, unless the disk shares the bytes of both
 //! files anyway. Nobody sees it before it is whole and durable; until then its name says so, and the
 //! next start removes it.
 
+mod gather;
+mod group;
 #[cfg(test)]
 mod tests;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
+pub use self::gather::Gathered;
+pub use self::group::AssemblyGroup;
+use self::group::Pending;
 use super::writer::start_writeback;
-use super::{CopyState, DiskStore, hour_now};
+use super::{CopyState, DiskStore};
 use crate::block::Block;
 use crate::store::StoreError;
-use crate::store::diskio::{remove_if_there, set_aside, sync_parent, write_all};
+use crate::store::diskio::{remove_if_there, set_aside, sync_parent, with_suffix, write_all};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::files::{Names, PackFiles};
-use crate::store::pack::index::{self, IndexError, SealedPack};
+use crate::store::pack::index::{IndexError, SealedPack};
 use crate::store::pack::usage::Moment;
 use crate::store::pack::{Entry, Pack};
 
@@ -44,6 +52,8 @@ pub struct Assembly {
     /// First byte of the next leaf.
     next: u64,
     entries: Vec<Entry>,
+    /// Leaves that will be here when others are finished.
+    pending: Pending,
     /// A leaf is not anywhere else.
     has_new: bool,
     /// Bytes of disk counted so far.
@@ -53,6 +63,11 @@ pub struct Assembly {
 }
 
 impl DiskStore {
+    /// Returns the length in bytes from which on a file is worth to be one here.
+    pub fn assemble_min_bytes(&self) -> u64 {
+        self.options.assemble_min_bytes
+    }
+
     /// Begins to assemble a file.
     ///
     /// # Errors
@@ -68,6 +83,7 @@ impl DiskStore {
             is_clone: false,
             next: 0,
             entries: Vec::new(),
+            pending: Pending::default(),
             has_new: false,
             counted: 0,
             written_back: 0,
@@ -97,14 +113,15 @@ impl Assembly {
         Ok(Some(Arc::clone(&self.file)))
     }
 
-    /// Takes the next leaf of the file: a raw block hashed with sha2-256, or one in its own CID.
-    /// Returns whether it is, or will be, in the store by that; if not, there is no room for it here.
+    /// Takes the next leaf of the file, which holds `len` bytes of it. Returns whether it is, or will
+    /// be, in the store by that; if not, there is no room for it here, or it is none that can lie so: a
+    /// raw block or a dag-pb one that follows from its content, hashed with sha2-256.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn push(&mut self, leaf: &Block) -> Result<bool, StoreError> {
-        let (key, start, len) = (BlockKey::of(leaf.cid()), self.next, leaf.data().len());
-        self.next += len as u64;
+    pub fn push(&mut self, leaf: &Block, len: u64) -> Result<bool, StoreError> {
+        let (key, start) = (BlockKey::of(leaf.cid()), self.next);
+        self.next += len;
         // A hole is a long run of one leaf, which is kept once.
         let is_last = self.entries.last().is_some_and(|last| last.key == key);
         if is_last || Block::from_identity(leaf.cid()).is_some() {
@@ -113,20 +130,25 @@ impl Assembly {
         if self.entries.len() >= LEAVES_MAX {
             return Ok(false);
         }
-        let is_here = self.store.has_good(&key, leaf)?;
+        let Some((framing, content)) = content_of(leaf, &key, len) else { return Ok(false) };
+        let is_here = self.pending.lock().contains(&key) || self.store.has_good(&key, leaf)?;
         if !self.is_clone {
             if is_here {
                 return Ok(true);
             }
-            match self.write(leaf.data(), start) {
+            match self.write(&content, start) {
                 Err(StoreError::Full { .. } | StoreError::CapReached { .. }) => return Ok(false),
                 done => done?,
             }
         }
         self.has_new |= !is_here;
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.entries.push(Entry { key, start, head_len: 0, len });
+        self.add(key, start, framing, &content);
         Ok(true)
+    }
+
+    fn add(&mut self, key: BlockKey, start: u64, framing: Framing, content: &[u8]) {
+        let len = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        self.entries.push(Entry { key, start, head_len: 0, len, framing });
     }
 
     /// Makes the file durable and shows it to readers. One without a leaf of its own is left out.
@@ -136,28 +158,11 @@ impl Assembly {
     pub fn finish(mut self) -> Result<(), StoreError> {
         // Leaves that were found may have been put by others a moment ago.
         self.store.written.fetch_add(1, Ordering::AcqRel);
-        if !self.has_new {
-            return Ok(());
-        }
-        let pack = self.make_durable()?;
-        let store = &self.store;
-        let _writer = store.writer()?;
-        let now = Moment { hour: hour_now(), epoch: store.epochs.now() };
-        for entry in &self.entries {
-            drop(pack.usage().enter(entry.start, now));
-            // What was hashed is what was written, or is shared.
-            pack.mark(entry, CopyState::Proved);
-        }
-        store.edit_packs(|packs| {
-            packs.push(Arc::clone(&pack));
-            // Others may have taken a later number and be here already.
-            packs.sort_unstable_by_key(|pack| pack.id());
-        });
-        store.commits.lock().found_again(self.entries.iter().map(|entry| &entry.key));
-        pack.usage().add_disk_bytes(self.counted);
-        self.is_finished = true;
-        store.measure(&pack);
-        Ok(())
+        if self.has_new { self.show().map(drop) } else { Ok(()) }
+    }
+
+    fn show(&mut self) -> Result<Vec<Arc<Pack>>, StoreError> {
+        Arc::clone(&self.store).show(std::slice::from_mut(self))
     }
 
     fn write(&mut self, data: &[u8], at: u64) -> Result<(), StoreError> {
@@ -175,19 +180,12 @@ impl Assembly {
         self.store.space.change(0, bytes);
         self.counted += bytes;
     }
+}
 
-    fn make_durable(&self) -> Result<Arc<Pack>, StoreError> {
-        let (files, id) = (&self.store.files, self.id);
-        let (disk, unfinished, path) = (&*files.disk, files.unfinished(id), files.assembled(id));
-        disk.set_len(&self.file, self.next).at(&unfinished)?;
-        disk.sync(&self.file).at(&unfinished)?;
-        let sidecar = files.leaves(id);
-        index::write(disk, &sidecar, id, self.next, self.entries.clone())?;
-        let sealed = SealedPack::open(&sidecar, id).map_err(|error| error.at_path(&sidecar))?;
-        disk.rename(&unfinished, &path).at(&path)?;
-        sync_parent(disk, &path)?;
-        Ok(Arc::new(Pack::Assembled(sealed)))
-    }
+/// Returns how a leaf that holds `len` bytes of a file lies in it, and these; `None` when it cannot.
+fn content_of(leaf: &Block, key: &BlockKey, len: u64) -> Option<(Framing, Bytes)> {
+    let (framing, content) = Framing::of_leaf(leaf).filter(|_| !key.derived)?;
+    (content.len() as u64 == len).then_some((framing, content))
 }
 
 impl Drop for Assembly {
@@ -214,8 +212,14 @@ pub(super) fn remove_files(files: &PackFiles, id: PackId) -> Result<(), StoreErr
         }
     }
     remove_if_there(disk, &files.leaves(id))?;
+    remove_if_there(disk, &unwritten(files, id))?;
     sync_parent(disk, &path)?;
     remove_if_there(disk, &unfinished)
+}
+
+/// Returns the path of a sidecar that is not in its place yet.
+fn unwritten(files: &PackFiles, id: PackId) -> PathBuf {
+    with_suffix(&files.leaves(id), "new")
 }
 
 /// Opens the assembled files, and removes what a crash left of others.
@@ -225,7 +229,7 @@ pub(super) fn open_files(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pac
         remove_files(files, *id)?;
     }
     for id in names.ids("leaves.new") {
-        remove_if_there(&*files.disk, &files.dir().join(format!("{id}.leaves.new")))?;
+        remove_if_there(&*files.disk, &unwritten(files, *id))?;
     }
     let known = |ids: &[PackId], id: &PackId| ids.binary_search(id).is_ok();
     for id in names.ids("leaves") {

@@ -53,7 +53,7 @@ impl SpaceReport {
     fn add<'a>(&mut self, removed: impl IntoIterator<Item = &'a Entry>) {
         for entry in removed {
             self.blocks += 1;
-            self.bytes += u64::from(entry.len);
+            self.bytes += entry.block_len();
         }
     }
 }
@@ -124,7 +124,7 @@ impl DiskStore {
             for (entry, _) in pack.entries() {
                 if free.contains(&usage.region_of(entry.start)) && !keep.has(&entry.key) {
                     report.blocks += 1;
-                    report.bytes += u64::from(entry.len);
+                    report.bytes += entry.block_len();
                 }
             }
         }

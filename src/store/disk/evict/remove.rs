@@ -58,7 +58,11 @@ impl DiskStore {
 
     /// Makes the removal of copies durable, which are marked already, and gives their pages back;
     /// returns whether that was the end of the pack.
-    pub(super) fn give_back(&self, id: PackId, removed: &[Entry]) -> Result<bool, StoreError> {
+    pub(in crate::store::disk) fn give_back(
+        &self,
+        id: PackId,
+        removed: &[Entry],
+    ) -> Result<bool, StoreError> {
         if self.delete_if_dead(id)? {
             return Ok(true);
         }

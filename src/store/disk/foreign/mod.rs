@@ -25,6 +25,7 @@ use crate::store::StoreError;
 use crate::store::diskio::{remove_if_there, set_aside, sync_parent};
 use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::files::{Names, PackFiles};
 use crate::store::pack::index::{self, IndexError, SealedPack};
@@ -392,6 +393,7 @@ impl Survey {
             start,
             head_len: u16::try_from(head_len).unwrap_or(u16::MAX),
             len: u32::try_from(data.len()).unwrap_or(u32::MAX),
+            framing: Framing::Bare,
         };
         match Block::verify(cid, data) {
             Ok(_) if Block::from_identity(&cid).is_some() => {}

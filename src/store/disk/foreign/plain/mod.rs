@@ -18,6 +18,7 @@ use crate::block::Block;
 use crate::store::StoreError;
 use crate::store::disk::{CopyState, DiskStore};
 use crate::store::error::AtPath as _;
+use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::index::one_per_key;
 use crate::store::pack::source::{Stamp, is_on_cidfs};
@@ -48,7 +49,7 @@ impl FileBlocks {
             return Ok(());
         }
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        self.entries.push(Entry { key, start, head_len: 0, len });
+        self.entries.push(Entry { key, start, head_len: 0, len, framing: Framing::Bare });
         check_len(&self.path, &self.entries)
     }
 }

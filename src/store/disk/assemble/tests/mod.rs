@@ -1,5 +1,9 @@
 //! What an assembled file holds, what a crash leaves of one, and what eviction does to it.
 
+mod framed;
+mod gathered;
+mod grouped;
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::ops::{ControlFlow, Range};
@@ -36,7 +40,9 @@ impl Fixture {
 
     fn open(&self, cache_max_bytes: Option<u64>) -> Arc<DiskStore> {
         let disk = Arc::clone(&self.disk) as _;
-        let options = DiskOptions { cache_max_bytes, disk, ..DiskOptions::default() };
+        let assemble_min_bytes = LEN as u64;
+        let options =
+            DiskOptions { cache_max_bytes, assemble_min_bytes, disk, ..DiskOptions::default() };
         Arc::new(DiskStore::open(&self.packs, options).unwrap())
     }
 
@@ -67,7 +73,7 @@ impl Fixture {
         let mut assembly = store.assemble().unwrap();
         assembly.share(&self.source(leaves), (leaves.len() * LEN) as u64).unwrap();
         for leaf in leaves {
-            assert!(assembly.push(leaf).unwrap());
+            assert!(assembly.push(leaf, LEN as u64).unwrap());
         }
         assembly
     }
@@ -165,7 +171,7 @@ fn a_leaf_for_which_there_is_no_room_is_left_to_others() {
     let store = fixture.open(Some(400_000));
     let all = leaves(0..40);
     let mut assembly = store.assemble().unwrap();
-    let taken = all.iter().filter(|leaf| assembly.push(leaf).unwrap()).count();
+    let taken = all.iter().filter(|leaf| assembly.push(leaf, LEN as u64).unwrap()).count();
     assert!((20..40).contains(&taken), "{taken}");
     assert!(store.disk_bytes() <= 400_000);
     assembly.finish().unwrap();
