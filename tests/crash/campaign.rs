@@ -135,9 +135,9 @@ impl Model {
         let first = FIRST_LEAF + round * FILE_LEAVES;
         let leaves: Vec<_> = (first..first + FILE_LEAVES).collect();
         let mut group = AssemblyGroup::new(Arc::clone(&repository.blocks));
-        let mut files = leaves.chunks(if round % 3 == 0 { 1 } else { 2 });
-        let taken =
-            files.all(|file| add_file(&mut group, file, round % 2 == 0).is_ok_and(|all| all));
+        let mut files = leaves.chunks(if round.is_multiple_of(3) { 1 } else { 2 });
+        let taken = files
+            .all(|file| add_file(&mut group, file, round.is_multiple_of(2)).is_ok_and(|all| all));
         if taken && group.finish().is_ok() && repository.blocks.commit().is_ok() {
             self.owed.insert(first);
             self.pin(repository, first);

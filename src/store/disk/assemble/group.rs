@@ -117,7 +117,9 @@ impl DiskStore {
             // Others may have taken a later number and be here already.
             all.sort_unstable_by_key(|pack| pack.id());
         });
-        packs.iter().for_each(|pack| self.measure(pack));
+        for pack in &packs {
+            self.measure(pack);
+        }
         Ok(packs)
     }
 
