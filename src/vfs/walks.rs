@@ -211,12 +211,11 @@ async fn expand(dag: &Dag, dir: &Cid, blocks_max: usize) -> Expanded {
     let mut from = Cookie::START;
     while expanded.blocks <= blocks_max {
         let mut list = std::pin::pin!(unixfs::list(dag, dir, from, NAMES));
-        let names = match list.as_mut().now_or_never() {
-            Some(names) => names,
-            None => {
-                expanded.blocks += PIECE_BLOCKS;
-                list.await
-            }
+        let names = if let Some(here) = list.as_mut().now_or_never() {
+            here
+        } else {
+            expanded.blocks += PIECE_BLOCKS;
+            list.await
         };
         let Ok(names) = names else { break };
         let Some((last, _)) = names.last() else { break };

@@ -97,7 +97,8 @@ fn promises_and_tests_agree() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let semantics = std::fs::read_to_string(project.join("docs/SEMANTICS.md")).unwrap();
     let mut quoted = BTreeSet::new();
-    for file in std::fs::read_dir(project.join("tests/fuse")).unwrap() {
+    let folders = ["tests/fuse", "tests/remote"].map(|folder| project.join(folder));
+    for file in folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
         let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
         quoted.extend(quotes(&source, "/// > "));
     }
