@@ -113,12 +113,12 @@ impl Case {
         let is_served = |leaf: &Leaf| {
             let (cid, data) = (leaf.block.cid(), leaf.block.data());
             for range in [0..u64::MAX, 1..3, 4..data.len() as u64] {
-                let Some(bytes) = unless_corrupt(store.read_range(cid, range.clone())) else {
+                let Some(read) = unless_corrupt(store.read_range(cid, range.clone())) else {
                     continue;
                 };
                 let end = data.len().min(usize::try_from(range.end).unwrap_or(usize::MAX));
                 let from = usize::try_from(range.start).expect("it is short").min(end);
-                assert_eq!(bytes, data[from..end]);
+                assert_eq!(read.bytes, data[from..end]);
             }
             let found = unless_corrupt(store.get(cid));
             found.inspect(|found| assert_eq!(*found, leaf.block)).is_some()

@@ -14,7 +14,6 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 
@@ -24,7 +23,7 @@ use self::fetch::Fetches;
 use crate::block::{Block, Cid, DIGEST_LEN_MAX, check_hash};
 use crate::codec::node::Node;
 use crate::exchange::{Exchange, Urgency};
-use crate::store::{BlockStore, StoreError};
+use crate::store::{BlockRange, BlockStore, StoreError};
 
 /// Memory in bytes for decoded nodes unless the configuration says otherwise: the directories and
 /// inner nodes of some hundred thousand files, or 256 leaves of the old dag-pb kind.
@@ -137,13 +136,13 @@ impl Dag {
         self.find(cid, local, |block| block.data().len() as u64).await
     }
 
-    /// Returns bytes of one block, `range` cut at its end.
+    /// Returns bytes of one block, `range` cut at its end, and its length.
     ///
     /// # Errors
     /// [`DagError`].
-    pub async fn read(&self, cid: &Cid, range: Range<u64>) -> Result<Bytes, DagError> {
+    pub async fn read(&self, cid: &Cid, range: Range<u64>) -> Result<BlockRange, DagError> {
         let local = |store: &dyn BlockStore| store.read_range(cid, range.clone());
-        self.find(cid, local, |block| block.slice(range.clone())).await
+        self.find(cid, local, |block| BlockRange::of(&block, range.clone())).await
     }
 
     /// Returns a decoded node.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::join_all;
 
@@ -35,7 +36,7 @@ fn what_is_here_is_ready_at_the_first_poll() {
     let bench = bench(vec![block.clone()], vec![]);
     assert_eq!(bench.dag.block(block.cid()).now_or_never().unwrap().unwrap(), block);
     assert_eq!(bench.dag.block_len(block.cid()).now_or_never().unwrap().unwrap(), 4);
-    assert_eq!(bench.dag.read(block.cid(), 1..9).now_or_never().unwrap().unwrap(), "ere");
+    assert_eq!(bench.dag.read(block.cid(), 1..9).now_or_never().unwrap().unwrap().bytes, "ere");
     assert_eq!(bench.exchange.counts().started, 0);
 }
 
@@ -43,9 +44,9 @@ fn what_is_here_is_ready_at_the_first_poll() {
 fn identity_cids_need_no_store_and_no_exchange() {
     let bench = bench(vec![], vec![]);
     let cid = cid_from_text("bafkqaddimvwgy3zao5xxe3debi").unwrap();
-    let read = bench.dag.read(&cid, 6..99).now_or_never().unwrap().unwrap();
+    let read = bench.dag.read(&cid, 6..99).now_or_never().unwrap().unwrap().bytes;
     assert_eq!(read, "world\n");
-    assert_eq!(bench.dag.read(&cid, 99..100).now_or_never().unwrap().unwrap(), "");
+    assert_eq!(bench.dag.read(&cid, 99..100).now_or_never().unwrap().unwrap().bytes, "");
     assert!(bench.store.take_asked().is_empty());
 }
 
@@ -126,7 +127,7 @@ async fn a_full_disk_stops_keeping_and_not_reading() {
     let bench = bench(vec![], vec![block.clone()]);
     bench.store.set_full(true);
     assert_eq!(bench.dag.block(block.cid()).await.unwrap(), block);
-    assert_eq!(bench.dag.read(block.cid(), 0..2).await.unwrap(), "th");
+    assert_eq!(bench.dag.read(block.cid(), 0..2).await.unwrap().bytes, "th");
     let counts = bench.exchange.counts();
     assert_eq!((counts.started, bench.store.block_count()), (1, 0), "kept in memory");
 }

@@ -115,7 +115,7 @@ impl Keeper {
         in_background(move || {
             let blocks = &repository.blocks;
             match blocks.read_range(&cid, 0..0) {
-                Ok(Some(_)) => blocks.block_len(&cid),
+                Ok(Some(range)) => Ok(Some(range.block_len)),
                 // Whoever fetches it next meets what is left of the error.
                 Ok(None) | Err(StoreError::Corrupt { .. } | StoreError::ForeignLost { .. }) => {
                     Ok(None)

@@ -6,7 +6,6 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use super::{KeepError, Keeper};
@@ -14,7 +13,8 @@ use crate::block::{Block, Cid};
 use crate::dag::{Dag, DagLimits};
 use crate::exchange::Offline;
 use crate::store::{
-    BlockStore, DiskStore, FileRange, FileState, KeepSet, PinMode, SpaceReport, StoreError,
+    BlockRange, BlockStore, DiskStore, FileRange, FileState, KeepSet, PinMode, SpaceReport,
+    StoreError,
 };
 use crate::unixfs;
 
@@ -119,8 +119,8 @@ impl BlockStore for Unused {
         self.0.peek(cid)
     }
 
-    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.get(cid)?.map(|block| block.slice(range)))
+    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError> {
+        Ok(self.get(cid)?.map(|block| BlockRange::of(&block, range)))
     }
 
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
@@ -192,7 +192,7 @@ impl BlockStore for RoomyStore {
         self.blocks.get(cid)
     }
 
-    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError> {
         self.blocks.read_range(cid, range)
     }
 

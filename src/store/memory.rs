@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::key::BlockKey;
-use super::{BlockStore, FileRange, FileState, StoreError};
+use super::{BlockRange, BlockStore, FileRange, FileState, StoreError};
 use crate::block::{Block, Cid};
 
 /// Keeps blocks as long as it lives; its owner bounds what is put.
@@ -28,8 +27,8 @@ impl BlockStore for MemoryStore {
         Ok(self.blocks.read().get(&BlockKey::of(cid)).and_then(|block| block.with_cid(*cid)))
     }
 
-    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.get(cid)?.map(|block| block.slice(range)))
+    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError> {
+        Ok(self.get(cid)?.map(|block| BlockRange::of(&block, range)))
     }
 
     fn whole_file(&self, _: &[FileRange], _: u64) -> Result<FileState, StoreError> {

@@ -40,6 +40,22 @@ pub use self::memory::MemoryStore;
 pub use self::pins::{PIN_NAME_LEN_MAX, Pin, PinMode, Pins};
 pub use self::repository::{OpenMode, RepoStat, Repository};
 
+/// Bytes of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockRange {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Length in bytes of the whole block.
+    pub block_len: u64,
+}
+
+impl BlockRange {
+    /// Cuts `range` out of a block; its end may be beyond the block's.
+    pub fn of(block: &Block, range: Range<u64>) -> Self {
+        Self { bytes: block.slice(range), block_len: block.data().len() as u64 }
+    }
+}
+
 /// Blocks by multihash: the codec and version of a CID are only how bytes are read (spec 01 §1).
 ///
 /// All calls are synchronous and wait for the disk at most. Identity CIDs are answered from
@@ -64,7 +80,7 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`BlockStore::get`].
-    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError>;
+    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError>;
 
     /// Looks whether `blocks`, the leaves of a file in order and without gaps, lie on this disk as one
     /// file; hashes what was not proved since the start, at most `unproved_max` bytes.

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::block::{Block, Cid};
-use crate::store::{BlockStore, FileRange, FileState, StoreError};
+use crate::store::{BlockRange, BlockStore, FileRange, FileState, StoreError};
 
 /// A test's store.
 #[derive(Debug, Default)]
@@ -69,8 +68,8 @@ impl BlockStore for TestStore {
         Ok(state.blocks.get(&hash).and_then(|block| block.with_cid(*cid)))
     }
 
-    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.get(cid)?.map(|block| block.slice(range)))
+    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError> {
+        Ok(self.get(cid)?.map(|block| BlockRange::of(&block, range)))
     }
 
     fn whole_file(&self, _: &[FileRange], _: u64) -> Result<FileState, StoreError> {

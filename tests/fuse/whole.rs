@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cidfs::block::Cid;
+use cidfs::block::{Block, Cid, HashFn, codecs};
 use cidfs::store::{BlockStore as _, DiskStore};
 use cidfs::sys::mmap::ReadMap;
 use cidfs::testkit::dag_builder::{DagBuilder, Shape};
@@ -124,6 +124,23 @@ fn an_open_file_is_not_taken_away() {
         std::thread::sleep(Duration::from_millis(20));
         closed()
     }));
+}
+
+/// > So is what is mapped, also after it was closed.
+#[test]
+fn a_mapped_file_is_not_taken_away() {
+    let added = added();
+    let map = ReadMap::of(&File::open(added.path()).unwrap()).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let leaf = Block::hash(codecs::RAW, HashFn::SHA2_256, added.content[..1 << 20].to_vec().into());
+    let leaf = *leaf.unwrap().cid();
+    let before = added.blocks().disk_bytes();
+    assert!(added.blocks().remove(&leaf).unwrap());
+    added.sweep();
+    assert!(map[..] == added.content);
+    drop(map);
+    added.sweep();
+    assert!(added.blocks().disk_bytes() < before - LEN as u64 / 2);
 }
 
 /// > A file of which something is damaged or missing is read through the daemon, and fails where it is.

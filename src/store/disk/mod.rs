@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use self::assemble::{Assembly, AssemblyGroup, Gathered};
@@ -52,7 +51,7 @@ use super::pack::files::PackFiles;
 use super::pack::filter::{Filter, Probe};
 use super::pack::usage::{InUse, Moment};
 use super::pack::{CopyState, Entry, Pack};
-use super::{BlockStore, StoreError};
+use super::{BlockRange, BlockStore, StoreError};
 use crate::block::{Block, Cid};
 
 /// A pack is sealed at this many bytes: small enough that the hashing scan of one unsealed pack
@@ -400,7 +399,7 @@ impl BlockStore for DiskStore {
         self.get_with(cid, Self::enter)
     }
 
-    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+    fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError> {
         if Block::from_identity(cid).is_none() {
             while let Some(hit) = self.find_good(cid)? {
                 if hit.state != CopyState::Proved {
@@ -410,12 +409,14 @@ impl BlockStore for DiskStore {
                 let extent = hit.pack.extent(&hit.entry);
                 let range = extent.clip(range.clone());
                 match self.files.read(&extent, range.start, range.end - range.start)? {
-                    Some(bytes) => return Ok(Some(bytes)),
+                    Some(bytes) => {
+                        return Ok(Some(BlockRange { bytes, block_len: hit.entry.block_len() }));
+                    }
                     None => self.mark_damaged(cid, &hit),
                 }
             }
         }
-        Ok(self.get(cid)?.map(|block| block.slice(range)))
+        Ok(self.get(cid)?.map(|block| BlockRange::of(&block, range)))
     }
 
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {

@@ -92,6 +92,10 @@ impl DiskStore {
                 return Ok(FileState::Parts);
             }
         }
+        if let Err(error) = self.files.is_open_elsewhere(&pack) {
+            tracing::debug!(%error, "the disk does not tell who has a file open; it is read in parts");
+            return Ok(FileState::Parts);
+        }
         let path = self.files.path(&pack.file());
         let file = File::open(&path).at(&path)?;
         let len = file.metadata().at(&path)?.len();
@@ -112,6 +116,15 @@ impl DiskStore {
         };
         let found = list.candidates(&key).find_map(|pack| pack.find(&key).filter(good));
         found.map(|(entry, _)| entry.len)
+    }
+
+    /// Tells whether somebody reads a file without the store in between, so that nothing of it may be
+    /// given back.
+    pub(super) fn is_held(&self, pack: &Pack) -> bool {
+        let is_assembled = matches!(pack, Pack::Assembled(_));
+        // Where the disk does not tell, nobody was ever given such a file.
+        let is_open = || self.files.is_open_elsewhere(pack).unwrap_or(false);
+        pack.usage().is_leased() || (is_assembled && is_open())
     }
 
     /// Returns the assembled file in which a block lies at its place.

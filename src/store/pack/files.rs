@@ -23,6 +23,7 @@ use crate::store::extent::{Extent, FileId, PackId};
 use crate::store::pack::source::Source;
 use crate::store::pack::{Entry, Pack};
 use crate::sys::disk::is_bad_sector;
+use crate::sys::lease::is_open_elsewhere;
 
 /// Most pack descriptors kept open: a quarter of the usual limit of 1,024 for a process.
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -213,6 +214,17 @@ impl PackFiles {
         let Ok(file) = self.own_file(*id, &path) else { return Ok(false) };
         let metadata = file.metadata().at(&path)?;
         Ok(metadata.nlink() > 0 && extent.offset + u64::from(extent.len) <= metadata.len())
+    }
+
+    /// Tells whether a file of ours is open or mapped by somebody else. The kernel tells of the last close
+    /// of a file that it reads by itself, but a mapping of it lives on.
+    ///
+    /// # Errors
+    /// When the disk does not tell.
+    pub(in crate::store) fn is_open_elsewhere(&self, pack: &Pack) -> Result<bool, StoreError> {
+        let path = self.path(&pack.file());
+        let file = self.own_file(pack.id(), &path)?;
+        is_open_elsewhere(&file).at(&path)
     }
 
     fn read_foreign(

@@ -45,7 +45,7 @@ const PARTS_BEFORE_YIELD: usize = 256;
 pub async fn read(dag: &Dag, cid: &Cid, offset: u64, len: usize) -> Result<Bytes, UnixfsError> {
     let end = offset.saturating_add(len.min(READ_LEN_MAX) as u64);
     if cid.codec() != codecs::DAG_PB {
-        return Ok(dag.read(cid, offset..end).await?);
+        return Ok(dag.read(cid, offset..end).await?.bytes);
     }
     let root = File::new(dag.node(cid).await?)
         .ok_or_else(|| UnixfsError::NotAFile { cid: Box::new(*cid) })?;
@@ -170,8 +170,9 @@ async fn load(dag: &Dag, cid: Cid, len: u64, range: Range<u64>) -> Result<Part, 
     let not_a_part = || UnixfsError::PartKind { cid: Box::new(cid) };
     match cid.codec() {
         codecs::RAW => {
-            check(dag.block_len(&cid).await?)?;
-            Ok(Part::Bytes(dag.read(&cid, range).await?))
+            let read = dag.read(&cid, range).await?;
+            check(read.block_len)?;
+            Ok(Part::Bytes(read.bytes))
         }
         codecs::DAG_PB => {
             let file = File::new(dag.node(&cid).await?).ok_or_else(not_a_part)?;

@@ -236,7 +236,9 @@ impl DiskStore {
         keep: &KeepSet,
         report: &mut SpaceReport,
     ) -> Result<(), StoreError> {
-        let Some(pack) = self.pack_now(id) else { return Ok(()) };
+        let Some(pack) = self.pack_now(id).filter(|pack| !self.is_held(pack)) else {
+            return Ok(());
+        };
         let mut victims = BTreeMap::<usize, Vec<Entry>>::new();
         for (entry, _) in pack.entries() {
             let region = pack.usage().region_of(entry.start);

@@ -74,8 +74,8 @@ impl DiskStore {
                 self.burying.lock().unburied.insert(id);
             })?;
             match self.pack_now(id) {
-                // Whoever leases it reads on, and the next eviction gives the pages back.
-                Some(pack) if pack.usage().is_leased() => {
+                // Whoever holds it reads on, and the next eviction gives the pages back.
+                Some(pack) if self.is_held(&pack) => {
                     self.burying.lock().unburied.insert(id);
                 }
                 Some(pack) => self.punch_all(&pack, group),
@@ -105,7 +105,7 @@ impl DiskStore {
         let removed = pack.removed();
         let buried = tombs::load(&self.files.tombs(id))?;
         let rest: Vec<_> = removed.iter().filter(|entry| !buried.contains(&tomb(entry))).collect();
-        if rest.is_empty() && pack.usage().is_leased() {
+        if rest.is_empty() && self.is_held(&pack) {
             self.burying.lock().unburied.insert(id);
             return Ok(());
         }

@@ -123,7 +123,7 @@ fn check_here(store: &DiskStore, numbers: impl IntoIterator<Item = u32>) {
         let (cid, data) = (*block(n).cid(), block(n).into_data());
         assert_eq!(store.block_len(&cid).unwrap(), Some(LEN as u64));
         assert_eq!(store.get(&cid).unwrap(), Some(block(n)), "block {n}");
-        assert_eq!(store.read_range(&cid, 5..90).unwrap(), Some(data.slice(5..90)));
+        assert_eq!(store.read_range(&cid, 5..90).unwrap().unwrap().bytes, data.slice(5..90));
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::block::Cid;
 use crate::codec::unixfs::{Kind, UnixFs};
+use crate::store::BlockRange;
 use crate::store::disk::evict::SpaceReport;
 
 /// Bytes of a leaf's content: less than two pages.
@@ -62,7 +63,7 @@ fn assert_served(store: &DiskStore, blocks: &[Block]) {
         for range in [0..3, 0..len, 5..20, 9..len - 1, len - 4..len + 9, len - 1..len, len..len + 1]
         {
             let found = store.read_range(cid, range.clone()).unwrap().unwrap();
-            assert_eq!(found, block.slice(range.clone()), "{range:?}");
+            assert_eq!(found, BlockRange::of(block, range.clone()), "{range:?}");
         }
     }
 }

@@ -151,7 +151,7 @@ fn readers_eviction_and_gathering_do_not_meet() {
             while !done.load(Ordering::Acquire) {
                 assert_eq!(store.get(leaf(n % 4).cid()).unwrap(), Some(leaf(n % 4)), "kept");
                 let range = store.read_range(leaf(n % 4).cid(), 5..9).unwrap();
-                assert_eq!(range.unwrap(), leaf(n % 4).data()[5..9]);
+                assert_eq!(range.unwrap().bytes, leaf(n % 4).data()[5..9]);
                 n += 1;
             }
         });

@@ -95,9 +95,9 @@ fn check_here(store: &DiskStore, blocks: &[Block]) {
     for block in blocks {
         let (cid, data) = (block.cid(), block.data());
         assert_eq!(store.block_len(cid).unwrap(), Some(data.len() as u64));
-        assert_eq!(store.read_range(cid, 5..90).unwrap(), Some(data.slice(5..90)));
+        assert_eq!(store.read_range(cid, 5..90).unwrap().unwrap().bytes, data.slice(5..90));
         assert_eq!(store.get(cid).unwrap().as_ref(), Some(block));
-        assert_eq!(store.read_range(cid, 5..90).unwrap(), Some(data.slice(5..90)));
+        assert_eq!(store.read_range(cid, 5..90).unwrap().unwrap().bytes, data.slice(5..90));
     }
 }
 
