@@ -59,14 +59,11 @@ impl DiskStore {
         blocks: &[FileRange],
         unproved_max: u64,
     ) -> Result<FileState, StoreError> {
-        let Some(pack) = blocks.iter().find_map(|block| self.assembled_with(block)) else {
+        let end = blocks.last().map_or(0, |last| last.offset + u64::from(last.len));
+        let Some(pack) = blocks.iter().find_map(|block| self.assembled_with(block, end)) else {
             return Ok(FileState::Parts);
         };
         let lease = Lease::new(Arc::clone(pack.usage()));
-        let end = blocks.last().map_or(0, |last| last.offset + u64::from(last.len));
-        if pack.covered_len() != end {
-            return Ok(FileState::Parts);
-        }
         let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
         let mut unproved = 0;
         for block in blocks {
@@ -127,13 +124,14 @@ impl DiskStore {
         pack.usage().is_leased() || (is_assembled && is_open())
     }
 
-    /// Returns the assembled file in which a block lies at its place.
-    fn assembled_with(&self, block: &FileRange) -> Option<Arc<Pack>> {
+    /// Returns the assembled file of so many bytes in which a good copy of a block lies at its place.
+    fn assembled_with(&self, block: &FileRange, len: u64) -> Option<Arc<Pack>> {
         let key = BlockKey::of(&block.cid);
         let list = Arc::clone(&self.packs.read());
         let mut packs = list.candidates(&key).filter(|pack| matches!(***pack, Pack::Assembled(_)));
         let is_there = |pack: &&Arc<Pack>| {
-            pack.find(&key).is_some_and(|(entry, _)| entry.start == block.offset)
+            let found = pack.find(&key).filter(|(_, state)| *state < CopyState::Damaged);
+            pack.covered_len() == len && found.is_some_and(|(entry, _)| entry.start == block.offset)
         };
         packs.find(is_there).map(Arc::clone)
     }

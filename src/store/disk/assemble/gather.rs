@@ -90,7 +90,7 @@ impl DiskStore {
         let declined = |why| Ok(Some(Gathered::Declined(why)));
         let (mut next, mut once, mut again) = (0, 0, 0);
         // Whether it is zeros, known from the second time on.
-        let mut seen = HashMap::<BlockKey, Option<bool>>::new();
+        let mut seen = HashMap::<BlockKey, (u64, Option<bool>)>::new();
         for leaf in leaves {
             let key = BlockKey::of(&leaf.cid);
             let Some(hit) = self.find_own(&key).filter(|hit| hit.state != CopyState::Damaged)
@@ -104,13 +104,18 @@ impl DiskStore {
                 return declined(OTHER_LEAF);
             }
             next += u64::from(leaf.len);
-            let before = seen.get(&key).copied();
+            let codec = leaf.cid.codec();
+            let before = match seen.get(&key) {
+                // What is framed in one place cannot be bare in another.
+                Some((other, _)) if *other != codec => return declined(OTHER_LEAF),
+                found => found.map(|(_, is_zeros)| *is_zeros),
+            };
             let is_zeros = match before {
                 Some(None) => self.read_packed(&leaf.cid)?.is_some_and(|leaf| is_zero_leaf(&leaf)),
                 Some(Some(known)) => known,
                 None => false,
             };
-            seen.insert(key, before.map(|_| is_zeros));
+            seen.insert(key, (codec, before.map(|_| is_zeros)));
             match before {
                 None => once += u64::from(leaf.len),
                 Some(_) if is_zeros => {}

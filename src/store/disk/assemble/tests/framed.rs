@@ -152,6 +152,19 @@ fn a_leaf_that_is_read_with_another_codec_is_not_whole() {
 }
 
 #[test]
+fn a_leaf_that_is_framed_in_one_place_and_bare_in_another_is_not_gathered() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    let node = framed(Kind::File, leaf(1).into_data());
+    store.put(&[node.clone(), leaf(2)]).unwrap();
+    let mut asked = places(&[node.clone(), leaf(2)]);
+    let (cid, len) = (Cid::new_v1(codecs::RAW, *node.cid().hash()), node.data().len());
+    asked.push(FileRange { cid, offset: 2 * LEN as u64, len: u32::try_from(len).unwrap() });
+    let gathered = store.gather(&asked, &mut || ControlFlow::Continue(())).unwrap();
+    assert_eq!(gathered, Gathered::Declined(gather::OTHER_LEAF));
+}
+
+#[test]
 fn they_are_evicted_emptied_into_packs_and_verified() {
     let fixture = Fixture::new();
     let store = fixture.open(None);

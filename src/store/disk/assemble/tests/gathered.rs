@@ -167,3 +167,19 @@ fn readers_eviction_and_gathering_do_not_meet() {
     });
     assert_eq!(here(&store, 0..240).len(), 240);
 }
+
+#[test]
+fn a_damaged_file_is_not_in_the_way_of_the_one_that_is_laid_out_anew() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    let numbers = [1, 2, 1];
+    fixture.assembly(&store, &numbers.map(leaf)).finish().unwrap();
+    let path = fixture.packs.join("0000000001.file");
+    std::fs::write(path, vec![9; 3 * LEN]).unwrap();
+    for n in [1, 2] {
+        store.get(leaf(n).cid()).map(drop).unwrap_err();
+    }
+    store.put(&leaves(1..3)).unwrap();
+    assert_eq!(gather(&store, numbers), Gathered::Done);
+    assert!(matches!(store.whole_file(&ranges(numbers), u64::MAX).unwrap(), FileState::Whole(_)));
+}
