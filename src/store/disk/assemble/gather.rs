@@ -5,7 +5,7 @@
 //! some leaves twice; at no moment is one nowhere. What another assembled file holds stays there: two
 //! files that share a leaf cannot both be whole, and each would take it from the other in turn.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl DiskStore {
         // What no sync has failed for cannot be lost while it is copied.
         self.group_commit()?;
         let mut assembly = self.assemble()?;
-        let pace = Pace::new(BYTES_PER_S);
+        let (pace, mut placed) = (Pace::new(BYTES_PER_S), HashSet::new());
         for leaf in leaves {
             if pace.wait(leaf.offset, go_on).is_break() {
                 return Ok(Gathered::Stopped);
@@ -70,7 +70,7 @@ impl DiskStore {
             let Some(block) = self.read_packed(&leaf.cid)? else {
                 return Ok(Gathered::Missing);
             };
-            match assembly.place(&block, leaf) {
+            match assembly.place(&block, leaf, &mut placed) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Gathered::Declined(OTHER_LEAF)),
                 Err(StoreError::Full { .. } | StoreError::CapReached { .. }) => {
@@ -202,8 +202,14 @@ impl DiskStore {
 
 impl Assembly {
     /// Takes a leaf at its place, though it lies elsewhere too; returns whether it is such a leaf. Zeros
-    /// are a hole.
-    fn place(&mut self, leaf: &Block, at: &FileRange) -> Result<bool, StoreError> {
+    /// are a hole. A leaf that was `placed` before is found where it was first, so that the file is known
+    /// by its first leaf.
+    fn place(
+        &mut self,
+        leaf: &Block,
+        at: &FileRange,
+        placed: &mut HashSet<BlockKey>,
+    ) -> Result<bool, StoreError> {
         let key = BlockKey::of(leaf.cid());
         let Some((framing, content)) = content_of(leaf, &key, at.len.into()) else {
             return Ok(false);
@@ -212,7 +218,9 @@ impl Assembly {
         if !is_zeros(&content) {
             self.write(&content, at.offset)?;
         }
-        self.add(key, at.offset, framing, &content);
+        if placed.insert(key) {
+            self.add(key, at.offset, framing, &content);
+        }
         Ok(true)
     }
 }
