@@ -105,7 +105,8 @@ impl Case {
         drop(store);
         let store = DiskStore::open(&packs, options).expect("it was open before");
         assert_eq!(self.served(&store), served, "after a crash");
-        assert_eq!(self.check_whole(&store), is_whole, "after a crash");
+        // A start does not know of a copy that was found damaged in another place of the file.
+        assert!(!is_whole || self.check_whole(&store), "after a crash");
     }
 
     /// Reads every block in every way; returns which can be had.
