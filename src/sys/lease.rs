@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn an_open_descriptor_and_a_mapping_count_until_they_are_gone() {
-        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, [7; 5000]).unwrap();
         let ours = File::options().read(true).write(true).open(&path).unwrap();
