@@ -70,6 +70,7 @@ fn mount_point(params: &Params) -> Result<PathBuf, ApiError> {
 /// `status`
 pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiError> {
     let status = blocking(move || {
+        let memory = node.memory_limits();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -77,8 +78,8 @@ pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiErro
             pins: node.repository().pins.list().len() as u64,
             mounts: node.mounts(),
             memory_bytes: resident_bytes().unwrap_or_default(),
-            node_cache_bytes_max: node.memory_limits().node_cache_bytes,
-            fetch_ahead_bytes_max: node.memory_limits().fetch_ahead_bytes,
+            node_cache_bytes_max: memory.node_cache_bytes,
+            fetch_ahead_bytes_max: memory.fetch_ahead_bytes,
         })
     });
     Ok(reply::json(&status.await?))

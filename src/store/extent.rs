@@ -46,7 +46,7 @@ pub(super) struct Extent {
 impl Extent {
     /// Returns the length of the block in bytes.
     pub(super) fn block_len(&self) -> u64 {
-        u64::from(self.len) + self.framing.frame(self.len).len()
+        self.framing.block_len(self.len)
     }
 
     /// Cuts a range of the block at the block's end.

@@ -29,12 +29,6 @@ pub(super) struct Frame {
     pub(super) tail: Vec<u8>,
 }
 
-impl Frame {
-    pub(super) fn len(&self) -> u64 {
-        (self.head.len() + self.tail.len()) as u64
-    }
-}
-
 impl Framing {
     /// Returns the framing with this number.
     pub(super) fn of_code(code: u16) -> Option<Self> {
@@ -67,6 +61,12 @@ impl Framing {
     /// Tells whether this is how a leaf with that CID lies in a file.
     pub(super) fn fits(self, cid: &Cid) -> bool {
         (self != Self::Bare) == (cid.codec() == codecs::DAG_PB)
+    }
+
+    /// Returns the length of the block around `len` bytes of a file.
+    pub(super) fn block_len(self, len: u32) -> u64 {
+        let Frame { head, tail } = self.frame(len);
+        head.len() as u64 + u64::from(len) + tail.len() as u64
     }
 
     /// Returns what is around `len` bytes of a file.

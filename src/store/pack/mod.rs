@@ -52,7 +52,7 @@ impl Entry {
 
     /// Returns the length of the block in bytes.
     pub(super) fn block_len(&self) -> u64 {
-        u64::from(self.len) + self.framing.frame(self.len).len()
+        self.framing.block_len(self.len)
     }
 
     /// Returns the length of the section.

@@ -234,7 +234,7 @@ fn is_zero_leaf(leaf: &Block) -> bool {
 fn block_len(leaf: &FileRange) -> u64 {
     let is_framed = leaf.cid.codec() == codecs::DAG_PB;
     let framing = if is_framed { Framing::PbFile } else { Framing::Bare };
-    u64::from(leaf.len) + framing.frame(leaf.len).len()
+    framing.block_len(leaf.len)
 }
 
 fn is_zeros(bytes: &[u8]) -> bool {
