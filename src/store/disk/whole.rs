@@ -14,6 +14,7 @@ use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::usage::{Lease, Moment};
 use crate::store::pack::{Entry, Pack};
+use crate::sys::disk::is_shortage;
 
 /// A block and its place in a file.
 #[derive(Debug, Clone)]
@@ -119,8 +120,12 @@ impl DiskStore {
     /// given back.
     pub(super) fn is_held(&self, pack: &Pack) -> bool {
         let is_assembled = matches!(pack, Pack::Assembled(_));
-        // Where the disk does not tell, nobody was ever given such a file.
-        let is_open = || self.files.is_open_elsewhere(pack).unwrap_or(false);
+        let is_open = || match self.files.is_open_elsewhere(pack) {
+            Ok(is_open) => is_open,
+            // Where the disk never tells, nobody was given such a file; want of descriptors passes.
+            Err(StoreError::Io { source, .. }) => is_shortage(&source),
+            Err(_) => false,
+        };
         pack.usage().is_leased() || (is_assembled && is_open())
     }
 
