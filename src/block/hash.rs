@@ -122,14 +122,7 @@ impl HashFn {
     /// # Errors
     /// [`HashError::DigestLen`] when identity data is over 128 bytes.
     pub(super) fn multihash(self, data: &[u8]) -> Result<Multihash<DIGEST_LEN_MAX>, HashError> {
-        let wrong_len = || HashError::DigestLen { code: self.code, len: data.len() };
-        if self.code == IDENTITY_CODE {
-            return Multihash::wrap(self.code, data).map_err(|_| wrong_len());
-        }
-        let mut digest = [0; DIGEST_LEN_MAX];
-        let digest = &mut digest[..self.digest_len];
-        compute(self.code, data, digest).ok_or(HashError::NotAllowed { code: self.code })?;
-        Multihash::wrap(self.code, digest).map_err(|_| wrong_len())
+        multihash(self.code, self.digest_len, data)
     }
 }
 
@@ -163,10 +156,24 @@ pub(super) fn matches(code: u64, digest: &[u8], data: &[u8]) -> Result<bool, Has
     if code == IDENTITY_CODE {
         return Ok(digest == data);
     }
-    let full_len = full_len(code, digest.len());
+    Ok(multihash(code, digest.len(), data)?.digest() == digest)
+}
+
+/// Returns the multihash of `data` with the first `len` bytes of the digest.
+pub(super) fn multihash(
+    code: u64,
+    len: usize,
+    data: &[u8],
+) -> Result<Multihash<DIGEST_LEN_MAX>, HashError> {
+    check_hash(code, len)?;
+    if code == IDENTITY_CODE {
+        let wrong_len = |_| HashError::DigestLen { code, len: data.len() };
+        return Multihash::wrap(code, data).map_err(wrong_len);
+    }
+    let full_len = full_len(code, len);
     let mut full = [0; DIGEST_LEN_MAX];
     compute(code, data, &mut full[..full_len]).ok_or(HashError::NotAllowed { code })?;
-    Ok(&full[..digest.len()] == digest)
+    Multihash::wrap(code, &full[..len]).map_err(|_| HashError::DigestLen { code, len })
 }
 
 /// Returns the length in bytes that the function itself produces; extendable ones give what is

@@ -10,6 +10,7 @@ mod hash;
 use std::ops::Range;
 
 use bytes::Bytes;
+use multihash::Multihash;
 
 pub use self::cid::{
     Cid, CidError, VARINT_LEN_MAX, cid_from_bytes, cid_from_text, cid_prefix, codec_by_name,
@@ -95,8 +96,28 @@ impl Block {
             return Err(BlockError::TooBig { len: data.len() });
         }
         let multihash = hash.multihash(&data).map_err(|source| BlockError::Hash {
-            cid: Box::new(Cid::new_v1(codec, multihash::Multihash::default())),
+            cid: Box::new(Cid::new_v1(codec, Multihash::default())),
             source,
+        })?;
+        Ok(Self { cid: Cid::new_v1(codec, multihash), data })
+    }
+
+    /// Returns the CIDv1 block of `data` under `codec` whose multihash has this code and this many bytes of
+    /// the digest.
+    ///
+    /// # Errors
+    /// [`BlockError::TooBig`]; [`BlockError::Hash`] when the allow-list refuses such a multihash.
+    pub fn hash_to(
+        codec: u64,
+        code: u64,
+        digest_len: usize,
+        data: Bytes,
+    ) -> Result<Self, BlockError> {
+        if data.len() > BLOCK_LEN_MAX {
+            return Err(BlockError::TooBig { len: data.len() });
+        }
+        let multihash = hash::multihash(code, digest_len, &data).map_err(|source| {
+            BlockError::Hash { cid: Box::new(Cid::new_v1(codec, Multihash::default())), source }
         })?;
         Ok(Self { cid: Cid::new_v1(codec, multihash), data })
     }

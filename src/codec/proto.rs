@@ -1,4 +1,4 @@
-//! The protobuf wire format, as much as dag-pb and UnixFS need (spec 02 §2, 03 §1).
+//! The protobuf wire format, as much as dag-pb, UnixFS and bitswap need (spec 02 §2, 03 §1, 05 §2).
 
 use std::ops::Range;
 
