@@ -64,7 +64,9 @@ struct Slot {
 
 impl PackedCid {
     pub(super) fn new(cid: &Cid) -> Self {
-        Self(cid.to_bytes().into())
+        let mut bytes = Vec::with_capacity(cid.encoded_len());
+        cid.write_bytes(&mut bytes).expect("memory takes what is written");
+        Self(bytes.into())
     }
 
     pub(super) fn get(&self) -> Cid {

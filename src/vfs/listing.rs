@@ -102,6 +102,7 @@ impl Vfs {
         names.truncate(room.holds(&names));
         let children = self.children(&inode, &names, by).await;
         let mut entries = dots(self, ino, &inode, cookie);
+        entries.reserve(names.len());
         let mut unknown = false;
         for ((cookie, entry), child) in names.into_iter().zip(children) {
             unknown |= matches!(child, Child::Unknown(_));

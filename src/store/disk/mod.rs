@@ -259,10 +259,13 @@ impl DiskStore {
         self.pack_now(hit.pack.id()).is_some_and(|pack| pack.holds(&hit.entry))
     }
 
+    fn now(&self) -> Moment {
+        Moment { hour: hour_now(), epoch: self.epochs.now() }
+    }
+
     /// Enters the region of a copy, which is a use of it; `None` if it has just been removed.
     fn enter<'a>(&self, hit: &'a Hit) -> Option<InUse<'a>> {
-        let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
-        let in_use = hit.pack.usage().enter(hit.entry.start, now);
+        let in_use = hit.pack.usage().enter(hit.entry.start, self.now());
         self.is_still_here(hit).then_some(in_use)
     }
 
@@ -387,12 +390,10 @@ impl BlockStore for DiskStore {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block.data().len() as u64));
         }
-        while let Some(hit) = self.find_good(cid)? {
-            if self.enter(&hit).is_some() {
-                return Ok(Some(hit.entry.block_len()));
-            }
-        }
-        Ok(None)
+        let Some(hit) = self.find_good(cid)? else { return Ok(None) };
+        // A use like any other, but nothing is read that could go meanwhile.
+        drop(hit.pack.usage().enter(hit.entry.start, self.now()));
+        Ok(Some(hit.entry.block_len()))
     }
 
     fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {

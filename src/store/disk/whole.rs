@@ -6,13 +6,13 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use super::{CopyState, DiskStore, hour_now};
+use super::{CopyState, DiskStore};
 use crate::block::{Block, Cid};
 use crate::store::StoreError;
 use crate::store::error::AtPath as _;
 use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
-use crate::store::pack::usage::{Lease, Moment};
+use crate::store::pack::usage::Lease;
 use crate::store::pack::{Entry, Pack};
 use crate::sys::disk::is_shortage;
 
@@ -65,7 +65,7 @@ impl DiskStore {
             return Ok(FileState::Parts);
         };
         let lease = Lease::new(Arc::clone(pack.usage()));
-        let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
+        let now = self.now();
         let mut unproved = 0;
         for block in blocks {
             drop(pack.usage().enter(block.offset, now));

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
-use super::{CopyState, DiskStore, PackList, hour_now};
+use super::{CopyState, DiskStore, PackList};
 use crate::block::Block;
 use crate::store::StoreError;
 use crate::store::diskio::{sync_parent, write_all};
@@ -24,7 +24,7 @@ use crate::store::pack::index::{self, SealedPack};
 use crate::store::pack::open::OpenPack;
 use crate::store::pack::section::{PACK_HEADER, push_head};
 use crate::store::pack::tombs;
-use crate::store::pack::usage::{Moment, Usage};
+use crate::store::pack::usage::Usage;
 use crate::store::pack::{Entry, Pack};
 use crate::sys::writeback;
 
@@ -257,7 +257,7 @@ impl DiskStore {
         self.grow(&active.pack.usage, at - active.len);
         active.len = at;
         active.blocks += run.len();
-        let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
+        let now = self.now();
         for entry in &entries {
             drop(active.pack.usage.enter(entry.start, now));
         }

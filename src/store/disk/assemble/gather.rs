@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Assembly, LEAVES_MAX, Moment, content_of};
+use super::{Assembly, LEAVES_MAX, content_of};
 use crate::block::{Block, Cid, codecs};
 use crate::store::StoreError;
 use crate::store::disk::check::Copy;
-use crate::store::disk::{CopyState, DiskStore, FileRange, hour_now};
+use crate::store::disk::{CopyState, DiskStore, FileRange};
 use crate::store::extent::PackId;
 use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
@@ -175,7 +175,7 @@ impl DiskStore {
     ) -> Result<BTreeMap<PackId, Vec<Entry>>, StoreError> {
         let _writer = self.writer()?;
         let list = Arc::clone(&self.packs.read());
-        let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
+        let now = self.now();
         let mut removed = BTreeMap::<_, Vec<_>>::new();
         for (entry, _) in group {
             // Whoever relied on a copy that goes relies on this one now.

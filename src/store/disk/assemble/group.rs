@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{Assembly, CopyState, Moment};
+use super::{Assembly, CopyState};
 use crate::store::StoreError;
-use crate::store::disk::{DiskStore, hour_now};
+use crate::store::disk::DiskStore;
 use crate::store::diskio::{DiskIo, sync_parent};
 use crate::store::error::AtPath as _;
 use crate::store::key::BlockKey;
@@ -101,7 +101,7 @@ impl DiskStore {
         }
         let packs = self.make_durable(group)?;
         let _writer = self.writer()?;
-        let now = Moment { hour: hour_now(), epoch: self.epochs.now() };
+        let now = self.now();
         for (assembly, pack) in group.iter_mut().zip(&packs) {
             for entry in &assembly.entries {
                 drop(pack.usage().enter(entry.start, now));

@@ -34,7 +34,6 @@ use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::files::{Names, PackFiles};
 use crate::store::pack::index::{IndexError, SealedPack};
-use crate::store::pack::usage::Moment;
 use crate::store::pack::{Entry, Pack};
 
 /// Most leaves of one file, a terabyte of leaves of 256 KiB: its sidecar is 200 MB then, and it takes
