@@ -5,6 +5,7 @@
 //! deadlines or retries of the caller, and stores nothing.
 
 mod offline;
+pub mod schedule;
 
 use std::fmt::Debug;
 

@@ -1,0 +1,559 @@
+//! Which source is asked for which block, and when: one scheduler for all wants and all sources.
+//!
+//! Pure: time comes in, questions come out ([`Ask`]); who carries them, and what a source is, this room
+//! does not know. Wants below one root share a [session](SessionKey): a source that gave one of its blocks
+//! is asked for the others first. Each want goes to the source that will have sent it first, by measured
+//! latency and rate, as long as that one has room in its window; so sources compete, the fast one gets
+//! the work, and a dead one costs one time-out. Others are asked only whether they have the block, and
+//! that only until somebody turned out to have them all.
+
+mod session;
+mod source;
+#[cfg(test)]
+mod tests;
+mod want;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use self::session::Session;
+use self::source::Source;
+use self::want::{Answer, Want, WantId};
+use super::Urgency;
+use crate::block::{Cid, DIGEST_LEN_MAX};
+
+/// A multihash; blocks are the same whatever codec they are read with.
+type Multihash = multihash::Multihash<DIGEST_LEN_MAX>;
+
+/// Sessions that are remembered; the one not used for longest goes first.
+const SESSIONS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("positive");
+/// Sources that are asked whether they have a block that nobody known has.
+const BROADCAST_MAX: usize = 64;
+/// Members that are asked whether they have a block while another one is asked for it.
+const BESIDE_MAX: usize = 3;
+/// Wants of a session without members that are asked for at a time (boxo's number, spec 05 §4).
+const BLIND_MAX: usize = 64;
+/// Wants of a session that a source which has just come is asked about.
+const GREETING_MAX: usize = 8;
+/// How long nobody is searched for who has a block (boxo's number, spec 05 §4), …
+const SEARCH_AFTER: Duration = Duration::from_secs(1);
+/// … and how long until all are asked and searched for again.
+const SEARCH_AGAIN: Duration = Duration::from_secs(30);
+/// Of a block that somebody waits for: when another source would have sent it in a part of the time that it
+/// is under way already, that one is asked too.
+const HEDGE_PART: u32 = 2;
+/// How often it is looked for such blocks.
+const HEDGE_EVERY: Duration = Duration::from_millis(50);
+/// Bytes that may come twice for that, in any case and of all that came.
+const HEDGE_BYTES: u64 = 4 * 1024 * 1024;
+const HEDGE_SHARE: u64 = 20;
+/// Blocks that came or were given up lately, of which a second copy is no lie.
+const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
+
+/// The root below which a block is wanted; wants without one make a session of their own.
+pub type SessionKey = Option<Multihash>;
+
+/// What is to be sent to a source, or found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask<S> {
+    /// Ask whether the source has the block.
+    Have(S, Cid),
+    /// Ask for the block.
+    Block(S, Cid, Urgency),
+    /// Tell that the block is no longer wanted.
+    Cancel(S, Cid),
+    /// Search for sources of the block, or of its root.
+    Search(Cid, SessionKey),
+}
+
+/// What a block that came is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was wanted.
+    Wanted,
+    /// It came too late, or twice.
+    Late,
+    /// Nobody wanted it.
+    Unasked,
+}
+
+/// Sums since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Blocks that were wanted.
+    pub blocks: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Blocks that came twice or too late.
+    pub late_blocks: u64,
+    /// Bytes of them.
+    pub late_bytes: u64,
+    /// Blocks that nobody wanted.
+    pub unasked_blocks: u64,
+    /// Bytes of them.
+    pub unasked_bytes: u64,
+}
+
+/// What is known of a source, for people.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SourceStat {
+    /// The shortest time to an answer.
+    pub latency: Option<Duration>,
+    /// Bytes in a second while it had enough to do; 0 when that was not measured.
+    pub rate: f64,
+    /// Blocks under way.
+    pub under_way: usize,
+}
+
+/// The wants, the sources, and what is between them.
+#[derive(Debug)]
+pub struct Scheduler<S: Copy + Ord + Hash + Debug> {
+    sources: HashMap<S, Source>,
+    sessions: LruCache<SessionKey, Session<S>>,
+    ids: HashMap<Multihash, WantId>,
+    wants: BTreeMap<WantId, Want<S>>,
+    /// Wants that are under way from nowhere, the most urgent and oldest in front.
+    idle: BTreeSet<(Reverse<Urgency>, WantId)>,
+    next_id: WantId,
+    recent: LruCache<Multihash, ()>,
+    asks: VecDeque<Ask<S>>,
+    hedges_at: Option<Instant>,
+    totals: Totals,
+}
+
+impl<S: Copy + Ord + Hash + Debug> Default for Scheduler<S> {
+    fn default() -> Self {
+        Self {
+            sources: HashMap::new(),
+            sessions: LruCache::new(SESSIONS_MAX),
+            ids: HashMap::new(),
+            wants: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            next_id: 0,
+            recent: LruCache::new(RECENT_MAX),
+            asks: VecDeque::new(),
+            hedges_at: None,
+            totals: Totals::default(),
+        }
+    }
+}
+
+impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
+    /// Wants a block. Who wants one twice waits for the same.
+    pub fn want(&mut self, cid: Cid, urgency: Urgency, session: SessionKey, now: Instant) {
+        if self.ids.contains_key(cid.hash()) {
+            return self.hurry(&cid, urgency, now);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.ids.insert(*cid.hash(), id);
+        self.wants.insert(id, Want::new(cid, urgency, session, now));
+        self.idle.insert((Reverse(urgency), id));
+    }
+
+    /// Wants a block at least that much, if it is wanted.
+    pub fn hurry(&mut self, cid: &Cid, urgency: Urgency, now: Instant) {
+        let Some(&id) = self.ids.get(cid.hash()) else { return };
+        let Some(want) = self.wants.get_mut(&id).filter(|want| want.urgency < urgency) else {
+            return;
+        };
+        if self.idle.remove(&(Reverse(want.urgency), id)) {
+            self.idle.insert((Reverse(urgency), id));
+        }
+        want.urgency = urgency;
+        // Who has it under way is not asked again: it may have sent it, and would do so twice.
+        if want.under_way().next().is_some() {
+            self.hedges_at.get_or_insert(now + HEDGE_EVERY);
+        }
+    }
+
+    /// No longer wants a block.
+    pub fn cancel(&mut self, cid: &Cid) {
+        if let Some((id, want)) = self.take(cid) {
+            self.call_off(id, &want, None);
+        }
+    }
+
+    /// Begins to use a source; its latency, if it is known.
+    pub fn join(&mut self, source: S, latency: Option<Duration>, now: Instant) {
+        if self.sources.contains_key(&source) {
+            return;
+        }
+        self.sources.insert(source, Source::new(latency, now));
+        let mut greeted = HashMap::<SessionKey, usize>::new();
+        for want in self.wants.values_mut().rev() {
+            let count = greeted.entry(want.session).or_default();
+            if *count < GREETING_MAX && want.under_way().next().is_some() {
+                *count += 1;
+                want.answers.insert(source, Answer::Asked(now));
+                self.asks.push_back(Ask::Have(source, want.cid));
+            }
+        }
+    }
+
+    /// Notes how long a source takes for an answer that needs no work.
+    pub fn measured(&mut self, source: S, latency: Duration) {
+        if let Some(known) = self.sources.get_mut(&source) {
+            known.measured(latency);
+        }
+    }
+
+    /// Ends to use a source: what was under way from it is asked for elsewhere.
+    pub fn leave(&mut self, source: S) {
+        self.sources.remove(&source);
+        for (_, session) in &mut self.sessions {
+            session.remove(source);
+        }
+        for (&id, want) in &mut self.wants {
+            if let Some(Answer::UnderWay(_)) = want.answers.remove(&source)
+                && want.under_way().next().is_none()
+            {
+                self.idle.insert((Reverse(want.urgency), id));
+            }
+        }
+    }
+
+    /// Notes that somebody says a source has a block; the source need not have joined.
+    pub fn found(&mut self, source: S, cid: &Cid) {
+        if let Some(want) = self.want_of(cid)
+            && matches!(want.answers.get(&source), None | Some(Answer::Lacks | Answer::Asked(_)))
+        {
+            want.answers.insert(source, Answer::Has);
+        }
+    }
+
+    /// Notes what a source says of a block.
+    pub fn told(&mut self, source: S, cid: &Cid, has: bool, now: Instant) {
+        let Some(&id) = self.ids.get(cid.hash()) else { return };
+        let (Some(want), Some(known)) = (self.wants.get_mut(&id), self.sources.get_mut(&source))
+        else {
+            return;
+        };
+        let before = want.answers.get(&source).copied();
+        let asked = match before {
+            Some(Answer::Asked(asked) | Answer::UnderWay(asked)) => Some(asked),
+            // What it was not asked, or was asked long ago, says nothing of its speed.
+            _ => None,
+        };
+        known.heard(asked.map(|asked| now.saturating_duration_since(asked)), now);
+        let session = self.sessions.get_or_insert_mut(want.session, Session::new);
+        if has {
+            session.hit(source, false);
+            if !matches!(before, Some(Answer::UnderWay(_))) {
+                want.answers.insert(source, Answer::Has);
+            }
+            return;
+        }
+        if matches!(before, Some(Answer::UnderWay(_) | Answer::Has)) {
+            session.miss(source);
+        }
+        want.answers.insert(source, Answer::Lacks);
+        if let Some(Answer::UnderWay(since)) = before {
+            known.forget(since, id);
+            if want.under_way().next().is_none() {
+                self.idle.insert((Reverse(want.urgency), id));
+            }
+        }
+    }
+
+    /// Notes that a block came, of so many bytes, and says what it is.
+    pub fn came(&mut self, source: S, cid: &Cid, len: usize, now: Instant) -> Verdict {
+        let was_recent = self.recent.contains(cid.hash());
+        let taken = self.take(cid);
+        let (verdict, blocks, bytes) = match (&taken, was_recent, &mut self.totals) {
+            (Some(_), _, sums) => (Verdict::Wanted, &mut sums.blocks, &mut sums.bytes),
+            (None, true, sums) => (Verdict::Late, &mut sums.late_blocks, &mut sums.late_bytes),
+            (None, false, sums) => {
+                (Verdict::Unasked, &mut sums.unasked_blocks, &mut sums.unasked_bytes)
+            }
+        };
+        *blocks += 1;
+        *bytes += len as u64;
+        let known = self.sources.get_mut(&source);
+        if let Some(known) = known.filter(|_| verdict != Verdict::Unasked) {
+            let answer =
+                taken.as_ref().and_then(|(id, want)| Some((*id, want.answers.get(&source)?)));
+            let mut after = None;
+            if let Some((id, Answer::UnderWay(since))) = answer {
+                known.forget(*since, id);
+                after = Some(now.saturating_duration_since(*since));
+            }
+            known.heard(after, now);
+            known.got(len, now);
+        }
+        if let Some((id, want)) = taken {
+            self.sessions.get_or_insert_mut(want.session, Session::new).hit(source, true);
+            self.call_off(id, &want, Some(source));
+        }
+        verdict
+    }
+
+    /// Notes that a source sent what nobody asked for or what cannot be read: nothing is asked of it for a
+    /// while, and what was under way is asked for elsewhere.
+    pub fn distrust(&mut self, source: S, now: Instant) {
+        let Some(known) = self.sources.get_mut(&source) else { return };
+        let (until, under_way) = known.fail(now);
+        for (_, id) in under_way {
+            let Some(want) = self.wants.get_mut(&id) else { continue };
+            want.answers.insert(source, Answer::Late(until));
+            if want.under_way().next().is_none() {
+                self.idle.insert((Reverse(want.urgency), id));
+            }
+        }
+    }
+
+    /// Returns the next thing to do.
+    pub fn poll(&mut self, now: Instant) -> Option<Ask<S>> {
+        if self.asks.is_empty() {
+            self.fail_silent(now);
+            self.assign(now);
+            self.hedge(now);
+        }
+        self.asks.pop_front()
+    }
+
+    /// Returns when [`Scheduler::poll`] will have something to do if nothing comes until then.
+    pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        let failing = self.sources.values().filter_map(Source::fails_at);
+        let returning = self.sources.values().filter_map(|source| source.returns_at(now));
+        let returning = returning.filter(|_| !self.idle.is_empty());
+        let searching = self.idle.iter().filter_map(|(_, id)| self.wants.get(id));
+        let searching = searching.map(Want::searches_at).filter(|at| *at > now);
+        failing.chain(returning).chain(searching).chain(self.hedges_at).min()
+    }
+
+    /// Returns the sums since the start.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Returns what is wanted, the oldest first.
+    pub fn wanted(&self) -> impl Iterator<Item = &Cid> {
+        self.wants.values().map(|want| &want.cid)
+    }
+
+    /// Returns what is known of each source.
+    pub fn sources(&self) -> impl Iterator<Item = (S, SourceStat)> {
+        self.sources.iter().map(|(source, known)| {
+            let (latency, rate) = (known.latency(), known.rate());
+            (*source, SourceStat { latency, rate, under_way: known.under_way_count() })
+        })
+    }
+
+    fn want_of(&mut self, cid: &Cid) -> Option<&mut Want<S>> {
+        self.wants.get_mut(self.ids.get(cid.hash())?)
+    }
+
+    /// Removes a want from all tables but those of the sources.
+    fn take(&mut self, cid: &Cid) -> Option<(WantId, Want<S>)> {
+        let id = self.ids.remove(cid.hash())?;
+        let want = self.wants.remove(&id)?;
+        self.idle.remove(&(Reverse(want.urgency), id));
+        self.recent.put(*cid.hash(), ());
+        if self.wants.is_empty() {
+            self.hedges_at = None;
+        }
+        Some((id, want))
+    }
+
+    /// Tells all who were asked, but the one who gave it, that a block is no longer wanted.
+    fn call_off(&mut self, id: WantId, want: &Want<S>, giver: Option<S>) {
+        for (&source, answer) in &want.answers {
+            if Some(source) == giver {
+                continue;
+            }
+            if let (Answer::UnderWay(since), Some(known)) = (answer, self.sources.get_mut(&source))
+            {
+                known.forget(*since, id);
+            }
+            // Who lacks it remembers the want and would send it later.
+            if self.sources.contains_key(&source) {
+                self.asks.push_back(Ask::Cancel(source, want.cid));
+            }
+        }
+    }
+
+    /// Gives up on sources that have been silent for too long.
+    fn fail_silent(&mut self, now: Instant) {
+        let is_silent = |source: &Source| source.fails_at().is_some_and(|at| at <= now);
+        let silent = self.sources.iter().filter(|(_, source)| is_silent(source));
+        for source in silent.map(|(source, _)| *source).collect::<Vec<_>>() {
+            self.distrust(source, now);
+        }
+    }
+
+    /// Finds a source for each want that is under way from nowhere.
+    fn assign(&mut self, now: Instant) {
+        let mut blind = HashMap::<SessionKey, usize>::new();
+        let idle = self.idle.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+        for id in idle {
+            let Some(want) = self.wants.get(&id) else { continue };
+            let session = self.sessions.get_or_insert_mut(want.session, Session::new);
+            if session.is_empty() {
+                let count = blind.entry(want.session).or_default();
+                *count += 1;
+                if *count > BLIND_MAX {
+                    continue;
+                }
+            }
+            match choose(want, session, &self.sources, now) {
+                Choice::Ask(source) => self.ask(id, source, now),
+                Choice::Wait => {}
+                Choice::Nobody => self.search(id, now),
+            }
+        }
+    }
+
+    /// Asks a source for a block, and others whether they have it.
+    fn ask(&mut self, id: WantId, source: S, now: Instant) {
+        let (Some(want), Some(known)) = (self.wants.get_mut(&id), self.sources.get_mut(&source))
+        else {
+            return;
+        };
+        self.idle.remove(&(Reverse(want.urgency), id));
+        known.asked(id, now);
+        want.answers.insert(source, Answer::UnderWay(now));
+        self.asks.push_back(Ask::Block(source, want.cid, want.urgency));
+        if want.urgency == Urgency::Demand {
+            self.hedges_at.get_or_insert(now + HEDGE_EVERY);
+        }
+        let session = self.sessions.get_or_insert_mut(want.session, Session::new);
+        let beside: Vec<S> = if session.is_proven(source) {
+            Vec::new()
+        } else if session.is_member(source) {
+            session.members().filter(|member| *member != source).take(BESIDE_MAX).collect()
+        } else {
+            self.sources
+                .keys()
+                .copied()
+                .filter(|other| *other != source)
+                .take(BROADCAST_MAX)
+                .collect()
+        };
+        for other in beside {
+            if !want.answers.contains_key(&other) && self.sources.contains_key(&other) {
+                want.answers.insert(other, Answer::Asked(now));
+                self.asks.push_back(Ask::Have(other, want.cid));
+            }
+        }
+    }
+
+    /// Asks everybody whether they have a block that nobody known has, and searches for others.
+    fn search(&mut self, id: WantId, now: Instant) {
+        let Some(want) = self.wants.get_mut(&id) else { return };
+        let others = self.sources.keys().filter(|source| !want.answers.contains_key(source));
+        for other in others.take(BROADCAST_MAX).copied().collect::<Vec<_>>() {
+            want.answers.insert(other, Answer::Asked(now));
+            self.asks.push_back(Ask::Have(other, want.cid));
+        }
+        if now < want.searches_at() {
+            return;
+        }
+        if want.searched.replace(now).is_some() {
+            // They may have got it meanwhile.
+            want.answers.clear();
+        }
+        self.asks.push_back(Ask::Search(want.cid, want.session));
+    }
+
+    /// Asks a second source for blocks that somebody waits for and that the first one is slow with.
+    fn hedge(&mut self, now: Instant) {
+        if self.hedges_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let budget = HEDGE_BYTES + self.totals.bytes / HEDGE_SHARE;
+        let mut is_waited_for = false;
+        let mut late = Vec::new();
+        for (&id, want) in self.wants.iter().filter(|(_, want)| want.urgency == Urgency::Demand) {
+            let mut under_way = want.under_way();
+            let (Some((first, since)), None) = (under_way.next(), under_way.next()) else {
+                continue;
+            };
+            is_waited_for = true;
+            let waited = now.saturating_duration_since(since);
+            let session = self.sessions.peek(&want.session);
+            let may_have = |source: &S| match want.answers.get(source) {
+                Some(Answer::Has) => true,
+                None | Some(Answer::Asked(_)) => {
+                    session.is_some_and(|found| found.is_proven(*source))
+                }
+                Some(_) => false,
+            };
+            let others = self.sources.iter().filter(|(source, known)| {
+                **source != first && may_have(source) && known.has_room(now)
+            });
+            let best = others.min_by_key(|(_, known)| known.expected());
+            if let Some((other, known)) = best
+                && known.expected() * HEDGE_PART < waited
+            {
+                late.push((id, *other));
+            }
+        }
+        self.hedges_at = is_waited_for.then(|| now + HEDGE_EVERY);
+        for (id, other) in late {
+            if self.totals.late_bytes < budget {
+                self.ask(id, other, now);
+            }
+        }
+    }
+}
+
+/// Who is to be asked for a block.
+enum Choice<S> {
+    Ask(S),
+    /// Those who have it have enough to do.
+    Wait,
+    /// Nobody is known who has it.
+    Nobody,
+}
+
+/// Chooses the source that will have sent a block first: of those that have it or gave others of its session,
+/// or of all when there are none yet.
+fn choose<S: Copy + Ord + Hash>(
+    want: &Want<S>,
+    session: &Session<S>,
+    sources: &HashMap<S, Source>,
+    now: Instant,
+) -> Choice<S> {
+    let says_so = want.answers.iter().filter(|(_, answer)| **answer == Answer::Has);
+    let says_so = says_so.map(|(source, _)| (*source, true));
+    let members = session.members().map(|source| (source, false));
+    let mut may_wait = false;
+    let mut best = None;
+    for (source, says_so) in says_so.chain(members) {
+        let Some(known) = sources.get(&source).filter(|_| want.may_ask(source, now)) else {
+            continue;
+        };
+        may_wait |= known.returns_at(now).is_none();
+        if known.has_room(now) {
+            let rank = (Reverse(says_so), known.expected(), source);
+            best = Some(best.map_or(rank, |best| rank.min(best)));
+        }
+    }
+    match best {
+        Some((.., source)) => Choice::Ask(source),
+        None if may_wait => Choice::Wait,
+        None if session.is_empty() => {
+            let is_open = |(source, known): &(&S, &Source)| {
+                want.may_ask(**source, now) && known.has_room(now)
+            };
+            let open = sources.iter().filter(is_open);
+            let best = open.min_by_key(|(source, known)| (known.expected(), **source));
+            best.map_or(Choice::Nobody, |(source, _)| Choice::Ask(*source))
+        }
+        None => Choice::Nobody,
+    }
+}
+
+impl<S: Copy + Ord> Want<S> {
+    /// Returns when sources are searched for, if nobody is known who has it.
+    fn searches_at(&self) -> Instant {
+        self.searched.map_or(self.since + SEARCH_AFTER, |searched| searched + SEARCH_AGAIN)
+    }
+}

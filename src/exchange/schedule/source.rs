@@ -1,0 +1,189 @@
+//! What is known of one source: how fast it answers, how much may be under way from it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::want::WantId;
+
+/// Weight of a new sample in a running mean.
+const SAMPLE_WEIGHT: f64 = 0.25;
+/// Least time in which a rate is measured.
+const MEASURE_TIME: Duration = Duration::from_millis(50);
+/// What a block is taken to be long, in bytes, before one came.
+const BLOCK_LEN_GUESS: f64 = 256.0 * 1024.0;
+/// What a source is taken to send in a second, in bytes, before it was measured.
+const RATE_GUESS: f64 = 2.0 * 1024.0 * 1024.0;
+/// How long a source is taken to need for an answer before it gave one.
+const LATENCY_GUESS: Duration = Duration::from_millis(200);
+
+/// What may be under way is what the source sends in a round trip and this time together, …
+const QUEUE_TIME: Duration = Duration::from_millis(50);
+/// … so many times, to find out whether it can do more.
+const WINDOW_GAIN: f64 = 2.0;
+/// Bytes that may be under way in any case.
+const WINDOW_BYTES_MIN: f64 = 2.0 * 1024.0 * 1024.0;
+/// Blocks that may be under way in any case.
+const WINDOW_MIN: usize = 4;
+/// Blocks under way at most: the wants that peers remember (spec 05 §5).
+const WINDOW_MAX: usize = 1024;
+
+/// How long a source that never answered may be silent (boxo's time for the first answer, spec 05 §4).
+const PATIENCE_AT_FIRST: Duration = Duration::from_secs(5);
+/// The same for one that did: four times what it should take, within these.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+/// How long a source that was silent, or lied, is left alone; doubled each time in a row.
+const PENANCE: Duration = Duration::from_secs(2);
+/// It is doubled so often at most.
+const PENANCE_DOUBLINGS: u32 = 6;
+
+/// A peer, or whatever else gives blocks.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Blocks that are under way, by when they were asked for.
+    under_way: BTreeSet<(Instant, WantId)>,
+    /// The shortest time from question to answer.
+    latency: Option<Duration>,
+    /// Bytes in a second while the source had enough to do; 0 before the first measurement.
+    rate: f64,
+    /// Mean length in bytes of what came.
+    block_len: f64,
+    /// When the measurement of the rate began, and the bytes that came since.
+    sample: (Instant, u64),
+    /// Whether there was always enough to do during the measurement.
+    was_busy: bool,
+    last_heard: Instant,
+    /// Failures one after another.
+    failures: u32,
+    left_alone_until: Option<Instant>,
+}
+
+impl Source {
+    pub(super) fn new(latency: Option<Duration>, now: Instant) -> Self {
+        Self {
+            under_way: BTreeSet::new(),
+            latency,
+            rate: 0.0,
+            block_len: BLOCK_LEN_GUESS,
+            sample: (now, 0),
+            was_busy: true,
+            last_heard: now,
+            failures: 0,
+            left_alone_until: None,
+        }
+    }
+
+    /// Returns how many blocks may be under way.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "cut by the limits"
+    )]
+    pub(super) fn window(&self) -> usize {
+        let time = self.latency.unwrap_or_default() + QUEUE_TIME;
+        let bytes = (self.rate * time.as_secs_f64() * WINDOW_GAIN).max(WINDOW_BYTES_MIN);
+        ((bytes / self.block_len.max(1.0)) as usize).clamp(WINDOW_MIN, WINDOW_MAX)
+    }
+
+    /// Tells whether it may be asked for one more block.
+    pub(super) fn has_room(&self, now: Instant) -> bool {
+        let is_left_alone = self.left_alone_until.is_some_and(|until| now < until);
+        // One that failed has one chance at a time.
+        let window = if self.failures > 0 { 1 } else { self.window() };
+        !is_left_alone && self.under_way.len() < window
+    }
+
+    /// Returns how long a block that is asked for now will take.
+    pub(super) fn expected(&self) -> Duration {
+        self.time_of(self.under_way.len() + 1)
+    }
+
+    fn time_of(&self, blocks: usize) -> Duration {
+        let rate = if self.rate > 0.0 { self.rate } else { RATE_GUESS };
+        let sending = (blocks as f64 * self.block_len / rate).min(60.0);
+        self.latency.unwrap_or(LATENCY_GUESS) + Duration::from_secs_f64(sending)
+    }
+
+    /// Returns when it has been silent for too long; `None` when nothing is under way.
+    pub(super) fn fails_at(&self) -> Option<Instant> {
+        let (first, _) = self.under_way.first()?;
+        let patience = match self.latency {
+            None => PATIENCE_AT_FIRST,
+            Some(_) => (self.time_of(1) * 4).clamp(PATIENCE.0, PATIENCE.1),
+        };
+        Some(self.last_heard.max(*first) + patience)
+    }
+
+    /// Returns when it is no longer left alone, if it is.
+    pub(super) fn returns_at(&self, now: Instant) -> Option<Instant> {
+        self.left_alone_until.filter(|until| now < *until)
+    }
+
+    pub(super) fn asked(&mut self, want: WantId, now: Instant) {
+        if self.under_way.is_empty() {
+            (self.sample, self.was_busy) = ((now, 0), true);
+        }
+        self.under_way.insert((now, want));
+    }
+
+    /// Takes back that a block is under way, asked for at that time.
+    pub(super) fn forget(&mut self, asked: Instant, want: WantId) {
+        self.was_busy &= self.under_way.len() >= self.window();
+        self.under_way.remove(&(asked, want));
+    }
+
+    /// Notes an answer that came so long after its question.
+    pub(super) fn heard(&mut self, after: Option<Duration>, now: Instant) {
+        self.last_heard = now;
+        (self.failures, self.left_alone_until) = (0, None);
+        if let Some(after) = after {
+            // Blocks wait for each other, so only what is shorter says something of the way.
+            self.latency = Some(self.latency.map_or(after, |known| known.min(after)));
+        }
+    }
+
+    /// Notes how long an answer takes that waits for no block.
+    pub(super) fn measured(&mut self, latency: Duration) {
+        self.latency = Some(self.latency.map_or(latency, |known| (known + latency) / 2));
+    }
+
+    /// Notes the length of a block that came.
+    pub(super) fn got(&mut self, len: usize, now: Instant) {
+        self.block_len += (len as f64 - self.block_len) * SAMPLE_WEIGHT;
+        self.sample.1 += len as u64;
+        let time = now.saturating_duration_since(self.sample.0);
+        if time < MEASURE_TIME.max(self.latency.unwrap_or_default()) {
+            return;
+        }
+        let rate = self.sample.1 as f64 / time.as_secs_f64();
+        if rate > self.rate {
+            self.rate = rate;
+        } else if self.was_busy {
+            self.rate += (rate - self.rate) * SAMPLE_WEIGHT;
+        }
+        (self.sample, self.was_busy) = ((now, 0), true);
+    }
+
+    /// Notes that it was silent for too long or lied: nothing is under way from it any more, and it is left
+    /// alone for a while. Returns until when, and what was under way.
+    pub(super) fn fail(&mut self, now: Instant) -> (Instant, BTreeSet<(Instant, WantId)>) {
+        let until = now + PENANCE * 2_u32.pow(self.failures.min(PENANCE_DOUBLINGS));
+        self.failures = self.failures.saturating_add(1);
+        self.left_alone_until = Some(until);
+        (until, std::mem::take(&mut self.under_way))
+    }
+
+    /// Returns the mean rate in bytes a second, as far as it was measured.
+    pub(super) fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// Returns the shortest time to an answer.
+    pub(super) fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    /// Returns how many blocks are under way.
+    pub(super) fn under_way_count(&self) -> usize {
+        self.under_way.len()
+    }
+}

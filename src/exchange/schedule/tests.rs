@@ -1,0 +1,391 @@
+//! The scheduler against sources that are simulated, in a time of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::block::{Block, HashFn, codecs};
+
+const MS: Duration = Duration::from_millis(1);
+const MIB: usize = 1024 * 1024;
+
+fn cid(number: usize) -> Cid {
+    let data = Bytes::copy_from_slice(&number.to_le_bytes());
+    *Block::hash(codecs::RAW, HashFn::SHA2_256, data).unwrap().cid()
+}
+
+/// What a simulated source does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Manner {
+    Honest,
+    /// Has every `of`th block, from `from` on.
+    Part {
+        of: usize,
+        from: usize,
+    },
+    Silent,
+    /// Says it has everything and sends something else.
+    Liar,
+}
+
+#[derive(Debug)]
+struct Peer {
+    latency: Duration,
+    /// Bytes in a second.
+    rate: f64,
+    manner: Manner,
+    free_at: Instant,
+    wants: BTreeSet<Cid>,
+    asked: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Asked(usize, u8, Cid),
+    Told(usize, Cid, bool),
+    Sent(usize, Cid),
+    Came(usize, Cid),
+}
+
+struct World {
+    scheduler: Scheduler<usize>,
+    peers: Vec<Peer>,
+    numbers: HashMap<Cid, usize>,
+    block_len: usize,
+    start: Instant,
+    now: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    next_event: u64,
+    searches: Vec<Cid>,
+    came: HashSet<Cid>,
+}
+
+impl World {
+    fn new(blocks: usize, block_len: usize) -> Self {
+        let start = Instant::now();
+        Self {
+            scheduler: Scheduler::default(),
+            peers: Vec::new(),
+            numbers: (0..blocks).map(|number| (cid(number), number)).collect(),
+            block_len,
+            start,
+            now: start,
+            events: BTreeMap::new(),
+            next_event: 0,
+            searches: Vec::new(),
+            came: HashSet::new(),
+        }
+    }
+
+    fn peer(mut self, latency: Duration, mbit: f64, manner: Manner) -> Self {
+        let rate = mbit * 1e6 / 8.0;
+        let number = self.peers.len();
+        let (free_at, wants) = (self.now, BTreeSet::new());
+        self.peers.push(Peer { latency, rate, manner, free_at, wants, asked: 0 });
+        self.scheduler.join(number, Some(latency), self.now);
+        self
+    }
+
+    fn at(&mut self, time: Instant, event: Event) {
+        self.events.insert((time, self.next_event), event);
+        self.next_event += 1;
+    }
+
+    fn has(&self, peer: usize, cid: &Cid) -> bool {
+        let Some(number) = self.numbers.get(cid) else { return false };
+        match self.peers[peer].manner {
+            Manner::Honest | Manner::Liar => true,
+            Manner::Part { of, from } => number % of == from,
+            Manner::Silent => false,
+        }
+    }
+
+    fn carry(&mut self, ask: Ask<usize>) {
+        let (peer, kind, cid) = match ask {
+            Ask::Have(peer, cid) => (peer, 0, cid),
+            Ask::Block(peer, cid, _) => (peer, 1, cid),
+            Ask::Cancel(peer, cid) => (peer, 2, cid),
+            Ask::Search(cid, _) => return self.searches.push(cid),
+        };
+        self.peers[peer].asked += usize::from(kind == 1);
+        let time = self.now + self.peers[peer].latency / 2;
+        self.at(time, Event::Asked(peer, kind, cid));
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Asked(peer, _, _) if self.peers[peer].manner == Manner::Silent => {}
+            Event::Asked(peer, 2, cid) => drop(self.peers[peer].wants.remove(&cid)),
+            Event::Asked(peer, kind, cid) => {
+                let has = self.has(peer, &cid);
+                if kind == 0 || !has {
+                    let time = now + self.peers[peer].latency / 2;
+                    return self.at(time, Event::Told(peer, cid, has));
+                }
+                let known = &mut self.peers[peer];
+                if known.wants.insert(cid) {
+                    known.free_at = known.free_at.max(now)
+                        + Duration::from_secs_f64(self.block_len as f64 / known.rate);
+                    let time = known.free_at;
+                    self.at(time, Event::Sent(peer, cid));
+                }
+            }
+            Event::Sent(peer, cid) => {
+                if self.peers[peer].wants.remove(&cid) {
+                    let time = now + self.peers[peer].latency / 2;
+                    self.at(time, Event::Came(peer, cid));
+                }
+            }
+            Event::Told(peer, cid, has) => self.scheduler.told(peer, &cid, has, now),
+            Event::Came(peer, cid) if self.peers[peer].manner == Manner::Liar => {
+                let other = super::tests::cid(usize::MAX - self.numbers[&cid]);
+                let verdict = self.scheduler.came(peer, &other, self.block_len, now);
+                assert_eq!(verdict, Verdict::Unasked);
+                self.scheduler.distrust(peer, now);
+            }
+            Event::Came(peer, cid) => {
+                if self.scheduler.came(peer, &cid, self.block_len, now) == Verdict::Wanted {
+                    self.came.insert(cid);
+                }
+            }
+        }
+    }
+
+    /// Lets time go on to the next event; tells whether there was one before `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        while let Some(ask) = self.scheduler.poll(self.now) {
+            self.carry(ask);
+        }
+        let wakes = self.scheduler.wakes_at(self.now);
+        let event = self.events.keys().next().map(|(time, _)| *time);
+        let Some(next) = wakes.into_iter().chain(event).min().filter(|next| *next <= end) else {
+            self.now = end;
+            return false;
+        };
+        assert!(next > self.now || event == Some(next), "it wakes up for nothing");
+        self.now = self.now.max(next);
+        while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= self.now)
+        {
+            let event = entry.remove();
+            self.happen(event);
+        }
+        true
+    }
+
+    /// Reads all blocks in order, so many at a time; returns how long it took.
+    fn read_all(&mut self, at_once: usize, limit: Duration) -> Duration {
+        let total = self.numbers.len();
+        let end = self.now + limit;
+        let (mut asked, mut read) = (0, 0);
+        while read < total {
+            while read < total && self.came.contains(&cid(read)) {
+                read += 1;
+            }
+            while asked < total.min(read + at_once) {
+                let urgency = if asked == read { Urgency::Demand } else { Urgency::Ahead };
+                self.scheduler.want(cid(asked), urgency, None, self.now);
+                asked += 1;
+            }
+            if read < total {
+                self.scheduler.hurry(&cid(read), Urgency::Demand, self.now);
+                assert!(self.step(end), "{read} of {total} blocks after {limit:?}");
+            }
+        }
+        self.now - self.start
+    }
+
+    /// Returns the share of `mbit` at which all was read.
+    fn share(&mut self, at_once: usize, mbit: f64) -> f64 {
+        let ideal = (self.numbers.len() * self.block_len) as f64 * 8.0 / (mbit * 1e6);
+        ideal / self.read_all(at_once, Duration::from_secs_f64(ideal * 10.0 + 20.0)).as_secs_f64()
+    }
+}
+
+#[test]
+fn a_long_fat_way_is_filled() {
+    for latency in [20, 100] {
+        let mut world = World::new(512, MIB).peer(MS * latency, 1000.0, Manner::Honest);
+        let share = world.share(128, 1000.0);
+        assert!(share > 0.9, "{share:.2} of 1 Gbit/s at {latency} ms");
+    }
+}
+
+#[test]
+fn small_blocks_fill_it_too() {
+    let mut world = World::new(8192, 12 * 1024).peer(MS * 20, 1000.0, Manner::Honest);
+    let share = world.share(1024, 1000.0);
+    assert!(share > 0.7, "{share:.2}");
+}
+
+#[test]
+fn one_block_after_another_costs_a_round_trip_each() {
+    let mut world = World::new(5, 1000).peer(MS * 20, 1000.0, Manner::Honest).peer(
+        MS * 80,
+        1000.0,
+        Manner::Honest,
+    );
+    let took = world.read_all(1, MS * 1000);
+    assert!(took < MS * 5 * 20 + MS * 10, "{took:?}");
+}
+
+#[test]
+fn four_sources_give_the_sum_of_theirs() {
+    let mut world = World::new(512, MIB);
+    for _ in 0..4 {
+        world = world.peer(MS * 20, 250.0, Manner::Honest);
+    }
+    let share = world.share(128, 1000.0);
+    let totals = world.scheduler.totals();
+    assert!(share > 0.8, "{share:.2}");
+    assert!(totals.late_bytes * 20 <= totals.bytes, "{totals:?}");
+}
+
+#[test]
+fn the_fast_one_gets_the_work() {
+    let slow = |world: World| world.peer(MS * 20, 1.0, Manner::Honest);
+    let mut world = slow(slow(World::new(128, MIB)).peer(MS * 20, 200.0, Manner::Honest));
+    let share = world.share(64, 200.0);
+    let totals = world.scheduler.totals();
+    assert!(share > 0.75, "{share:.2}");
+    assert!(totals.late_bytes <= HEDGE_BYTES * 2 + totals.bytes / HEDGE_SHARE, "{totals:?}");
+}
+
+#[test]
+fn a_dead_source_costs_one_time_out() {
+    let mut world = World::new(256, MIB);
+    world = world.peer(MS, 1000.0, Manner::Silent);
+    for _ in 0..3 {
+        world = world.peer(MS * 30, 300.0, Manner::Honest);
+    }
+    let took = world.read_all(64, Duration::from_secs(30));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(world.peers[0].asked < 16, "asked {} times", world.peers[0].asked);
+}
+
+#[test]
+fn parts_come_from_those_who_have_them() {
+    let part = |from| Manner::Part { of: 2, from };
+    let mut world = World::new(200, 100_000)
+        .peer(MS * 20, 100.0, part(0))
+        .peer(MS * 20, 100.0, part(1))
+        .peer(MS * 5, 100.0, Manner::Part { of: 1000, from: 999 });
+    let took = world.read_all(32, Duration::from_secs(30));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[test]
+fn a_liar_is_left_alone() {
+    let mut world = World::new(64, MIB);
+    world = world.peer(MS, 1000.0, Manner::Liar).peer(MS * 50, 100.0, Manner::Honest);
+    let took = world.read_all(16, Duration::from_secs(30));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(world.peers[0].asked < 16, "asked {} times", world.peers[0].asked);
+    assert!(world.scheduler.totals().unasked_blocks > 0);
+}
+
+#[test]
+fn what_nobody_has_is_searched_for_and_comes_when_somebody_does() {
+    let mut world = World::new(1, 1000).peer(MS * 20, 100.0, Manner::Part { of: 2, from: 1 });
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    while world.step(world.start + MS * 900) {}
+    assert!(world.searches.is_empty());
+    while world.step(world.start + MS * 1100) {}
+    assert_eq!(world.searches, [cid(0)]);
+    world.scheduler.found(1, &cid(0));
+    world = world.peer(MS * 20, 100.0, Manner::Honest);
+    while world.step(world.start + MS * 1150) {}
+    assert!(world.came.contains(&cid(0)));
+}
+
+#[test]
+fn a_source_that_leaves_is_replaced_at_once() {
+    let mut world = World::new(2, MIB).peer(MS * 20, 8.0, Manner::Honest);
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    while world.step(world.start + MS * 100) {}
+    world.scheduler.leave(0);
+    world = world.peer(MS * 20, 1000.0, Manner::Honest);
+    while world.step(world.start + MS * 200) {}
+    assert!(world.came.contains(&cid(0)));
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_called_off() {
+    let mut world = World::new(1, MIB).peer(MS * 20, 8.0, Manner::Honest).peer(
+        MS * 20,
+        8.0,
+        Manner::Part { of: 2, from: 1 },
+    );
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    while world.step(world.start + MS * 100) {}
+    world.scheduler.cancel(&cid(0));
+    let asks: BTreeSet<_> = std::iter::from_fn(|| match world.scheduler.poll(world.now)? {
+        Ask::Cancel(peer, _) => Some(peer),
+        other => panic!("{other:?}"),
+    })
+    .collect();
+    assert_eq!(asks, BTreeSet::from([0, 1]));
+    assert_eq!(world.scheduler.wanted().count(), 0);
+    let late = world.scheduler.came(0, &cid(0), MIB, world.now);
+    assert_eq!(late, Verdict::Late, "on its way when it was called off");
+    assert_eq!(world.scheduler.wakes_at(world.now), None);
+}
+
+#[test]
+fn whatever_happens_each_want_is_idle_or_under_way() {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+    let mut runner = TestRunner::new(Config::with_cases(300));
+    let events = proptest::collection::vec((0..9_u8, 0..4_usize, 0..6_usize, 0..4000_u64), 1..120);
+    runner
+        .run(&events, |events| {
+            let mut scheduler = Scheduler::<usize>::default();
+            let mut now = Instant::now();
+            for (kind, source, number, ms) in events {
+                let cid = cid(number);
+                let urgency = if ms % 2 == 0 { Urgency::Ahead } else { Urgency::Demand };
+                match kind {
+                    0 => scheduler.want(cid, urgency, None, now),
+                    1 => scheduler.cancel(&cid),
+                    2 => scheduler.join(source, None, now),
+                    3 => scheduler.leave(source),
+                    4 => scheduler.told(source, &cid, ms % 2 == 0, now),
+                    5 => drop(scheduler.came(source, &cid, 1000, now)),
+                    6 => scheduler.distrust(source, now),
+                    7 => scheduler.found(source, &cid),
+                    _ => now += Duration::from_millis(ms),
+                }
+                if ms % 3 > 0 {
+                    let mut asks = 0;
+                    while scheduler.poll(now).is_some() {
+                        asks += 1;
+                        prop_assert!(asks < 10_000, "it never ends");
+                    }
+                    let wakes = scheduler.wakes_at(now);
+                    prop_assert!(wakes.is_none_or(|wakes| wakes > now), "it wakes up for nothing");
+                }
+                scheduler.check();
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+impl Scheduler<usize> {
+    fn check(&self) {
+        assert_eq!(self.ids.len(), self.wants.len());
+        for (id, want) in &self.wants {
+            assert_eq!(self.ids[want.cid.hash()], *id);
+            let is_idle = self.idle.contains(&(Reverse(want.urgency), *id));
+            assert_eq!(is_idle, want.under_way().next().is_none(), "{want:?}");
+            for (source, _) in want.under_way() {
+                assert!(self.sources.contains_key(&source));
+            }
+        }
+        assert!(self.idle.iter().all(|(_, id)| self.wants.contains_key(id)));
+        let under_way: usize = self.sources.values().map(Source::under_way_count).sum();
+        let asked: usize = self.wants.values().map(|want| want.under_way().count()).sum();
+        assert_eq!(under_way, asked);
+    }
+}
