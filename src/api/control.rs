@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use crate::api::error::ApiError;
 use crate::api::request::Params;
 use crate::dag::Dag;
+use crate::exchange::{Network, PublicKey};
 use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::unixfs::import::Profile;
@@ -30,6 +31,12 @@ pub trait Control: Debug + Send + Sync + 'static {
 
     /// Returns who pins, and makes room for what is not pinned.
     fn keeper(&self) -> &Keeper;
+
+    /// Returns the way to other nodes.
+    fn network(&self) -> &Network;
+
+    /// Returns who this node is among others.
+    fn identity(&self) -> Identity;
 
     /// Returns how files are imported unless a request says otherwise.
     ///
@@ -69,6 +76,15 @@ pub trait Control: Debug + Send + Sync + 'static {
 
     /// Tells the process to stop; returns at once.
     fn shutdown(&self);
+}
+
+/// Who a node is among others.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// What its peer id is made of.
+    pub key: PublicKey,
+    /// What it calls itself.
+    pub agent: String,
 }
 
 /// Bounds of memory, in bytes.

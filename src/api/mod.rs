@@ -30,6 +30,7 @@ pub mod resolve;
 pub mod server;
 pub mod stat;
 pub mod store;
+pub mod swarm;
 pub mod time;
 pub mod version;
 
@@ -55,6 +56,9 @@ pub fn router(node: Node) -> Router {
 fn commands() -> Router<Node> {
     Router::new()
         .route("/add", post(add::add))
+        .route("/bitswap/ledger", post(swarm::ledger))
+        .route("/bitswap/stat", post(swarm::stat))
+        .route("/bitswap/wantlist", post(swarm::wantlist))
         .route("/block/get", post(block::get))
         .route("/block/put", post(block::put))
         .route("/block/rm", post(block::rm))
@@ -69,6 +73,7 @@ fn commands() -> Router<Node> {
         .route("/dag/stat", post(dag::stat))
         .route("/files/stat", post(stat::files_stat))
         .route("/get", post(get::get))
+        .route("/id", post(swarm::id))
         .route("/ls", post(ls::ls))
         .route("/mount", post(mount::mount))
         .route("/pin/add", post(pin::add))
@@ -88,6 +93,12 @@ fn commands() -> Router<Node> {
         .route("/store/add-pack", post(store::add_pack))
         .route("/store/ls-packs", post(store::ls_packs))
         .route("/store/rm-pack", post(store::rm_pack))
+        .route("/swarm/addrs", post(swarm::addrs))
+        .route("/swarm/addrs/listen", post(swarm::addrs_local))
+        .route("/swarm/addrs/local", post(swarm::addrs_local))
+        .route("/swarm/connect", post(swarm::connect))
+        .route("/swarm/disconnect", post(swarm::disconnect))
+        .route("/swarm/peers", post(swarm::peers))
         .route("/umount", post(mount::umount))
         .route("/version", post(version::version))
 }

@@ -92,6 +92,7 @@ impl Daemon {
 
     async fn serve(&self, node: &Arc<Node>, repo: &Path) -> Result<(), Failure> {
         let stop = stop_of(node.clone())?;
+        node.take_part()?;
         if self.mount {
             mount_configured(node.clone()).await?;
         }

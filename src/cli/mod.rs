@@ -25,6 +25,7 @@ mod read;
 mod repo;
 mod status;
 mod store;
+mod swarm;
 mod upload;
 
 use std::ffi::OsString;
@@ -97,6 +98,11 @@ enum Command {
     Repo(repo::Repo),
     #[command(subcommand)]
     Store(store::Store),
+    Id(swarm::Id),
+    #[command(subcommand)]
+    Swarm(swarm::Swarm),
+    #[command(subcommand)]
+    Bitswap(swarm::Bitswap),
     Config(config::Config),
     Daemon(daemon::Daemon),
     Mount(mount::Mount),
@@ -182,6 +188,9 @@ impl Command {
             Self::Refs(command) => command.run(global, client).await,
             Self::Repo(command) => command.run(global, client).await,
             Self::Store(command) => command.run(global, client).await,
+            Self::Id(command) => command.run(global, client).await,
+            Self::Swarm(command) => command.run(global, client).await,
+            Self::Bitswap(command) => command.run(global, client).await,
             Self::Config(command) => command.run(global, client).await,
             Self::Umount(command) => command.run(client).await,
             Self::Status(command) => command.run(global, client).await,

@@ -141,15 +141,23 @@ impl Message {
                     for field in Fields::new(&bytes, range(number, value)?) {
                         let (number, value) = field?;
                         match number {
-                            1 => drop(want(&bytes, range(number, value)?)?),
-                            2 => drop(varint(number, value)?),
+                            1 => {
+                                want(&bytes, range(number, value)?)?;
+                            }
+                            2 => {
+                                varint(number, value)?;
+                            }
                             _ => {}
                         }
                     }
                 }
-                BARE_BLOCK => drop(range(number, value)?),
+                BARE_BLOCK => {
+                    range(number, value)?;
+                }
                 BLOCK => drop(block(&bytes, range(number, value)?)?),
-                PRESENCE => drop(presence(&bytes, range(number, value)?)?),
+                PRESENCE => {
+                    presence(&bytes, range(number, value)?)?;
+                }
                 _ => {}
             }
         }

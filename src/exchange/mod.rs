@@ -4,8 +4,11 @@
 //! bytes. Dropping the future of a fetch cancels it. This layer decides nothing about files,
 //! deadlines or retries of the caller, and stores nothing.
 
+mod bitswap;
+mod network;
 mod offline;
-pub mod schedule;
+mod schedule;
+pub mod swarm;
 
 use std::fmt::Debug;
 
@@ -13,7 +16,13 @@ use futures::future::BoxFuture;
 
 use crate::block::{Block, Cid};
 
+pub use libp2p::identity::{Keypair, PublicKey};
+pub use libp2p::{Multiaddr, PeerId};
+
+pub use self::bitswap::Ledger;
+pub use self::network::Network;
 pub use self::offline::Offline;
+pub use self::schedule::{SourceStat, Totals};
 
 /// Why a block did not come.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,3 +68,6 @@ pub trait Exchange: Debug + Send + Sync + 'static {
     /// Tells whether [`Exchange::fetch`] would answer [`ExchangeError::Offline`] at once.
     fn is_offline(&self) -> bool;
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
+use crate::exchange::Multiaddr;
 use crate::node::size::{CacheMax, byte_size};
 
 /// The file that `init` writes, and every default.
@@ -25,6 +26,9 @@ const CACHE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Least length of a file that lies in the store as one: shorter ones are not looked for when they are
 /// opened.
 const ASSEMBLE_BYTES_MIN: u64 = 256 * 1024;
+
+/// Least number of connections to peers.
+const CONNECTIONS_MIN: u32 = 8;
 
 /// Least likeness (1 = equal) at which another key is suggested; lower ones are guesses.
 const LIKENESS_MIN: f64 = 0.75;
@@ -90,6 +94,8 @@ pub struct Config {
     pub import: ImportConfig,
     /// The mounts of `cidfs mount`.
     pub mount: MountConfig,
+    /// Other nodes.
+    pub network: NetworkConfig,
     /// The control socket.
     pub api: ApiConfig,
     /// The daemon's log.
@@ -142,6 +148,32 @@ pub struct MountConfig {
     /// Memory for what all mounts fetch ahead of readers, in bytes.
     #[serde(deserialize_with = "byte_size")]
     pub fetch_ahead_bytes: u64,
+}
+
+/// Other nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Whom the node talks to.
+    pub preset: Preset,
+    /// Where it listens.
+    pub listen: Vec<Multiaddr>,
+    /// Peers that it stays connected to.
+    pub peers: Vec<Multiaddr>,
+    /// Connections at one time.
+    pub connections: u32,
+}
+
+/// Whom a node talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Nobody.
+    Offline,
+    /// Peers that it was told, and those who call it.
+    PeersOnly,
+    /// Those, and peers on the local network.
+    Lan,
 }
 
 /// The control socket.
@@ -220,6 +252,9 @@ impl Config {
         }
         if self.store.assemble_min_bytes < ASSEMBLE_BYTES_MIN {
             return Err(bad("store.assemble_min_bytes", "at least 256KiB are needed"));
+        }
+        if self.network.connections < CONNECTIONS_MIN {
+            return Err(bad("network.connections", "at least 8 are needed"));
         }
         if self.api.connections == 0 {
             return Err(bad("api.connections", "at least 1 is needed"));
@@ -346,7 +381,8 @@ fn expected(value: &Value) -> &'static str {
         Value::Integer(_) => "a whole number",
         Value::Boolean(_) => "true or false",
         Value::Table(_) => "a section",
-        Value::Float(_) | Value::Datetime(_) | Value::Array(_) => "another type",
+        Value::Array(_) => "a list such as [\"a\", \"b\"]",
+        Value::Float(_) | Value::Datetime(_) => "another type",
     }
 }
 
@@ -359,6 +395,9 @@ fn parse_like(key: &str, default: &Value, text: &str) -> Result<toml_edit::Value
     Ok(match default {
         Value::Integer(_) => text.parse::<i64>().map_err(|_| wrong())?.into(),
         Value::Boolean(_) => text.parse::<bool>().map_err(|_| wrong())?.into(),
+        // As it stands in the file, or one element alone.
+        Value::Array(_) if text.starts_with('[') => text.parse().map_err(|_| wrong())?,
+        Value::Array(_) => toml_edit::Value::Array([text].into_iter().collect()),
         _ => text.into(),
     })
 }

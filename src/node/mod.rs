@@ -1,10 +1,12 @@
 //! The composition root: builds the stack of one repository bottom-up, stops it top-down.
 //!
 //! Store → exchange → dag → mounts; the control API sees it through [`Control`]. Below this layer
-//! nothing reads configuration. There are no peers yet, so the exchange is the offline one.
+//! nothing reads configuration. A node that serves one command talks to nobody; a daemon does, as far as
+//! its configuration says.
 
 pub mod config;
 mod housekeeping;
+mod identity;
 mod mounts;
 pub mod size;
 
@@ -21,13 +23,16 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::api::add::unknown_profile;
-use crate::api::control::{Control, ImportDefaults, MemoryLimits, MountInfo, MountRequest};
+use crate::api::control::{
+    Control, Identity, ImportDefaults, MemoryLimits, MountInfo, MountRequest,
+};
 use crate::api::error::ApiError;
 use crate::block::HashFn;
 use crate::dag::{Dag, DagLimits};
-use crate::exchange::Offline;
+use crate::exchange::swarm::{SwarmError, SwarmOptions};
+use crate::exchange::{Keypair, Network};
 use crate::keep::Keeper;
-use crate::node::config::{Config, ConfigError};
+use crate::node::config::{Config, ConfigError, Preset};
 use crate::node::housekeeping::Housekeeping;
 use crate::node::mounts::Mounts;
 use crate::store::{DiskOptions, OpenMode, Progress, RebuildReport, Repository, StoreError};
@@ -52,6 +57,9 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] SwarmError),
     /// Mounts that could not be taken down.
     #[error("{0}")]
     Unmount(String),
@@ -91,6 +99,8 @@ impl From<ConfigError> for ApiError {
 pub struct Node {
     repository: Arc<Repository>,
     config: Config,
+    key: Keypair,
+    network: Arc<Network>,
     dag: Dag,
     keeper: Keeper,
     /// `None` once the node stops.
@@ -155,7 +165,9 @@ impl Node {
         let repository = Arc::new(Repository::open_with(path, OpenMode::Existing, options)?);
         let limits =
             DagLimits { node_cache_bytes: config.store.node_cache, ..DagLimits::default() };
-        let dag = Dag::new(repository.blocks.clone(), Arc::new(Offline), limits);
+        let key = identity::load(path)?;
+        let network = Arc::new(Network::default());
+        let dag = Dag::new(repository.blocks.clone(), network.clone(), limits);
         let keeper = Keeper::new(repository.clone(), runtime.clone());
         let rate = config.store.scrub_bytes_per_s;
         let housekeeping = Housekeeping::start(&keeper, &repository, rate, &runtime);
@@ -164,6 +176,8 @@ impl Node {
         Ok(Arc::new(Self {
             repository,
             config,
+            key,
+            network,
             dag,
             keeper,
             housekeeping: Mutex::new(Some(housekeeping)),
@@ -178,12 +192,32 @@ impl Node {
         &self.config
     }
 
+    /// Begins to talk to other nodes, as far as the configuration says. Runs in the runtime of the node.
+    ///
+    /// # Errors
+    /// When the network cannot be set up.
+    pub fn take_part(&self) -> Result<(), NodeError> {
+        let config = &self.config.network;
+        if config.preset == Preset::Offline {
+            return Ok(());
+        }
+        let options = SwarmOptions {
+            key: self.key.clone(),
+            listen: config.listen.clone(),
+            peers: config.peers.clone(),
+            mdns: config.preset == Preset::Lan,
+            agent: agent(),
+            connections_max: config.connections,
+        };
+        Ok(self.network.start(options, self.repository.blocks.clone())?)
+    }
+
     /// Waits until somebody asks the node to stop.
     pub async fn stop_requested(&self) {
         self.stop.notified().await;
     }
 
-    /// Stops top-down: mounts, then the store.
+    /// Stops top-down: mounts, network, then the store.
     ///
     /// # Errors
     /// When a mount stays, or what was written cannot be made durable; the rest is stopped anyway.
@@ -194,6 +228,7 @@ impl Node {
         }
         let close = move || {
             let unmounted = self.mounts.unmount_all();
+            self.network.stop();
             let closed = self.repository.close();
             unmounted.map_err(NodeError::Unmount)?;
             Ok(closed?)
@@ -216,6 +251,14 @@ impl Control for Node {
 
     fn keeper(&self) -> &Keeper {
         &self.keeper
+    }
+
+    fn network(&self) -> &Network {
+        &self.network
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { key: self.key.public(), agent: agent() }
     }
 
     fn import_defaults(&self) -> Result<ImportDefaults, ApiError> {
@@ -270,6 +313,11 @@ impl Control for Node {
     fn shutdown(&self) {
         self.stop.notify_one();
     }
+}
+
+/// What this node calls itself among others.
+fn agent() -> String {
+    concat!("cidfs/", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
 /// Returns the most bytes of disk that blocks may take.

@@ -57,24 +57,24 @@ const HEDGE_SHARE: u64 = 20;
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 
 /// The root below which a block is wanted; wants without one make a session of their own.
-pub type SessionKey = Option<Multihash>;
+pub(super) type SessionKey = Option<Multihash>;
 
 /// What is to be sent to a source, or found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask<S> {
+pub(super) enum Ask<S> {
     /// Ask whether the source has the block.
     Have(S, Cid),
     /// Ask for the block.
     Block(S, Cid, Urgency),
     /// Tell that the block is no longer wanted.
     Cancel(S, Cid),
-    /// Search for sources of the block, or of its root.
-    Search(Cid, SessionKey),
+    /// Search for sources of the block.
+    Search(Cid),
 }
 
 /// What a block that came is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// It was wanted.
     Wanted,
     /// It came too late, or twice.
@@ -113,7 +113,7 @@ pub struct SourceStat {
 
 /// The wants, the sources, and what is between them.
 #[derive(Debug)]
-pub struct Scheduler<S: Copy + Ord + Hash + Debug> {
+pub(super) struct Scheduler<S: Copy + Ord + Hash + Debug> {
     sources: HashMap<S, Source>,
     sessions: LruCache<SessionKey, Session<S>>,
     ids: HashMap<Multihash, WantId>,
@@ -146,7 +146,7 @@ impl<S: Copy + Ord + Hash + Debug> Default for Scheduler<S> {
 
 impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     /// Wants a block. Who wants one twice waits for the same.
-    pub fn want(&mut self, cid: Cid, urgency: Urgency, session: SessionKey, now: Instant) {
+    pub(super) fn want(&mut self, cid: Cid, urgency: Urgency, session: SessionKey, now: Instant) {
         if self.ids.contains_key(cid.hash()) {
             return self.hurry(&cid, urgency, now);
         }
@@ -158,7 +158,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// Wants a block at least that much, if it is wanted.
-    pub fn hurry(&mut self, cid: &Cid, urgency: Urgency, now: Instant) {
+    pub(super) fn hurry(&mut self, cid: &Cid, urgency: Urgency, now: Instant) {
         let Some(&id) = self.ids.get(cid.hash()) else { return };
         let Some(want) = self.wants.get_mut(&id).filter(|want| want.urgency < urgency) else {
             return;
@@ -174,14 +174,14 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// No longer wants a block.
-    pub fn cancel(&mut self, cid: &Cid) {
+    pub(super) fn cancel(&mut self, cid: &Cid) {
         if let Some((id, want)) = self.take(cid) {
             self.call_off(id, &want, None);
         }
     }
 
     /// Begins to use a source; its latency, if it is known.
-    pub fn join(&mut self, source: S, latency: Option<Duration>, now: Instant) {
+    pub(super) fn join(&mut self, source: S, latency: Option<Duration>, now: Instant) {
         if self.sources.contains_key(&source) {
             return;
         }
@@ -198,14 +198,14 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// Notes how long a source takes for an answer that needs no work.
-    pub fn measured(&mut self, source: S, latency: Duration) {
+    pub(super) fn measured(&mut self, source: S, latency: Duration) {
         if let Some(known) = self.sources.get_mut(&source) {
             known.measured(latency);
         }
     }
 
     /// Ends to use a source: what was under way from it is asked for elsewhere.
-    pub fn leave(&mut self, source: S) {
+    pub(super) fn leave(&mut self, source: S) {
         self.sources.remove(&source);
         for (_, session) in &mut self.sessions {
             session.remove(source);
@@ -219,17 +219,8 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
     }
 
-    /// Notes that somebody says a source has a block; the source need not have joined.
-    pub fn found(&mut self, source: S, cid: &Cid) {
-        if let Some(want) = self.want_of(cid)
-            && matches!(want.answers.get(&source), None | Some(Answer::Lacks | Answer::Asked(_)))
-        {
-            want.answers.insert(source, Answer::Has);
-        }
-    }
-
     /// Notes what a source says of a block.
-    pub fn told(&mut self, source: S, cid: &Cid, has: bool, now: Instant) {
+    pub(super) fn told(&mut self, source: S, cid: &Cid, has: bool, now: Instant) {
         let Some(&id) = self.ids.get(cid.hash()) else { return };
         let (Some(want), Some(known)) = (self.wants.get_mut(&id), self.sources.get_mut(&source))
         else {
@@ -263,7 +254,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// Notes that a block came, of so many bytes, and says what it is.
-    pub fn came(&mut self, source: S, cid: &Cid, len: usize, now: Instant) -> Verdict {
+    pub(super) fn came(&mut self, source: S, cid: &Cid, len: usize, now: Instant) -> Verdict {
         let was_recent = self.recent.contains(cid.hash());
         let taken = self.take(cid);
         let (verdict, blocks, bytes) = match (&taken, was_recent, &mut self.totals) {
@@ -296,7 +287,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
 
     /// Notes that a source sent what nobody asked for or what cannot be read: nothing is asked of it for a
     /// while, and what was under way is asked for elsewhere.
-    pub fn distrust(&mut self, source: S, now: Instant) {
+    pub(super) fn distrust(&mut self, source: S, now: Instant) {
         let Some(known) = self.sources.get_mut(&source) else { return };
         let (until, under_way) = known.fail(now);
         for (_, id) in under_way {
@@ -309,7 +300,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// Returns the next thing to do.
-    pub fn poll(&mut self, now: Instant) -> Option<Ask<S>> {
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Ask<S>> {
         if self.asks.is_empty() {
             self.fail_silent(now);
             self.assign(now);
@@ -319,7 +310,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// Returns when [`Scheduler::poll`] will have something to do if nothing comes until then.
-    pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
         let failing = self.sources.values().filter_map(Source::fails_at);
         let returning = self.sources.values().filter_map(|source| source.returns_at(now));
         let returning = returning.filter(|_| !self.idle.is_empty());
@@ -329,25 +320,21 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// Returns the sums since the start.
-    pub fn totals(&self) -> Totals {
+    pub(super) fn totals(&self) -> Totals {
         self.totals
     }
 
     /// Returns what is wanted, the oldest first.
-    pub fn wanted(&self) -> impl Iterator<Item = &Cid> {
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &Cid> {
         self.wants.values().map(|want| &want.cid)
     }
 
     /// Returns what is known of each source.
-    pub fn sources(&self) -> impl Iterator<Item = (S, SourceStat)> {
+    pub(super) fn sources(&self) -> impl Iterator<Item = (S, SourceStat)> {
         self.sources.iter().map(|(source, known)| {
             let (latency, rate) = (known.latency(), known.rate());
             (*source, SourceStat { latency, rate, under_way: known.under_way_count() })
         })
-    }
-
-    fn want_of(&mut self, cid: &Cid) -> Option<&mut Want<S>> {
-        self.wants.get_mut(self.ids.get(cid.hash())?)
     }
 
     /// Removes a want from all tables but those of the sources.
@@ -459,7 +446,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             // They may have got it meanwhile.
             want.answers.clear();
         }
-        self.asks.push_back(Ask::Search(want.cid, want.session));
+        self.asks.push_back(Ask::Search(want.cid));
     }
 
     /// Asks a second source for blocks that somebody waits for and that the first one is slow with.

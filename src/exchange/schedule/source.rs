@@ -1,5 +1,7 @@
 //! What is known of one source: how fast it answers, how much may be under way from it.
 
+#![expect(clippy::cast_precision_loss, reason = "lengths and counts are far below 2⁵²")]
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

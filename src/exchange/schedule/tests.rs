@@ -1,5 +1,7 @@
 //! The scheduler against sources that are simulated, in a time of its own.
 
+#![expect(clippy::cast_precision_loss, reason = "lengths and counts are far below 2⁵²")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
@@ -106,7 +108,7 @@ impl World {
             Ask::Have(peer, cid) => (peer, 0, cid),
             Ask::Block(peer, cid, _) => (peer, 1, cid),
             Ask::Cancel(peer, cid) => (peer, 2, cid),
-            Ask::Search(cid, _) => return self.searches.push(cid),
+            Ask::Search(cid) => return self.searches.push(cid),
         };
         self.peers[peer].asked += usize::from(kind == 1);
         let time = self.now + self.peers[peer].latency / 2;
@@ -293,7 +295,6 @@ fn what_nobody_has_is_searched_for_and_comes_when_somebody_does() {
     assert!(world.searches.is_empty());
     while world.step(world.start + MS * 1100) {}
     assert_eq!(world.searches, [cid(0)]);
-    world.scheduler.found(1, &cid(0));
     world = world.peer(MS * 20, 100.0, Manner::Honest);
     while world.step(world.start + MS * 1150) {}
     assert!(world.came.contains(&cid(0)));
@@ -337,7 +338,7 @@ fn whatever_happens_each_want_is_idle_or_under_way() {
     use proptest::prelude::*;
     use proptest::test_runner::{Config, TestRunner};
     let mut runner = TestRunner::new(Config::with_cases(300));
-    let events = proptest::collection::vec((0..9_u8, 0..4_usize, 0..6_usize, 0..4000_u64), 1..120);
+    let events = proptest::collection::vec((0..8_u8, 0..4_usize, 0..6_usize, 0..4000_u64), 1..120);
     runner
         .run(&events, |events| {
             let mut scheduler = Scheduler::<usize>::default();
@@ -353,7 +354,6 @@ fn whatever_happens_each_want_is_idle_or_under_way() {
                     4 => scheduler.told(source, &cid, ms % 2 == 0, now),
                     5 => drop(scheduler.came(source, &cid, 1000, now)),
                     6 => scheduler.distrust(source, now),
-                    7 => scheduler.found(source, &cid),
                     _ => now += Duration::from_millis(ms),
                 }
                 if ms % 3 > 0 {

@@ -1,0 +1,271 @@
+//! The streams of one connection: messages that come, and one stream each for wants and for blocks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::{BoxStream, SelectAll, StreamExt as _};
+use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound};
+use libp2p::swarm::handler::{FullyNegotiatedOutbound, StreamUpgradeError};
+use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, Stream, SubstreamProtocol};
+use tokio::sync::Semaphore;
+
+use super::stream::{StreamError, Upgrade, read_message, write_message};
+use crate::block::Block;
+use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
+
+/// Streams that a peer may have open to us; further ones are refused. boxo needs one, Helia one for each
+/// message that is on its way.
+const STREAMS_MAX: usize = 16;
+/// Messages on their way on one of our streams: one that is written and one that is ready.
+pub(super) const SENDING_MAX: usize = 2;
+
+/// What a message is about; each kind has a stream of its own, so that wants never wait behind blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::exchange) enum Lane {
+    Wants,
+    Blocks,
+}
+
+/// A message before it is known which form the peer speaks.
+#[derive(Debug, Clone, Default)]
+pub(in crate::exchange) struct Outgoing {
+    pub(super) wants: Vec<Want>,
+    pub(super) blocks: Vec<Block>,
+    pub(super) presences: Vec<Presence>,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub(in crate::exchange) enum Event {
+    /// A message came; its blocks were hashed.
+    Came {
+        message: Message,
+        blocks: Vec<Block>,
+        /// Blocks that no allowed hash proves.
+        refused: usize,
+    },
+    /// A message was handed to the connection.
+    Sent(Lane),
+    /// A message could not be sent, and others cannot either until the next one is tried.
+    Failed(Lane),
+    /// The peer does not speak bitswap.
+    Unsupported,
+    /// The peer sent what is no message.
+    Misbehaved(String),
+}
+
+type Incoming = BoxStream<'static, Result<(Message, Vec<Block>, usize), StreamError>>;
+
+/// The bitswap side of one connection.
+pub(in crate::exchange) struct Handler {
+    incoming: SelectAll<Incoming>,
+    /// For a message of more than a piece.
+    turn: Arc<Semaphore>,
+    lanes: [(Lane, Outbound); 2],
+    events: VecDeque<Event>,
+}
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handler").field("incoming", &self.incoming.len()).finish_non_exhaustive()
+    }
+}
+
+/// Our stream for one kind of message.
+struct Outbound {
+    waiting: VecDeque<Outgoing>,
+    state: State,
+}
+
+enum State {
+    Closed,
+    /// It was asked for, or is about to be.
+    Opening {
+        requested: bool,
+    },
+    Idle(Stream, Version),
+    Writing(BoxFuture<'static, Result<(Stream, Version), StreamError>>),
+}
+
+impl Handler {
+    pub(super) fn new() -> Self {
+        let lane = |lane| (lane, Outbound { waiting: VecDeque::new(), state: State::Closed });
+        Self {
+            incoming: SelectAll::new(),
+            turn: Arc::new(Semaphore::new(1)),
+            lanes: [lane(Lane::Wants), lane(Lane::Blocks)],
+            events: VecDeque::new(),
+        }
+    }
+
+    fn lane(&mut self, lane: Lane) -> &mut Outbound {
+        &mut self.lanes[lane as usize].1
+    }
+
+    fn accept(&mut self, stream: Stream) {
+        if self.incoming.len() >= STREAMS_MAX {
+            tracing::debug!("a peer opens too many streams");
+            return;
+        }
+        let turn = Arc::clone(&self.turn);
+        let messages = futures::stream::unfold(Some((stream, turn)), |state| async {
+            let (mut stream, turn) = state?;
+            match read_message(&mut stream, &turn).await {
+                Ok(None) => None,
+                Ok(Some(message)) => Some((Ok(proved(message)), Some((stream, turn)))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        self.incoming.push(messages.boxed());
+    }
+
+    fn opened(&mut self, lane: Lane, stream: Stream, version: Version) {
+        self.lane(lane).state = State::Idle(stream, version);
+    }
+
+    fn not_opened(&mut self, lane: Lane, is_unsupported: bool) {
+        let outbound = self.lane(lane);
+        outbound.state = State::Closed;
+        let lost = std::mem::take(&mut outbound.waiting).len();
+        if is_unsupported {
+            self.events.push_back(Event::Unsupported);
+        }
+        self.events.extend((0..lost).map(|_| Event::Failed(lane)));
+    }
+}
+
+/// Hashes the blocks of a message.
+fn proved(message: Message) -> (Message, Vec<Block>, usize) {
+    let mut refused = 0;
+    let prove =
+        |claim: crate::codec::bitswap::BlockClaim| claim.prove().inspect_err(|_| refused += 1).ok();
+    let blocks = message.blocks().filter_map(prove).collect();
+    (message, blocks, refused)
+}
+
+async fn write(
+    mut stream: Stream,
+    version: Version,
+    outgoing: Outgoing,
+) -> Result<(Stream, Version), StreamError> {
+    let mut writer = MessageWriter::new(version);
+    for want in &outgoing.wants {
+        writer.want(want);
+    }
+    for presence in &outgoing.presences {
+        writer.presence(presence);
+    }
+    for block in &outgoing.blocks {
+        writer.block(block);
+    }
+    drop(outgoing);
+    if !writer.is_empty() {
+        write_message(&mut stream, &writer.finish(false)).await?;
+    }
+    Ok((stream, version))
+}
+
+impl Outbound {
+    /// Goes on as far as it can; tells what came of a message, or that a stream is wanted.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<StreamError>>> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Closed) {
+                State::Closed if self.waiting.is_empty() => return Poll::Pending,
+                State::Closed => self.state = State::Opening { requested: false },
+                State::Opening { requested } => {
+                    self.state = State::Opening { requested: true };
+                    return if requested { Poll::Pending } else { Poll::Ready(Err(None)) };
+                }
+                State::Idle(stream, version) => {
+                    let Some(outgoing) = self.waiting.pop_front() else {
+                        self.state = State::Idle(stream, version);
+                        return Poll::Pending;
+                    };
+                    self.state = State::Writing(write(stream, version, outgoing).boxed());
+                }
+                State::Writing(mut writing) => match writing.poll_unpin(cx) {
+                    Poll::Pending => {
+                        self.state = State::Writing(writing);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok((stream, version))) => {
+                        self.state = State::Idle(stream, version);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Some(error))),
+                },
+            }
+        }
+    }
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = (Lane, Outgoing);
+    type ToBehaviour = Event;
+    type InboundProtocol = Upgrade;
+    type OutboundProtocol = Upgrade;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = Lane;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Upgrade> {
+        SubstreamProtocol::new(Upgrade, ())
+    }
+
+    fn on_behaviour_event(&mut self, (lane, outgoing): Self::FromBehaviour) {
+        self.lane(lane).waiting.push_back(outgoing);
+    }
+
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Upgrade, Upgrade, (), Lane>) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, _),
+                ..
+            }) => self.accept(stream),
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: (stream, version),
+                info,
+            }) => self.opened(info, stream, version),
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
+                self.not_opened(info, matches!(error, StreamUpgradeError::NegotiationFailed));
+            }
+            _ => {}
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Upgrade, Lane, Event>> {
+        let notify = |event| Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(event));
+        if let Some(event) = self.events.pop_front() {
+            return notify(event);
+        }
+        for (lane, outbound) in &mut self.lanes {
+            match outbound.poll(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => return notify(Event::Sent(*lane)),
+                Poll::Ready(Err(None)) => {
+                    let protocol = SubstreamProtocol::new(Upgrade, *lane);
+                    return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
+                        protocol,
+                    });
+                }
+                Poll::Ready(Err(Some(error))) => {
+                    tracing::debug!(%error, "cannot send a bitswap message");
+                    return notify(Event::Failed(*lane));
+                }
+            }
+        }
+        while let Poll::Ready(Some(came)) = self.incoming.poll_next_unpin(cx) {
+            match came {
+                Ok((message, blocks, refused)) => {
+                    return notify(Event::Came { message, blocks, refused });
+                }
+                Err(error) if error.is_misbehaviour() => {
+                    return notify(Event::Misbehaved(error.to_string()));
+                }
+                Err(error) => tracing::debug!(%error, "a bitswap stream ended"),
+            }
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,373 @@
+//! Bitswap: wants to peers and blocks from them, and the other way round (spec 05).
+//!
+//! What is asked of whom is the [scheduler](super::schedule)'s business, which blocks there are the store's;
+//! this room knows what is said on a connection. A peer has at most one message of wants on its way from us
+//! and two of blocks, so that nothing piles up behind a slow one.
+
+mod client;
+mod handler;
+mod outbox;
+mod server;
+mod stream;
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, FromSwarm};
+use libp2p::swarm::{ConnectionDenied, ConnectionId, NetworkBehaviour, NotifyHandler, THandler};
+use libp2p::swarm::{THandlerInEvent, THandlerOutEvent, ToSwarm};
+use libp2p::{Multiaddr, PeerId};
+use tokio::time::Sleep;
+
+pub(in crate::exchange) use self::client::Client;
+use self::handler::{Event as HandlerEvent, Handler, Lane, Outgoing};
+use self::outbox::Outbox;
+use self::server::Server;
+use super::Urgency;
+use super::schedule::{Ask, SourceStat, Totals, Verdict};
+use crate::block::{Block, Cid};
+use crate::codec::bitswap::{Message, Want, WantKind};
+use crate::store::BlockStore;
+
+/// Blocks that nobody asked for before a peer is disconnected.
+const UNASKED_MAX: u32 = 32;
+/// Messages of wants that cannot be sent, one after another, before a connection is given up (boxo's number,
+/// spec 05 §4).
+const FAILURES_MAX: u32 = 3;
+/// Priorities of what somebody waits for, and of the rest; the older goes first among equals.
+const DEMAND_PRIORITY: i32 = 1 << 30;
+const AHEAD_PRIORITY: i32 = 1 << 29;
+
+/// What the rest of the node should know.
+#[derive(Debug)]
+pub(in crate::exchange) enum Event {
+    /// Nobody who is connected has this block, so others should be searched for.
+    Search(Box<Cid>),
+    /// A peer keeps sending what is wrong.
+    Misbehaved {
+        /// The peer.
+        peer: PeerId,
+        /// What it did.
+        what: String,
+    },
+}
+
+/// Bitswap with one peer, for people.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ledger {
+    /// How fast it is, and what is under way from it.
+    pub source: SourceStat,
+    /// Bytes of blocks that came from it, and that were sent to it.
+    pub received_bytes: u64,
+    /// Bytes of blocks that were sent to it.
+    pub sent_bytes: u64,
+    /// Wants of it that are remembered here.
+    pub wants: usize,
+}
+
+/// The bitswap side of a node.
+pub(in crate::exchange) struct Behaviour {
+    client: Client,
+    server: Server,
+    peers: HashMap<PeerId, Peer>,
+    events: VecDeque<ToSwarm<Event, (Lane, Outgoing)>>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Wants that were sent, for their priorities.
+    asked: i32,
+}
+
+impl std::fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Behaviour").field("peers", &self.peers.len()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    /// Connections that carry bulk, the oldest first.
+    connections: Vec<ConnectionId>,
+    outbox: Outbox,
+    is_telling: bool,
+    /// Messages of wants that could not be sent, one after another.
+    failures: u32,
+    unasked: u32,
+    received_bytes: u64,
+}
+
+impl Behaviour {
+    /// Returns the behaviour of a node that asks for what `client` wants and serves what `store` has.
+    pub(in crate::exchange) fn new(client: Client, store: Arc<dyn BlockStore>) -> Self {
+        let (peers, events) = (HashMap::new(), VecDeque::new());
+        Self { client, server: Server::new(store), peers, events, timer: None, asked: 0 }
+    }
+
+    /// Notes how long a peer takes to answer a ping.
+    pub(in crate::exchange) fn measured(&mut self, peer: PeerId, latency: Duration) {
+        self.client.within(|wants| wants.scheduler.measured(peer, latency));
+    }
+
+    /// Returns what is wanted, the oldest first.
+    pub(in crate::exchange) fn wanted(&self) -> Vec<Cid> {
+        self.client.within(|wants| wants.scheduler.wanted().copied().collect())
+    }
+
+    /// Returns the sums since the start.
+    pub(in crate::exchange) fn totals(&self) -> Totals {
+        self.client.within(|wants| wants.scheduler.totals())
+    }
+
+    /// Returns what passed between this node and each peer that is connected.
+    pub(in crate::exchange) fn ledgers(&self) -> Vec<(PeerId, Ledger)> {
+        let sources: Vec<_> = self.client.within(|wants| wants.scheduler.sources().collect());
+        let ledger = |(peer, source)| {
+            let received_bytes = self.peers.get(&peer).map_or(0, |known| known.received_bytes);
+            let (wants, sent_bytes) = self.server.ledger(&peer).unwrap_or_default();
+            (peer, Ledger { source, received_bytes, sent_bytes, wants })
+        };
+        sources.into_iter().map(ledger).collect()
+    }
+
+    fn joined(&mut self, peer: PeerId, connection: ConnectionId) {
+        let known = self.peers.entry(peer).or_default();
+        known.connections.push(connection);
+        if known.connections.len() == 1 {
+            self.server.join(peer);
+            self.client.with(|wants| wants.scheduler.join(peer, None, Instant::now()));
+        }
+    }
+
+    fn left(&mut self, peer: PeerId, connection: ConnectionId) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let Some(at) = known.connections.iter().position(|known| *known == connection) else {
+            return;
+        };
+        known.connections.remove(at);
+        if at == 0 {
+            self.begin_anew(peer);
+        }
+    }
+
+    /// Forgets what passed on the first connection to a peer, since what was on its way there is lost, and goes
+    /// on with the next one, if there is any.
+    fn begin_anew(&mut self, peer: PeerId) {
+        self.server.leave(&peer);
+        self.client.with(|wants| wants.scheduler.leave(peer));
+        let Some(known) = self.peers.remove(&peer) else { return };
+        for connection in known.connections {
+            self.joined(peer, connection);
+        }
+    }
+
+    /// Notes that wants could not be sent.
+    fn failed(&mut self, peer: PeerId, connection: ConnectionId) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let failures = known.failures + 1;
+        if failures > FAILURES_MAX {
+            return self.left(peer, connection);
+        }
+        self.begin_anew(peer);
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.failures = failures;
+        }
+    }
+
+    fn came(&mut self, peer: PeerId, message: &Message, blocks: Vec<Block>, refused: usize) {
+        let now = Instant::now();
+        self.server.told(&peer, message);
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        let mut unasked = refused;
+        self.client.within(|wants| {
+            for presence in message.presences() {
+                wants.scheduler.told(peer, &presence.cid, presence.has, now);
+            }
+            for block in blocks {
+                let len = block.data().len();
+                known.received_bytes += len as u64;
+                match wants.scheduler.came(peer, block.cid(), len, now) {
+                    Verdict::Wanted => wants.give(&block),
+                    Verdict::Late => {}
+                    Verdict::Unasked => unasked += 1,
+                }
+            }
+            if unasked > 0 {
+                wants.scheduler.distrust(peer, now);
+            }
+        });
+        known.unasked = known.unasked.saturating_add(u32::try_from(unasked).unwrap_or(u32::MAX));
+        if known.unasked > UNASKED_MAX {
+            self.misbehaved(peer, "it sends blocks that nobody asked for".to_owned());
+        }
+    }
+
+    fn misbehaved(&mut self, peer: PeerId, what: String) {
+        self.client.within(|wants| wants.scheduler.distrust(peer, Instant::now()));
+        self.events.push_back(ToSwarm::GenerateEvent(Event::Misbehaved { peer, what }));
+    }
+
+    /// Puts what the scheduler wants to know into the outboxes.
+    fn ask(&mut self) {
+        let now = Instant::now();
+        while let Some(ask) = self.client.within(|wants| wants.scheduler.poll(now)) {
+            let (peer, cid, kind, priority, is_cancel) = match ask {
+                Ask::Have(peer, cid) => (peer, cid, WantKind::Have, AHEAD_PRIORITY, false),
+                Ask::Block(peer, cid, Urgency::Demand) => {
+                    (peer, cid, WantKind::Block, DEMAND_PRIORITY, false)
+                }
+                Ask::Block(peer, cid, Urgency::Ahead) => {
+                    (peer, cid, WantKind::Block, AHEAD_PRIORITY, false)
+                }
+                Ask::Cancel(peer, cid) => (peer, cid, WantKind::Block, AHEAD_PRIORITY, true),
+                Ask::Search(cid) => {
+                    let event = Event::Search(Box::new(cid));
+                    self.events.push_back(ToSwarm::GenerateEvent(event));
+                    continue;
+                }
+            };
+            let Some(known) = self.peers.get_mut(&peer) else { continue };
+            self.asked = (self.asked + 1) % AHEAD_PRIORITY;
+            let (priority, send_dont_have) = (priority - self.asked, !is_cancel);
+            known.outbox.push(Want { cid, priority, is_cancel, kind, send_dont_have });
+        }
+    }
+
+    /// Sends what is in the outboxes, one message at a time to each peer.
+    fn tell(&mut self) {
+        for (peer, known) in &mut self.peers {
+            if !known.outbox.is_empty()
+                && !known.is_telling
+                && let Some(connection) = known.connections.first()
+            {
+                known.is_telling = true;
+                let outgoing = Outgoing { wants: known.outbox.take(), ..Outgoing::default() };
+                self.events.push_back(send(*peer, *connection, Lane::Wants, outgoing));
+            }
+        }
+    }
+
+    /// Sends blocks and answers.
+    fn serve(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready((peer, outgoing)) = self.server.poll(cx) {
+            let connection = self.peers.get(&peer).and_then(|known| known.connections.first());
+            if let Some(connection) = connection {
+                self.events.push_back(send(peer, *connection, Lane::Blocks, outgoing));
+            }
+        }
+    }
+
+    /// Sets the timer to when the scheduler has something to do by itself; tells whether that is now.
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let now = Instant::now();
+        let Some(wakes) = self.client.within(|wants| wants.scheduler.wakes_at(now)) else {
+            self.timer = None;
+            return false;
+        };
+        let mut timer = Box::pin(tokio::time::sleep_until(wakes.into()));
+        let is_due = timer.as_mut().poll(cx).is_ready();
+        self.timer = Some(timer);
+        is_due
+    }
+}
+
+fn send(
+    peer_id: PeerId,
+    connection: ConnectionId,
+    lane: Lane,
+    outgoing: Outgoing,
+) -> ToSwarm<Event, (Lane, Outgoing)> {
+    let handler = NotifyHandler::One(connection);
+    ToSwarm::NotifyHandler { peer_id, handler, event: (lane, outgoing) }
+}
+
+/// Tells whether a connection goes over a relay, which carries no bulk.
+fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _connection: ConnectionId,
+        _peer: PeerId,
+        _local: &Multiaddr,
+        _remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _connection: ConnectionId,
+        _peer: PeerId,
+        _address: &Multiaddr,
+        _role: Endpoint,
+        _port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(Handler::new())
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        match event {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            }) if !is_relayed(endpoint.get_remote_address()) => self.joined(peer_id, connection_id),
+            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
+                self.left(peer_id, connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {
+            HandlerEvent::Came { message, blocks, refused } => {
+                self.came(peer, &message, blocks, refused);
+            }
+            HandlerEvent::Sent(Lane::Blocks) | HandlerEvent::Failed(Lane::Blocks) => {
+                self.server.sent(&peer);
+            }
+            HandlerEvent::Sent(Lane::Wants) => {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    (known.is_telling, known.failures) = (false, 0);
+                }
+            }
+            HandlerEvent::Failed(Lane::Wants) => self.failed(peer, connection),
+            HandlerEvent::Unsupported => self.left(peer, connection),
+            HandlerEvent::Misbehaved(what) => self.misbehaved(peer, what),
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.client.register(cx.waker());
+        loop {
+            self.ask();
+            self.tell();
+            self.serve(cx);
+            if let Some(event) = self.events.pop_front() {
+                return Poll::Ready(event);
+            }
+            if !self.is_due(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What is to be told to one peer of our wants: the last word for each block, in order.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::block::Cid;
+use crate::codec::bitswap::{Want, WantKind};
+
+/// Entries of one message: about 25 KB, and no more than peers remember (spec 05 §5).
+const ENTRIES_MAX: usize = 512;
+
+/// Wants and cancels that a peer has not been told yet.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    order: VecDeque<Cid>,
+    by_cid: HashMap<Cid, Want>,
+}
+
+impl Outbox {
+    /// Adds an entry; it takes the place of an earlier one for the same block, but for that a question
+    /// does not take that of a request.
+    pub(super) fn push(&mut self, want: Want) {
+        match self.by_cid.get_mut(&want.cid) {
+            None => {
+                self.order.push_back(want.cid);
+                self.by_cid.insert(want.cid, want);
+            }
+            Some(known) => {
+                let is_asked = !known.is_cancel && known.kind == WantKind::Block;
+                if want.is_cancel || want.kind == WantKind::Block || !is_asked {
+                    *known = want;
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Takes the entries of the next message.
+    pub(super) fn take(&mut self) -> Vec<Want> {
+        let count = self.order.len().min(ENTRIES_MAX);
+        let cids = self.order.drain(..count);
+        cids.filter_map(|cid| self.by_cid.remove(&cid)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::cid_from_text;
+
+    fn want(kind: WantKind, is_cancel: bool) -> Want {
+        let cid = cid_from_text("bafkqaaa").unwrap();
+        Want { cid, priority: 1, is_cancel, kind, send_dont_have: true }
+    }
+
+    #[test]
+    fn the_last_word_counts() {
+        let (have, block) = (want(WantKind::Have, false), want(WantKind::Block, false));
+        let cancel = want(WantKind::Block, true);
+        let cases = [
+            (vec![have, block], block),
+            (vec![block, have], block),
+            (vec![block, cancel], cancel),
+            (vec![cancel, have], have),
+        ];
+        for (entries, last) in cases {
+            let mut outbox = Outbox::default();
+            for entry in entries {
+                outbox.push(entry);
+            }
+            assert_eq!(outbox.take(), [last]);
+            assert!(outbox.is_empty());
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What peers want of this node: remembered within bounds, answered in turn, the least served first.
+//!
+//! Everything that touches the disk runs on threads of its own, a few at a time, and only when there is
+//! room to send what is read. What is not here is remembered, as peers expect, and looked for again.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use libp2p::PeerId;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::handler::{Outgoing, SENDING_MAX};
+use crate::block::{Block, Cid, IDENTITY_CODE};
+use crate::codec::bitswap::{Message, Presence, Want, WantKind};
+use crate::store::BlockStore;
+
+/// Wants of one peer that are remembered (boxo and Helia, spec 05 §5); of more, those for blocks that are
+/// not here go first, then the least urgent.
+const WANTS_MAX: usize = 1024;
+/// Wants that are looked at for one reply.
+const REPLY_WANTS_MAX: usize = 256;
+/// Bytes of blocks after which a reply is full; one block more may be in it.
+const REPLY_BYTES: usize = 512 * 1024;
+/// A block of at most so many bytes is sent to who asks whether it is here (boxo and Helia, spec 05 §3).
+const SMALL_BLOCK_LEN: u64 = 1024;
+/// Replies that are read from disk at a time.
+const READING_MAX: usize = 8;
+/// Replies of all peers that are read or on their way.
+const REPLIES_MAX: usize = 128;
+/// How often what was not here is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Place of a want: the most urgent first, then as they came.
+type Place = (Reverse<i32>, u64);
+
+/// What one peer wants.
+#[derive(Debug, Default)]
+struct Peer {
+    queue: BTreeMap<Place, Want>,
+    places: HashMap<Cid, Place>,
+    /// Wants whose blocks are not here.
+    absent: HashMap<Cid, Want>,
+    /// Blocks that are read for it; who calls one off takes it out.
+    reading: HashSet<Cid>,
+    /// Replies that are read or on their way.
+    replies: usize,
+    sent_bytes: u64,
+}
+
+/// An answer as it comes from the disk.
+#[derive(Debug, Default)]
+struct Reply {
+    outgoing: Outgoing,
+    absent: Vec<Want>,
+    /// What had no room.
+    rest: Vec<Want>,
+}
+
+/// The wants of all peers.
+pub(super) struct Server {
+    store: Arc<dyn BlockStore>,
+    peers: HashMap<PeerId, Peer>,
+    next_want: u64,
+    reading: FuturesUnordered<BoxFuture<'static, (PeerId, Reply)>>,
+    look_again: Option<Interval>,
+    replies: usize,
+}
+
+impl Server {
+    pub(super) fn new(store: Arc<dyn BlockStore>) -> Self {
+        Self {
+            store,
+            peers: HashMap::new(),
+            next_want: 0,
+            reading: FuturesUnordered::new(),
+            look_again: None,
+            replies: 0,
+        }
+    }
+
+    /// Begins to serve a peer.
+    pub(super) fn join(&mut self, peer: PeerId) {
+        self.peers.entry(peer).or_default();
+    }
+
+    /// Forgets a peer.
+    pub(super) fn leave(&mut self, peer: &PeerId) {
+        if let Some(known) = self.peers.remove(peer) {
+            self.replies -= known.replies;
+        }
+    }
+
+    /// Takes what a peer wants now, or no longer.
+    pub(super) fn told(&mut self, peer: &PeerId, message: &Message) {
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        if message.is_full() {
+            known.forget_all();
+        }
+        for want in message.wants() {
+            if want.is_cancel {
+                known.forget(&want.cid);
+            } else if want.cid.hash().code() != IDENTITY_CODE {
+                known.remember(want, self.next_want);
+                self.next_want += 1;
+            }
+        }
+    }
+
+    /// Notes that a reply was sent, or could not be.
+    pub(super) fn sent(&mut self, peer: &PeerId) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.replies = known.replies.saturating_sub(1);
+            self.replies = self.replies.saturating_sub(1);
+        }
+    }
+
+    /// Returns the next reply to send.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(PeerId, Outgoing)> {
+        loop {
+            self.poll_again(cx);
+            self.read_more();
+            match self.reading.poll_next_unpin(cx) {
+                Poll::Ready(Some((peer, reply))) => {
+                    let Some(known) = self.peers.get_mut(&peer) else { continue };
+                    if let Some(outgoing) = known.take(reply, &mut self.next_want) {
+                        return Poll::Ready((peer, outgoing));
+                    }
+                    self.sent(&peer);
+                }
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Returns how many wants are remembered of a peer, and the bytes that were sent to it.
+    pub(super) fn ledger(&self, peer: &PeerId) -> Option<(usize, u64)> {
+        self.peers.get(peer).map(|known| (known.len(), known.sent_bytes))
+    }
+
+    /// Queues what was not here once more, now and then.
+    fn poll_again(&mut self, cx: &mut Context<'_>) {
+        if self.peers.values().all(|peer| peer.absent.is_empty()) {
+            self.look_again = None;
+            return;
+        }
+        let timer = self.look_again.get_or_insert_with(|| {
+            let mut timer = interval(LOOK_AGAIN);
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            timer.reset();
+            timer
+        });
+        while timer.poll_tick(cx).is_ready() {
+            for peer in self.peers.values_mut() {
+                for (_, want) in std::mem::take(&mut peer.absent) {
+                    // It was told once.
+                    let want = Want { send_dont_have: false, ..want };
+                    peer.remember(want, self.next_want);
+                    self.next_want += 1;
+                }
+            }
+        }
+    }
+
+    /// Begins to read replies, as long as there is room for them.
+    fn read_more(&mut self) {
+        while self.reading.len() < READING_MAX && self.replies < REPLIES_MAX {
+            let waiting = self.peers.iter_mut().filter(|(_, peer)| peer.is_waiting());
+            let Some((peer, known)) = waiting.min_by_key(|(_, peer)| peer.sent_bytes) else {
+                return;
+            };
+            let (peer, wants, store) = (*peer, known.next_wants(), Arc::clone(&self.store));
+            known.replies += 1;
+            self.replies += 1;
+            let read = tokio::task::spawn_blocking(move || answer(&*store, wants));
+            let read = read.map(move |reply| match reply {
+                Ok(reply) => (peer, reply),
+                Err(error) => {
+                    tracing::error!(%peer, %error, "reading blocks for a peer failed");
+                    (peer, Reply::default())
+                }
+            });
+            self.reading.push(read.boxed());
+        }
+    }
+}
+
+impl Peer {
+    fn len(&self) -> usize {
+        self.queue.len() + self.absent.len()
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.queue.is_empty() && self.replies < SENDING_MAX
+    }
+
+    fn remember(&mut self, want: Want, number: u64) {
+        self.forget(&want.cid);
+        if self.len() >= WANTS_MAX {
+            let absent = self.absent.keys().next().copied();
+            let last = self.queue.last_key_value();
+            let last = last.filter(|(place, _)| place.0 > Reverse(want.priority));
+            match absent.or(last.map(|(_, want)| want.cid)) {
+                Some(cid) => self.forget(&cid),
+                None => return,
+            }
+        }
+        let place = (Reverse(want.priority), number);
+        self.places.insert(want.cid, place);
+        self.queue.insert(place, want);
+    }
+
+    fn forget(&mut self, cid: &Cid) {
+        if let Some(place) = self.places.remove(cid) {
+            self.queue.remove(&place);
+        }
+        self.absent.remove(cid);
+        self.reading.remove(cid);
+    }
+
+    fn forget_all(&mut self) {
+        self.queue.clear();
+        self.places.clear();
+        self.absent.clear();
+        self.reading.clear();
+    }
+
+    fn next_wants(&mut self) -> Vec<Want> {
+        let mut wants = Vec::new();
+        while wants.len() < REPLY_WANTS_MAX
+            && let Some((_, want)) = self.queue.pop_first()
+        {
+            self.places.remove(&want.cid);
+            self.reading.insert(want.cid);
+            wants.push(want);
+        }
+        wants
+    }
+
+    /// Takes a reply; what was called off meanwhile is left out, and `None` says that nothing is left.
+    fn take(&mut self, reply: Reply, next_want: &mut u64) -> Option<Outgoing> {
+        let Reply { mut outgoing, absent, rest } = reply;
+        outgoing.blocks.retain(|block| self.reading.remove(block.cid()));
+        outgoing.presences.retain(|presence| !presence.has || self.reading.remove(&presence.cid));
+        outgoing.presences.retain(|presence| presence.has || self.reading.contains(&presence.cid));
+        for want in absent {
+            if self.reading.remove(&want.cid) {
+                self.absent.insert(want.cid, want);
+            }
+        }
+        for want in rest {
+            if self.reading.remove(&want.cid) {
+                self.remember(want, *next_want);
+                *next_want += 1;
+            }
+        }
+        let bytes: usize = outgoing.blocks.iter().map(|block| block.data().len()).sum();
+        self.sent_bytes += bytes as u64;
+        (!outgoing.blocks.is_empty() || !outgoing.presences.is_empty()).then_some(outgoing)
+    }
+}
+
+/// Looks for what is wanted, in order, until the reply is full.
+fn answer(store: &dyn BlockStore, wants: Vec<Want>) -> Reply {
+    let mut reply = Reply::default();
+    let mut bytes = 0;
+    for want in wants {
+        if bytes >= REPLY_BYTES {
+            reply.rest.push(want);
+            continue;
+        }
+        match look(store, &want) {
+            Some(Found::Block(block)) => {
+                bytes += block.data().len();
+                reply.outgoing.blocks.push(block);
+            }
+            Some(Found::Here) => {
+                reply.outgoing.presences.push(Presence { cid: want.cid, has: true });
+            }
+            None => {
+                if want.send_dont_have {
+                    reply.outgoing.presences.push(Presence { cid: want.cid, has: false });
+                }
+                reply.absent.push(want);
+            }
+        }
+    }
+    reply
+}
+
+enum Found {
+    Here,
+    Block(Block),
+}
+
+/// A block that the disk cannot give is not here, as far as peers are concerned.
+fn look(store: &dyn BlockStore, want: &Want) -> Option<Found> {
+    let failed = |error| tracing::warn!(cid = %want.cid, %error, "cannot give a peer a block");
+    if want.kind == WantKind::Have {
+        let len = store.block_len(&want.cid).map_err(failed).ok()??;
+        if len > SMALL_BLOCK_LEN {
+            return Some(Found::Here);
+        }
+    }
+    store.get(&want.cid).map_err(failed).ok()?.map(Found::Block)
+}
+
+#[cfg(test)]
+mod tests;

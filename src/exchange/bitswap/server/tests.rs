@@ -1,0 +1,175 @@
+//! What peers are answered, without a network.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::*;
+use crate::block::{HashFn, codecs};
+use crate::codec::bitswap::{MessageWriter, Version};
+use crate::store::MemoryStore;
+
+fn block(number: usize, len: usize) -> Block {
+    let mut data = vec![0; len.max(8)];
+    data[..8].copy_from_slice(&number.to_le_bytes());
+    Block::hash(codecs::RAW, HashFn::SHA2_256, data.into()).unwrap()
+}
+
+fn want(block: &Block, kind: WantKind) -> Want {
+    Want { cid: *block.cid(), priority: 1, is_cancel: false, kind, send_dont_have: true }
+}
+
+fn message(wants: impl IntoIterator<Item = Want>, is_full: bool) -> Message {
+    let mut writer = MessageWriter::new(Version::V1_2);
+    wants.into_iter().for_each(|want| writer.want(&want));
+    let framed = writer.finish(is_full);
+    let at = framed.iter().position(|byte| *byte < 0x80).unwrap() + 1;
+    Message::decode(Bytes::copy_from_slice(&framed[at..])).unwrap()
+}
+
+struct Bench {
+    server: Server,
+    store: Arc<MemoryStore>,
+    peer: PeerId,
+}
+
+impl Bench {
+    fn new(blocks: &[Block]) -> Self {
+        let store = Arc::new(MemoryStore::default());
+        store.put(blocks).unwrap();
+        let (mut server, peer) = (Server::new(store.clone()), PeerId::random());
+        server.join(peer);
+        Self { server, store, peer }
+    }
+
+    fn told(&mut self, wants: impl IntoIterator<Item = Want>) {
+        self.server.told(&self.peer, &message(wants, false));
+    }
+
+    /// Returns the next reply, if one comes before the next look at what was not here.
+    async fn reply(&mut self) -> Option<(PeerId, Outgoing)> {
+        let reply = poll_fn(|cx| self.server.poll(cx));
+        timeout(LOOK_AGAIN / 2, reply).await.ok()
+    }
+
+    async fn outgoing(&mut self) -> Outgoing {
+        let (peer, outgoing) = self.reply().await.expect("a reply");
+        self.server.sent(&peer);
+        outgoing
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_question_has_its_answer() {
+    let (small, big, gone) = (block(1, 100), block(2, 2000), block(3, 10));
+    let mut bench = Bench::new(&[small.clone(), big.clone()]);
+    let quiet = Want { send_dont_have: false, ..want(&block(4, 10), WantKind::Block) };
+    bench.told([
+        want(&small, WantKind::Have),
+        want(&big, WantKind::Have),
+        want(&gone, WantKind::Have),
+        quiet,
+    ]);
+    let outgoing = bench.outgoing().await;
+    assert_eq!(outgoing.blocks, [small], "a small block is sent at once");
+    let (here, not) =
+        (Presence { cid: *big.cid(), has: true }, Presence { cid: *gone.cid(), has: false });
+    assert_eq!(outgoing.presences, [here, not]);
+    bench.told([want(&big, WantKind::Block)]);
+    assert_eq!(bench.outgoing().await.blocks, [big]);
+    assert!(bench.reply().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_here_comes_when_it_is_and_is_denied_once() {
+    let late = block(1, 100);
+    let mut bench = Bench::new(&[]);
+    bench.told([want(&late, WantKind::Block)]);
+    assert!(!bench.outgoing().await.presences[0].has);
+    tokio::time::advance(LOOK_AGAIN).await;
+    assert!(bench.reply().await.is_none(), "it was told once");
+    bench.store.put(std::slice::from_ref(&late)).unwrap();
+    tokio::time::advance(LOOK_AGAIN).await;
+    assert_eq!(bench.outgoing().await.blocks, [late]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_called_off_is_not_sent() {
+    let (a, b) = (block(1, 2000), block(2, 2000));
+    let mut bench = Bench::new(&[a.clone(), b.clone()]);
+    bench.told([want(&a, WantKind::Block), want(&b, WantKind::Block)]);
+    bench.server.read_more();
+    bench.told([Want { is_cancel: true, ..want(&a, WantKind::Block) }]);
+    assert_eq!(bench.outgoing().await.blocks, std::slice::from_ref(&b));
+    bench.told([want(&a, WantKind::Block)]);
+    bench.server.told(&bench.peer, &message([want(&b, WantKind::Block)], true));
+    assert_eq!(bench.outgoing().await.blocks, [b], "a full list takes the place of the rest");
+    assert!(bench.reply().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_are_bounded_and_go_on() {
+    let blocks: Vec<_> = (0..10).map(|number| block(number, 200_000)).collect();
+    let mut bench = Bench::new(&blocks);
+    bench.told(blocks.iter().map(|block| want(block, WantKind::Block)));
+    let mut sent = Vec::new();
+    while sent.len() < blocks.len() {
+        let outgoing = bench.outgoing().await;
+        let bytes: usize = outgoing.blocks.iter().map(|block| block.data().len()).sum();
+        assert!(bytes < REPLY_BYTES + 200_000, "{bytes}");
+        sent.extend(outgoing.blocks);
+    }
+    assert_eq!(sent, blocks, "in order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_read_than_can_be_sent() {
+    let blocks: Vec<_> = (0..20).map(|number| block(number, 600_000)).collect();
+    let mut bench = Bench::new(&blocks);
+    bench.told(blocks.iter().map(|block| want(block, WantKind::Block)));
+    for _ in 0..SENDING_MAX {
+        assert!(bench.reply().await.is_some());
+    }
+    assert!(bench.reply().await.is_none(), "none was sent yet");
+    bench.server.sent(&bench.peer);
+    assert!(bench.reply().await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_wants_are_remembered_within_bounds() {
+    let mut bench = Bench::new(&[]);
+    for round in 0..20 {
+        let blocks = (0..200).map(|number| block(round * 200 + number, 8));
+        bench.told(blocks.map(|block| want(&block, WantKind::Block)));
+        if bench.reply().await.is_some() {
+            bench.server.sent(&bench.peer);
+        }
+        let known = &bench.server.peers[&bench.peer];
+        assert!(known.len() <= WANTS_MAX && known.places.len() == known.queue.len());
+        assert!(known.reading.len() <= SENDING_MAX * REPLY_WANTS_MAX);
+    }
+    assert!(bench.server.ledger(&bench.peer).unwrap().0 > WANTS_MAX / 2);
+    bench.server.leave(&bench.peer);
+    assert_eq!((bench.server.ledger(&bench.peer), bench.server.replies), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_served_least_comes_first() {
+    let blocks: Vec<_> = (0..8).map(|number| block(number, 600_000)).collect();
+    let mut bench = Bench::new(&blocks);
+    bench.told(blocks.iter().map(|block| want(block, WantKind::Block)));
+    for _ in 0..3 {
+        bench.outgoing().await;
+    }
+    let other = PeerId::random();
+    bench.server.join(other);
+    bench.server.told(&other, &message([want(&blocks[0], WantKind::Block)], false));
+    let mut order = Vec::new();
+    for _ in 0..3 {
+        let (peer, _) = bench.reply().await.unwrap();
+        bench.server.sent(&peer);
+        order.push(peer == other);
+    }
+    assert!(order.contains(&true), "{order:?}");
+}

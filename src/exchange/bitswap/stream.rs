@@ -1,0 +1,215 @@
+//! One bitswap stream: which form is spoken on it, and messages with their lengths in front.
+
+use std::future::{Ready, ready};
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use libp2p::StreamProtocol;
+use libp2p::core::UpgradeInfo;
+use libp2p::swarm::Stream;
+use libp2p::{InboundUpgrade, OutboundUpgrade};
+use tokio::sync::Semaphore;
+
+use crate::codec::bitswap::{MESSAGE_LEN_MAX, Message, MessageError, Version};
+
+/// Names of the forms, the best one first.
+const NAMES: [(StreamProtocol, Version); 4] = [
+    (StreamProtocol::new("/ipfs/bitswap/1.2.0"), Version::V1_2),
+    (StreamProtocol::new("/ipfs/bitswap/1.1.0"), Version::V1_1),
+    (StreamProtocol::new("/ipfs/bitswap/1.0.0"), Version::V1_0),
+    (StreamProtocol::new("/ipfs/bitswap"), Version::V1_0),
+];
+
+/// How long a message that has begun may rest (boxo's time to send one, spec 05 §4).
+const REST_MAX: Duration = Duration::from_secs(30);
+/// Bytes that are read or written at a time.
+const PIECE_LEN: usize = 64 * 1024;
+
+/// Why a stream is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamError {
+    /// The connection.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The peer stopped in the middle of a message.
+    #[error("a message came to rest for {REST_MAX:?}")]
+    Rest,
+    /// What came is no message.
+    #[error("{0}")]
+    Message(#[from] MessageError),
+    /// The length in front of a message is no number, or too great.
+    #[error("a message begins with a bad length")]
+    Length,
+}
+
+impl StreamError {
+    /// Tells whether the peer, not the network, is to blame.
+    pub(super) fn is_misbehaviour(&self) -> bool {
+        matches!(self, Self::Message(_) | Self::Length)
+    }
+}
+
+/// Agrees with a peer on the form of the protocol.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::exchange) struct Upgrade;
+
+impl UpgradeInfo for Upgrade {
+    type Info = StreamProtocol;
+    type InfoIter = std::array::IntoIter<StreamProtocol, 4>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        NAMES.map(|(name, _)| name).into_iter()
+    }
+}
+
+impl InboundUpgrade<Stream> for Upgrade {
+    type Output = (Stream, Version);
+    type Error = std::convert::Infallible;
+    type Future = Ready<Result<Self::Output, Self::Error>>;
+
+    fn upgrade_inbound(self, stream: Stream, name: Self::Info) -> Self::Future {
+        ready(Ok((stream, version(&name))))
+    }
+}
+
+impl OutboundUpgrade<Stream> for Upgrade {
+    type Output = (Stream, Version);
+    type Error = std::convert::Infallible;
+    type Future = Ready<Result<Self::Output, Self::Error>>;
+
+    fn upgrade_outbound(self, stream: Stream, name: Self::Info) -> Self::Future {
+        ready(Ok((stream, version(&name))))
+    }
+}
+
+fn version(name: &StreamProtocol) -> Version {
+    NAMES.into_iter().find(|(known, _)| known == name).map_or(Version::V1_0, |(_, version)| version)
+}
+
+/// Reads the next message; `None` when the peer has closed the stream. Messages of more than a piece take
+/// their turn, so that a peer has one of them in memory, whatever number of streams it opens.
+pub(super) async fn read_message(
+    stream: &mut (impl AsyncRead + Unpin),
+    turn: &Semaphore,
+) -> Result<Option<Message>, StreamError> {
+    let Some(len) = read_len(stream).await? else { return Ok(None) };
+    let _turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
+    let mut bytes = Vec::new();
+    while bytes.len() < len {
+        // No memory for what is only claimed.
+        let start = bytes.len();
+        bytes.resize(len.min(start + PIECE_LEN), 0);
+        within_rest(stream.read_exact(&mut bytes[start..])).await?;
+    }
+    Ok(Some(Message::decode(bytes.into())?))
+}
+
+async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>, StreamError> {
+    let mut len = 0;
+    for shift in (0..).step_by(7) {
+        let mut byte = [0];
+        if shift == 0 {
+            // Between messages there may be any time.
+            if stream.read(&mut byte).await? == 0 {
+                return Ok(None);
+            }
+        } else {
+            within_rest(stream.read_exact(&mut byte)).await?;
+        }
+        len |= usize::from(byte[0] & 0x7f) << shift;
+        if len > MESSAGE_LEN_MAX || shift > 21 {
+            return Err(StreamError::Length);
+        }
+        if byte[0] < 0x80 {
+            break;
+        }
+    }
+    Ok(Some(len))
+}
+
+/// Writes a message that has its length in front.
+pub(super) async fn write_message(
+    stream: &mut (impl AsyncWrite + Unpin),
+    framed: &Bytes,
+) -> Result<(), StreamError> {
+    for piece in framed.chunks(PIECE_LEN) {
+        within_rest(stream.write_all(piece)).await?;
+    }
+    within_rest(stream.flush()).await
+}
+
+async fn within_rest(step: impl Future<Output = io::Result<()>>) -> Result<(), StreamError> {
+    match tokio::time::timeout(REST_MAX, step).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(StreamError::Rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use futures::io::Cursor;
+
+    use super::*;
+    use crate::codec::bitswap::{MessageWriter, Presence};
+
+    /// Has nothing more to say, and does not end.
+    struct Rests;
+
+    impl AsyncRead for Rests {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    fn framed() -> Bytes {
+        let cid = crate::block::cid_from_text("bafkqaaa").unwrap();
+        let mut writer = MessageWriter::new(Version::V1_2);
+        writer.presence(&Presence { cid, has: true });
+        writer.finish(false)
+    }
+
+    async fn read(bytes: &[u8]) -> Result<Option<Message>, StreamError> {
+        read_message(&mut Cursor::new(bytes), &Semaphore::new(1)).await
+    }
+
+    #[tokio::test]
+    async fn messages_follow_each_other_until_the_end() {
+        let mut written = Cursor::new(Vec::new());
+        for _ in 0..2 {
+            write_message(&mut written, &framed()).await.unwrap();
+        }
+        let (mut stream, turn) = (Cursor::new(written.into_inner()), Semaphore::new(1));
+        for _ in 0..2 {
+            let message = read_message(&mut stream, &turn).await.unwrap().unwrap();
+            assert_eq!(message.presences().count(), 1);
+        }
+        assert!(read_message(&mut stream, &turn).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_bad_length_is_refused_before_anything_is_read() {
+        for bytes in [&[0x81, 0x80, 0x80, 2][..], &[0xff; 10], &[0x80, 0x80, 0x80, 0x80, 1]] {
+            assert!(matches!(read(bytes).await, Err(StreamError::Length)), "{bytes:x?}");
+        }
+        assert!(matches!(read(&[5, 1]).await, Err(StreamError::Io(_))), "cut short");
+        assert!(read(&[2, 0x0a, 9]).await.unwrap_err().is_misbehaviour());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_comes_to_rest_is_given_up() {
+        let mut resting = Cursor::new([100, 1, 2]).chain(Rests);
+        let started = tokio::time::Instant::now();
+        let error = read_message(&mut resting, &Semaphore::new(1)).await.unwrap_err();
+        assert!(matches!(error, StreamError::Rest), "{error}");
+        assert_eq!(started.elapsed(), REST_MAX);
+    }
+}

@@ -1,0 +1,92 @@
+//! Peers that are to be kept: when to call them again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use libp2p::{Multiaddr, PeerId};
+
+/// How long after a failure a kept peer is called again, doubled each time, …
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// … up to this.
+const RETRY_MAX: Duration = Duration::from_mins(1);
+/// Addresses of one peer.
+const ADDRESSES_MAX: usize = 16;
+
+/// The kept peers.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    kept: HashMap<PeerId, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    addresses: Vec<Multiaddr>,
+    is_connected: bool,
+    failures: u32,
+    call_at: Instant,
+}
+
+impl Book {
+    /// Keeps a peer from now on.
+    pub(super) fn keep(&mut self, peer: PeerId, address: Multiaddr, now: Instant) {
+        let new = || Kept { addresses: Vec::new(), is_connected: false, failures: 0, call_at: now };
+        let kept = self.kept.entry(peer).or_insert_with(new);
+        if kept.addresses.len() < ADDRESSES_MAX && !kept.addresses.contains(&address) {
+            kept.addresses.push(address);
+        }
+    }
+
+    /// Does not keep a peer any more.
+    pub(super) fn release(&mut self, peer: &PeerId) {
+        self.kept.remove(peer);
+    }
+
+    pub(super) fn connected(&mut self, peer: &PeerId) {
+        if let Some(kept) = self.kept.get_mut(peer) {
+            (kept.is_connected, kept.failures) = (true, 0);
+        }
+    }
+
+    /// Notes that a peer could not be reached, or that the last connection to it has ended.
+    pub(super) fn lost(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(kept) = self.kept.get_mut(peer) {
+            let wait = RETRY_FIRST * 2_u32.saturating_pow(kept.failures.min(16));
+            kept.is_connected = false;
+            kept.failures += 1;
+            kept.call_at = now + wait.min(RETRY_MAX);
+        }
+    }
+
+    /// Returns a peer that is to be called now; it is not returned again before it was connected or lost.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(PeerId, Vec<Multiaddr>)> {
+        let is_due = |kept: &&mut Kept| !kept.is_connected && kept.call_at <= now;
+        let (peer, kept) = self.kept.iter_mut().find(|(_, kept)| is_due(kept))?;
+        kept.call_at = now + RETRY_MAX;
+        Some((*peer, kept.addresses.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_peer_is_called_until_it_answers_and_again_when_it_is_lost() {
+        let (mut book, now, peer) = (Book::default(), Instant::now(), PeerId::random());
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        book.keep(peer, address.clone(), now);
+        assert_eq!(book.next(now), Some((peer, vec![address])));
+        assert_eq!(book.next(now), None, "it is being called");
+        book.lost(&peer, now);
+        assert_eq!(book.next(now), None);
+        assert!(book.next(now + RETRY_FIRST).is_some());
+        book.connected(&peer);
+        assert_eq!(book.next(now + RETRY_MAX * 2), None);
+        for _ in 0..20 {
+            book.lost(&peer, now);
+        }
+        assert!(book.next(now + RETRY_MAX).is_some());
+        book.release(&peer);
+        assert_eq!(book.next(now + RETRY_MAX * 2), None);
+    }
+}

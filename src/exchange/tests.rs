@@ -1,0 +1,140 @@
+//! Two and more nodes on loopback.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::swarm::SwarmOptions;
+use super::*;
+use crate::block::{HashFn, codecs};
+use crate::store::{BlockStore, MemoryStore};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn block(number: usize, len: usize) -> Block {
+    let mut data = vec![0; len];
+    data[..8].copy_from_slice(&number.to_le_bytes());
+    Block::hash(codecs::RAW, HashFn::SHA2_256, data.into()).unwrap()
+}
+
+struct Node {
+    network: Network,
+    store: Arc<MemoryStore>,
+}
+
+impl Node {
+    fn swarm(&self) -> &swarm::Swarm {
+        self.network.swarm().unwrap()
+    }
+
+    fn start(listen: &[&str]) -> Self {
+        let options = SwarmOptions {
+            key: Keypair::generate_ed25519(),
+            listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
+            peers: Vec::new(),
+            mdns: false,
+            agent: "cidfs/test".to_owned(),
+            connections_max: 64,
+        };
+        let store = Arc::new(MemoryStore::default());
+        let network = Network::default();
+        network.start(options, store.clone()).unwrap();
+        Self { network, store }
+    }
+
+    /// Returns an address of this node that can be called.
+    async fn address(&self) -> Multiaddr {
+        let listening = async {
+            loop {
+                if let Some(address) = self.swarm().addresses().await.unwrap().pop() {
+                    return address;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let address = timeout(PATIENCE, listening).await.expect("it listens");
+        address.with_p2p(self.swarm().id()).unwrap()
+    }
+
+    async fn connect(&self, other: &Node) {
+        self.swarm().connect(other.address().await).await.unwrap();
+    }
+
+    async fn fetch_all(&self, blocks: &[Block]) {
+        let fetch = |block: Block| async move {
+            let fetched = self.network.fetch(block.cid(), Urgency::Demand).await.unwrap();
+            assert_eq!(fetched, block);
+        };
+        let fetches = futures::stream::iter(blocks.to_vec()).map(fetch).buffer_unordered(256);
+        timeout(PATIENCE, fetches.count()).await.expect("all come in time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_come_over_every_transport() {
+    let transports =
+        ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0/ws"];
+    for transport in transports {
+        let (giver, taker) = (Node::start(&[transport]), Node::start(&[]));
+        let blocks: Vec<_> = (0..300).map(|number| block(number, 10 + number * 700)).collect();
+        giver.store.put(&blocks).unwrap();
+        taker.connect(&giver).await;
+        taker.fetch_all(&blocks).await;
+        let totals = taker.swarm().totals().await.unwrap();
+        assert_eq!((totals.blocks, totals.unasked_blocks), (300, 0), "{transport}");
+        let peers = taker.swarm().peers().await.unwrap();
+        assert_eq!(peers[0].ledger.unwrap().received_bytes, totals.bytes, "{transport}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_later_is_sent_when_it_is_there() {
+    let (giver, taker) = (Node::start(&["/ip4/127.0.0.1/tcp/0"]), Node::start(&[]));
+    taker.connect(&giver).await;
+    let late = block(1, 100);
+    let cid = *late.cid();
+    let fetch = taker.network.fetch(&cid, Urgency::Demand);
+    let put = async {
+        sleep(Duration::from_millis(300)).await;
+        giver.store.put(std::slice::from_ref(&late)).unwrap();
+    };
+    let (fetched, ()) = timeout(PATIENCE, futures::future::join(fetch, put)).await.unwrap();
+    assert_eq!(fetched.unwrap(), late);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_called_off_is_wanted_no_longer() {
+    let (giver, taker) = (Node::start(&["/ip4/127.0.0.1/tcp/0"]), Node::start(&[]));
+    taker.connect(&giver).await;
+    let cid = *block(1, 100).cid();
+    let fetch = taker.network.fetch(&cid, Urgency::Demand);
+    assert!(timeout(Duration::from_millis(300), fetch).await.is_err());
+    assert!(taker.swarm().wanted().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_goes_is_replaced() {
+    let givers = [Node::start(&["/ip4/127.0.0.1/tcp/0"]), Node::start(&["/ip4/127.0.0.1/tcp/0"])];
+    let taker = Node::start(&[]);
+    let blocks: Vec<_> = (0..200).map(|number| block(number, 200_000)).collect();
+    for giver in &givers {
+        giver.store.put(&blocks).unwrap();
+        taker.connect(giver).await;
+    }
+    let [one, _other] = givers;
+    let go = async {
+        sleep(Duration::from_millis(50)).await;
+        drop(one);
+    };
+    futures::future::join(taker.fetch_all(&blocks), go).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_cannot_connect_to_nobody() {
+    let node = Node::start(&[]);
+    let started = Instant::now();
+    let error = node.swarm().connect("/ip4/127.0.0.1/tcp/1".parse().unwrap()).await;
+    assert!(error.unwrap_err().to_string().contains("cannot connect"), "{:?}", started.elapsed());
+}
