@@ -241,3 +241,35 @@ async fn without_claims_a_look_up_proves_what_it_tells() {
     assert_eq!((right.attr.len, right.ttl), (7, FOREVER));
     assert_eq!(wrong, right, "it is one file");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_does_not_wait_behind_what_is_fetched_ahead_of_others() {
+    let mut builder = DagBuilder::new();
+    let (mut names, mut absent) = (Vec::new(), Vec::new());
+    for file in 0..4_u32 {
+        let leaf = |part: u32| (builder.raw((file * 1000 + part).to_le_bytes().repeat(1024)), 4096);
+        let parts: Vec<_> = (0..600).map(leaf).collect();
+        absent.extend(parts.iter().map(|(cid, _)| *cid));
+        names.push((format!("silent-{file}"), builder.file_node(Kind::File, b"", &parts)));
+    }
+    let exchange = peers(&builder);
+    for cid in &absent {
+        exchange.silence(cid);
+    }
+    let wanted = builder.raw("wanted");
+    exchange.add(builder.blocks.last().cloned());
+    absent.push(wanted);
+    names.push(("wanted".to_owned(), wanted));
+    let root = builder.directory(&names);
+    let vfs = vfs(&builder, &root, &absent, exchange);
+    for file in 0..4 {
+        let ino = found(&vfs, &format!("silent-{file}")).await.attr.ino;
+        vfs.open(ino, false).await.unwrap();
+        let vfs = vfs.clone();
+        tokio::spawn(async move { vfs.read(ino, 0, 4096, 0).await });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let ino = found(&vfs, "wanted").await.attr.ino;
+    let read = tokio::time::timeout(Duration::from_secs(1), vfs.read(ino, 0, 6, 0)).await;
+    assert_eq!(read.unwrap().unwrap(), "wanted");
+}
