@@ -105,11 +105,13 @@ impl Vfs {
     ) -> Opened {
         let Identity::File { cid, .. } = identity else { return Opened::Parts };
         let cid = cid.get();
-        if self.is_short(&cid).await {
-            return Opened::Parts;
-        }
         let mut opening = self.inner.open_files.open(ino);
-        let look = async || if may_be_whole { self.look(cid).await } else { Opened::Parts };
+        let look = async || {
+            if !may_be_whole || self.is_short(&cid).await {
+                return Opened::Parts;
+            }
+            self.look(cid).await
+        };
         let opened = opening.verdict.get_or_init(look).await.clone();
         opening.is_given_out = true;
         opened
@@ -124,8 +126,7 @@ impl Vfs {
         is_last
     }
 
-    /// Tells whether a file is known to be too short to lie in a file of its own. What is not here may
-    /// be here when another handle is opened.
+    /// Tells whether a file is known to be too short to lie in a file of its own.
     async fn is_short(&self, cid: &Cid) -> bool {
         if cid.codec() == codecs::RAW {
             return true;
