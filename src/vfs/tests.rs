@@ -324,3 +324,22 @@ async fn what_is_fetched_ahead_of_a_short_file_ends_when_it_is_closed() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(exchange.counts().cancelled, 39);
 }
+
+#[tokio::test]
+async fn opens_that_are_given_up_do_not_pile_up() {
+    use futures::FutureExt as _;
+    let mut builder = DagBuilder::new();
+    let leaf = builder.raw(vec![7; 1 << 19]);
+    let file = builder.file_node(Kind::File, b"", &[(leaf, 1 << 19); 2]);
+    let root = builder.directory(&[("file", file)]);
+    let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
+    let ino = found(&vfs, "file").await.attr.ino;
+    let before = vfs.looks_free();
+    for given_up in 0..before {
+        assert!(vfs.open(ino, true).now_or_never().is_none());
+        assert_eq!(vfs.looks_free(), before - given_up - 1, "it is looked at still");
+    }
+    assert!(vfs.open(ino, true).now_or_never().is_none(), "it waits for its turn");
+    assert!(matches!(vfs.open(ino, true).await, Ok(Opened::Parts)));
+    assert!(vfs.release(ino), "nobody got the handles of those who gave up");
+}
