@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::attr::Attr;
@@ -237,7 +238,9 @@ async fn fetch_children(dag: &Dag, dir: &Cid, from: u64) {
     let Ok(names) = unixfs::list(dag, dir, Cookie::from(from), AHEAD_NAMES).await else { return };
     let roots = names.into_iter().map(|(_, entry)| entry.cid);
     let mut nodes = std::pin::pin!(dag.nodes(roots.filter(|cid| cid.codec() == codecs::DAG_PB)));
-    while nodes.next().await.is_some() {}
+    while nodes.next().await.is_some() {
+        consume_budget().await;
+    }
 }
 
 /// `.` and `..`, as far as they come after `cookie`.
