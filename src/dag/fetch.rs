@@ -10,13 +10,16 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::cache::ByteLru;
 use super::{DagError, DagLimits, Multihash};
 use crate::block::{Block, Cid};
 use crate::exchange::{Exchange, Urgency};
 use crate::store::{BlockStore, StoreError};
+
+/// Of so many turns one may be taken by what is fetched ahead.
+const TURNS_PER_AHEAD: usize = 2;
 
 type Fetch = BoxFuture<'static, Result<Block, DagError>>;
 
@@ -34,6 +37,8 @@ struct Inner {
     /// Blocks that the store would not take, so that a full disk does not stop reading.
     unstored: Mutex<ByteLru<Multihash, Block>>,
     turns: Semaphore,
+    /// What is fetched ahead waits for one of these first, so that it never takes all turns.
+    ahead_turns: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +54,7 @@ struct Flight {
     number: u64,
     fetch: WeakShared<Fetch>,
     /// That of the most urgent caller so far.
-    urgency: Urgency,
+    urgency: watch::Sender<Urgency>,
 }
 
 /// Removes a fetch from the table when it has ended or was cancelled.
@@ -80,6 +85,7 @@ impl Fetches {
             in_flight: Mutex::default(),
             unstored: Mutex::new(ByteLru::new(limits.unstored_bytes)),
             turns: Semaphore::new(limits.fetches_max),
+            ahead_turns: Semaphore::new(limits.fetches_max.div_ceil(TURNS_PER_AHEAD)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -111,20 +117,21 @@ impl Fetches {
 
     fn in_flight(&self, cid: &Cid, urgency: Urgency) -> Shared<Fetch> {
         let mut in_flight = self.inner.in_flight.lock();
-        if let Some(flight) = in_flight.by_hash.get_mut(cid.hash())
+        if let Some(flight) = in_flight.by_hash.get(cid.hash())
             && let Some(fetch) = flight.fetch.upgrade()
         {
-            if flight.urgency < urgency {
-                flight.urgency = urgency;
-                drop(in_flight);
-                self.inner.exchange.hurry(cid);
-            }
+            flight.urgency.send_if_modified(|before| {
+                let is_more = *before < urgency;
+                *before = urgency.max(*before);
+                is_more
+            });
             return fetch;
         }
         let number = in_flight.next;
         in_flight.next += 1;
         let entry = Entry { inner: Arc::clone(&self.inner), hash: *cid.hash(), number };
-        let fetch = fetch(entry, *cid).boxed().shared();
+        let (urgency, wanted) = watch::channel(urgency);
+        let fetch = fetch(entry, *cid, wanted).boxed().shared();
         if let Some(weak) = fetch.downgrade() {
             in_flight.by_hash.insert(*cid.hash(), Flight { number, fetch: weak, urgency });
         }
@@ -132,22 +139,56 @@ impl Fetches {
     }
 }
 
-impl Entry {
-    /// Returns how much the block is wanted by now.
-    fn urgency(&self) -> Urgency {
-        let in_flight = self.inner.in_flight.lock();
-        in_flight.by_hash.get(&self.hash).map_or(Urgency::Demand, |flight| flight.urgency)
+impl Inner {
+    /// Waits for a turn; what is fetched ahead does so in its own queue until somebody waits for it.
+    async fn turn(
+        &self,
+        wanted: &mut watch::Receiver<Urgency>,
+    ) -> [Option<SemaphorePermit<'_>>; 2] {
+        let ahead = tokio::select! {
+            biased;
+            () = demanded(wanted) => None,
+            turn = self.ahead_turns.acquire() => turn.ok(),
+        };
+        [ahead, self.turns.acquire().await.ok()]
+    }
+
+    /// Asks others, and tells them when somebody comes to wait for what was asked ahead: after the
+    /// first poll, since before it they know nothing of this fetch.
+    async fn ask(
+        &self,
+        cid: &Cid,
+        mut wanted: watch::Receiver<Urgency>,
+    ) -> Result<Block, DagError> {
+        let urgency = *wanted.borrow();
+        let mut fetch = self.exchange.fetch(cid, urgency);
+        tokio::select! {
+            biased;
+            fetched = &mut fetch => return Ok(fetched?),
+            () = demanded(&mut wanted), if urgency < Urgency::Demand => self.exchange.hurry(cid),
+        }
+        Ok(fetch.await?)
     }
 }
 
-async fn fetch(entry: Entry, cid: Cid) -> Result<Block, DagError> {
+/// Waits until somebody waits for the block.
+async fn demanded(wanted: &mut watch::Receiver<Urgency>) {
+    // Who would say so is gone only with this fetch.
+    drop(wanted.wait_for(|urgency| *urgency == Urgency::Demand).await);
+}
+
+async fn fetch(
+    entry: Entry,
+    cid: Cid,
+    mut wanted: watch::Receiver<Urgency>,
+) -> Result<Block, DagError> {
     let inner = &entry.inner;
-    let _turn = inner.turns.acquire().await;
+    let _turn = inner.turn(&mut wanted).await;
     // Whoever looked before the previous fetch of this block ended comes here after it.
     if let Ok(Some(block)) = inner.store.get(&cid) {
         return Ok(block);
     }
-    let block = named(&inner.exchange.fetch(&cid, entry.urgency()).await?, &cid)?;
+    let block = named(&inner.ask(&cid, wanted).await?, &cid)?;
     if let Err(error) = inner.store.put(std::slice::from_ref(&block)) {
         if matches!(error, StoreError::Full { .. } | StoreError::CapReached { .. }) {
             tracing::debug!(%cid, "no room to keep a fetched block");

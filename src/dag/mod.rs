@@ -31,8 +31,8 @@ pub const NODE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Memory in bytes for fetched blocks that the disk had no room for: enough that the small reads
 /// of one leaf by several readers do not fetch it again each time.
 pub const UNSTORED_BYTES: usize = 16 * 1024 * 1024;
-/// Fetches in flight at one time: the want-list that bitswap peers accept (1,024 entries). Others
-/// wait for their turn.
+/// Fetches in flight at one time: the want-list that bitswap peers accept (1,024 entries), half of
+/// them at most for what is fetched ahead. Others wait for their turn.
 pub const FETCHES_MAX: usize = 1024;
 /// Blocks of one batch that are waited for together; more would not fill a link any better.
 pub const BATCH_AHEAD: usize = 32;
@@ -47,7 +47,7 @@ pub struct DagLimits {
     pub node_cache_bytes: usize,
     /// Memory in bytes for blocks that could not be stored.
     pub unstored_bytes: usize,
-    /// Fetches in flight at one time.
+    /// Fetches in flight at one time, half of them at most ahead.
     pub fetches_max: usize,
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 
 use super::*;
 use crate::block::{HashFn, cid_from_text, codecs};
-use crate::exchange::Offline;
+use crate::exchange::{ExchangeError, Offline};
 use crate::testkit::dag_builder::DagBuilder;
 use crate::testkit::exchange::TestExchange;
 use crate::testkit::store::TestStore;
@@ -107,6 +107,70 @@ async fn fetches_beyond_the_bound_wait_for_their_turn() {
     assert!(got.iter().all(Result::is_ok));
     let counts = exchange.counts();
     assert_eq!((counts.started, counts.concurrent_max), (4, 2));
+}
+
+#[test]
+fn who_waits_goes_past_what_is_fetched_ahead() {
+    let silent = [raw("a"), raw("b"), raw("c"), raw("d")];
+    let (soon, wanted) = (raw("soon"), raw("wanted"));
+    let exchange = TestExchange::new([soon.clone(), wanted.clone()]);
+    let limits = DagLimits { fetches_max: 4, ..DagLimits::default() };
+    let dag = Dag::new(Arc::new(TestStore::default()), Arc::new(exchange.clone()), limits);
+    let ahead = dag.ahead();
+    let mut fetches: Vec<_> = silent.iter().map(|block| ahead.block(block.cid()).boxed()).collect();
+    fetches.push(ahead.block(soon.cid()).boxed());
+    for fetch in &mut fetches {
+        assert!(fetch.now_or_never().is_none());
+    }
+    assert_eq!(exchange.counts().started, 2, "half of the turns");
+    assert_eq!(dag.block(wanted.cid()).now_or_never().unwrap().unwrap(), wanted);
+    let lifted = dag.block(soon.cid()).now_or_never().unwrap().unwrap();
+    assert_eq!(lifted, soon, "it waited for its turn as others that nobody waits for");
+}
+
+/// Somebody comes to wait for a block in the moment when others are asked for it ahead.
+#[derive(Debug, Default)]
+struct Crossing {
+    dag: Mutex<Option<Dag>>,
+    is_known: Arc<Mutex<bool>>,
+    hurried: Mutex<u32>,
+}
+
+impl Exchange for Crossing {
+    fn fetch<'a>(
+        &'a self,
+        cid: &'a Cid,
+        _: Urgency,
+    ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
+        let dag = self.dag.lock().take().expect("one fetch");
+        assert!(dag.block(cid).now_or_never().is_none());
+        let is_known = Arc::clone(&self.is_known);
+        async move {
+            *is_known.lock() = true;
+            std::future::pending().await
+        }
+        .boxed()
+    }
+
+    fn hurry(&self, _: &Cid) {
+        assert!(*self.is_known.lock(), "nothing is known of the fetch yet");
+        *self.hurried.lock() += 1;
+    }
+
+    fn is_offline(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn who_comes_to_wait_is_not_overlooked() {
+    let exchange = Arc::new(Crossing::default());
+    let dag = Dag::new(Arc::new(TestStore::default()), exchange.clone(), DagLimits::default());
+    *exchange.dag.lock() = Some(dag.clone());
+    let (block, ahead) = (raw("there"), dag.ahead());
+    let mut fetch = ahead.block(block.cid()).boxed();
+    assert!((&mut fetch).now_or_never().is_none());
+    assert_eq!(*exchange.hurried.lock(), 1);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use super::attr::Attr;
@@ -72,7 +73,7 @@ impl Entry {
 #[derive(Debug, Clone, Copy)]
 struct By {
     tid: u32,
-    /// The directory where it began to walk through the tree, if it does.
+    /// The directory where it began to walk through the tree, if it does and is alone.
     walk_from: Option<u64>,
 }
 
@@ -94,12 +95,16 @@ impl Vfs {
         let mut by = By { tid, walk_from: None };
         if cookie == 0 {
             inode.grace_ms.store(GRACE_MS, Ordering::Relaxed);
-            if let Identity::Directory { parent, cid, .. } = &inode.identity {
-                by.walk_from = self.inner.walks.listed(ino, *parent, &cid.get());
+            if let Identity::Directory { parent, .. } = &inode.identity {
+                by.walk_from = self.inner.walks.begun(ino, *parent);
             }
         }
         let mut names = self.names(&inode, cookie, room).await?;
         names.truncate(room.holds(&names));
+        if let Identity::Directory { cid, .. } = &inode.identity {
+            let to = names.last().map_or(u64::MAX, |(cookie, _)| *cookie);
+            self.inner.walks.listed(ino, &cid.get(), Cookie::from(to));
+        }
         let children = self.children(&inode, &names, by).await;
         let mut entries = dots(self, ino, &inode, cookie);
         entries.reserve(names.len());
@@ -169,9 +174,10 @@ impl Vfs {
                 && self.may_fetch_ahead(by.tid)
             {
                 self.fetch_ahead(cid.get(), first.saturating_sub(1));
-                let top = by.walk_from.and_then(|top| self.inner.inodes.get(top)?.cid());
-                if let Some(top) = top {
-                    self.inner.walks.start(top);
+                if let Some(ino) = by.walk_from
+                    && let Some(top) = self.inner.inodes.get(ino).and_then(|inode| inode.cid())
+                {
+                    self.inner.walks.start(ino, top);
                 }
             }
             self.wait_for(inode, names, missing, &mut children).await;
@@ -232,7 +238,9 @@ async fn fetch_children(dag: &Dag, dir: &Cid, from: u64) {
     let Ok(names) = unixfs::list(dag, dir, Cookie::from(from), AHEAD_NAMES).await else { return };
     let roots = names.into_iter().map(|(_, entry)| entry.cid);
     let mut nodes = std::pin::pin!(dag.nodes(roots.filter(|cid| cid.codec() == codecs::DAG_PB)));
-    while nodes.next().await.is_some() {}
+    while nodes.next().await.is_some() {
+        consume_budget().await;
+    }
 }
 
 /// `.` and `..`, as far as they come after `cookie`.

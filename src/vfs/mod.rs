@@ -112,7 +112,7 @@ struct Inner {
     unkept: Unkept,
     open_files: OpenFiles,
     streams: Streams,
-    walks: Arc<Walks>,
+    walks: Walks,
     /// Turns of listings that are fetched ahead.
     ahead: Arc<Semaphore>,
 }
@@ -132,7 +132,7 @@ impl Vfs {
         let dag = if options.offline { local.clone() } else { dag };
         let inner = Inner {
             streams: Streams::new(&dag, Arc::clone(&options.fetch_budget)),
-            walks: Arc::new(Walks::new(&dag, options.walkahead)),
+            walks: Walks::new(&dag, options.walkahead),
             dag,
             local,
             root,

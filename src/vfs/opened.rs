@@ -20,6 +20,9 @@ const WHOLE_LEN_MIN: u64 = 256 * 1024;
 /// Bytes that are hashed while somebody waits to open a file: a fifth of a second. More is hashed
 /// afterwards, for those who open it next.
 const PROVE_AT_OPEN_MAX: u64 = 256 * 1024 * 1024;
+/// Files that are looked at for who opens them at one time. Who gives up leaves a look, and its
+/// hashing, behind.
+const LOOKS_MAX: usize = 4;
 /// Files that are hashed for a later open at the same time.
 const PROVE_LATER_MAX: usize = 1;
 
@@ -36,6 +39,8 @@ pub enum Opened {
 #[derive(Debug)]
 pub(super) struct OpenFiles {
     files: Mutex<HashMap<u64, OpenFile>>,
+    /// Turns of those who look for who opens a file.
+    looking: Arc<Semaphore>,
     /// Turns of those who hash for a later open.
     proving: Arc<Semaphore>,
 }
@@ -56,7 +61,8 @@ struct Opening<'a> {
 
 impl Default for OpenFiles {
     fn default() -> Self {
-        Self { files: Mutex::default(), proving: Arc::new(Semaphore::new(PROVE_LATER_MAX)) }
+        let turns = |max| Arc::new(Semaphore::new(max));
+        Self { files: Mutex::default(), looking: turns(LOOKS_MAX), proving: turns(PROVE_LATER_MAX) }
     }
 }
 
@@ -105,11 +111,13 @@ impl Vfs {
     ) -> Opened {
         let Identity::File { cid, .. } = identity else { return Opened::Parts };
         let cid = cid.get();
-        if self.is_short(&cid).await {
-            return Opened::Parts;
-        }
         let mut opening = self.inner.open_files.open(ino);
-        let look = async || if may_be_whole { self.look(cid).await } else { Opened::Parts };
+        let look = async || {
+            if !may_be_whole || self.is_short(&cid).await {
+                return Opened::Parts;
+            }
+            self.look(cid).await
+        };
         let opened = opening.verdict.get_or_init(look).await.clone();
         opening.is_given_out = true;
         opened
@@ -124,8 +132,7 @@ impl Vfs {
         is_last
     }
 
-    /// Tells whether a file is known to be too short to lie in a file of its own. What is not here may
-    /// be here when another handle is opened.
+    /// Tells whether a file is known to be too short to lie in a file of its own.
     async fn is_short(&self, cid: &Cid) -> bool {
         if cid.codec() == codecs::RAW {
             return true;
@@ -135,14 +142,27 @@ impl Vfs {
     }
 
     async fn look(&self, cid: Cid) -> Opened {
-        let local = &self.inner.local;
-        match unixfs::whole_file(local, &cid, PROVE_AT_OPEN_MAX).await {
-            Ok(FileState::Whole(file)) => return Opened::Whole(Arc::new(file)),
-            Ok(FileState::Unproved) => self.prove_later(cid),
-            Ok(FileState::Parts) => self.gather_later(cid),
-            Err(error) => tracing::warn!(%cid, %error, "a file cannot be read as a whole"),
+        let local = self.inner.local.clone();
+        let turn = Arc::clone(&self.inner.open_files.looking).acquire_owned().await;
+        let look = tokio::spawn(async move {
+            // Its turn ends with the hashing, which goes on when nobody waits for it any more.
+            let _turn = turn;
+            unixfs::whole_file(&local, &cid, PROVE_AT_OPEN_MAX).await
+        });
+        match look.await {
+            Ok(Ok(FileState::Whole(file))) => return Opened::Whole(Arc::new(file)),
+            Ok(Ok(FileState::Unproved)) => self.prove_later(cid),
+            Ok(Ok(FileState::Parts)) => self.gather_later(cid),
+            Ok(Err(error)) => tracing::warn!(%cid, %error, "a file cannot be read as a whole"),
+            Err(error) => tracing::error!(%cid, %error, "looking for a whole file failed"),
         }
         Opened::Parts
+    }
+
+    /// Returns how many files may be looked at now.
+    #[cfg(test)]
+    pub(super) fn looks_free(&self) -> usize {
+        self.inner.open_files.looking.available_permits()
     }
 
     /// Asks for a file to be laid out as one, so that it is whole when it is opened next.

@@ -241,3 +241,105 @@ async fn without_claims_a_look_up_proves_what_it_tells() {
     assert_eq!((right.attr.len, right.ttl), (7, FOREVER));
     assert_eq!(wrong, right, "it is one file");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_does_not_wait_behind_what_is_fetched_ahead_of_others() {
+    let mut builder = DagBuilder::new();
+    let (mut names, mut absent) = (Vec::new(), Vec::new());
+    for file in 0..4_u32 {
+        let leaf = |part: u32| (builder.raw((file * 1000 + part).to_le_bytes().repeat(1024)), 4096);
+        let parts: Vec<_> = (0..600).map(leaf).collect();
+        absent.extend(parts.iter().map(|(cid, _)| *cid));
+        names.push((format!("silent-{file}"), builder.file_node(Kind::File, b"", &parts)));
+    }
+    let exchange = peers(&builder);
+    for cid in &absent {
+        exchange.silence(cid);
+    }
+    let wanted = builder.raw("wanted");
+    exchange.add(builder.blocks.last().cloned());
+    absent.push(wanted);
+    names.push(("wanted".to_owned(), wanted));
+    let root = builder.directory(&names);
+    let vfs = vfs(&builder, &root, &absent, exchange);
+    for file in 0..4 {
+        let ino = found(&vfs, &format!("silent-{file}")).await.attr.ino;
+        vfs.open(ino, false).await.unwrap();
+        let vfs = vfs.clone();
+        tokio::spawn(async move { vfs.read(ino, 0, 4096, 0).await });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let ino = found(&vfs, "wanted").await.attr.ino;
+    let read = tokio::time::timeout(Duration::from_secs(1), vfs.read(ino, 0, 6, 0)).await;
+    assert_eq!(read.unwrap().unwrap(), "wanted");
+}
+
+/// A file of `parts` of which nothing but its root is here, and the exchange that has them.
+async fn remote_file(
+    parts: &[(Vec<u8>, u64)],
+    fetch_bytes: u64,
+) -> (Vfs, u64, Vec<Cid>, Arc<TestExchange>) {
+    let mut builder = DagBuilder::new();
+    let parts: Vec<_> = parts.iter().map(|(part, len)| (builder.raw(part.clone()), *len)).collect();
+    let leaves: Vec<Cid> = parts.iter().map(|(cid, _)| *cid).collect();
+    let file = builder.file_node(Kind::File, b"", &parts);
+    let root = builder.directory(&[("file", file)]);
+    let exchange = peers(&builder);
+    let here = builder.blocks.iter().filter(|block| !leaves.contains(block.cid())).cloned();
+    let dag = Dag::new(Arc::new(TestStore::new(here)), exchange.clone(), DagLimits::default());
+    let fetch_budget = Arc::new(FetchBudget::new(fetch_bytes));
+    let options = VfsOptions { fetch_budget, ..options() };
+    let vfs = Vfs::new(dag, Arc::new(TestRoot(Some(root), Vec::new())), options);
+    let ino = found(&vfs, "file").await.attr.ino;
+    (vfs, ino, leaves, exchange)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_lies_of_its_parts_is_not_fetched_ahead() {
+    let parts: Vec<_> = (0..100_u32).map(|part| (part.to_le_bytes().repeat(50_000), 1)).collect();
+    let (vfs, ino, _, exchange) = remote_file(&parts, 2 << 20).await;
+    exchange.set_delay(Duration::from_secs(1));
+    vfs.open(ino, true).await.unwrap();
+    assert!(vfs.read(ino, 0, 1, 0).await.is_err());
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let counts = exchange.counts();
+    assert!(counts.started <= 10, "2 MiB of 200 kB each, and the one that was read: {counts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fetched_ahead_of_a_short_file_ends_when_it_is_closed() {
+    let parts: Vec<_> = (0..40_u32).map(|part| (part.to_le_bytes().repeat(1000), 4000)).collect();
+    let (vfs, ino, leaves, exchange) = remote_file(&parts, 128 << 20).await;
+    for cid in &leaves[1..] {
+        exchange.silence(cid);
+    }
+    exchange.set_delay(Duration::from_millis(10));
+    vfs.open(ino, true).await.unwrap();
+    vfs.open(ino, true).await.unwrap();
+    vfs.read(ino, 0, 4000, 0).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(exchange.counts().started, 40);
+    assert!(!vfs.release(ino));
+    assert!(vfs.release(ino));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(exchange.counts().cancelled, 39);
+}
+
+#[tokio::test]
+async fn opens_that_are_given_up_do_not_pile_up() {
+    use futures::FutureExt as _;
+    let mut builder = DagBuilder::new();
+    let leaf = builder.raw(vec![7; 1 << 19]);
+    let file = builder.file_node(Kind::File, b"", &[(leaf, 1 << 19); 2]);
+    let root = builder.directory(&[("file", file)]);
+    let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
+    let ino = found(&vfs, "file").await.attr.ino;
+    let before = vfs.looks_free();
+    for given_up in 0..before {
+        assert!(vfs.open(ino, true).now_or_never().is_none());
+        assert_eq!(vfs.looks_free(), before - given_up - 1, "it is looked at still");
+    }
+    assert!(vfs.open(ino, true).now_or_never().is_none(), "it waits for its turn");
+    assert!(matches!(vfs.open(ino, true).await, Ok(Opened::Parts)));
+    assert!(vfs.release(ino), "nobody got the handles of those who gave up");
+}

@@ -4,10 +4,11 @@
 //! Who lists directory after directory below one that was listed just before is taken for a walker
 //! as soon as something is missing. From then on the directories in front of it are expanded, many at
 //! a time and in its order, depth first: the blocks of all children that may be directories or files
-//! of more than one block are fetched. What was fetched is paid from a budget and paid back when the
-//! walker gets there, so nobody brings in more than that beyond what was listed.
+//! of more than one block are fetched. Each piece of a directory is paid from a budget before it is
+//! fetched, and paid back when the walker has listed it, so nobody brings in more than that beyond
+//! what was listed. A directory that the tree holds many times is expanded once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,13 @@ use futures::{FutureExt as _, StreamExt as _};
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::block::{Cid, codecs};
 use crate::codec::node::Node;
-use crate::dag::Dag;
+use crate::dag::{BATCH_AHEAD, Dag};
 use crate::unixfs::{self, Cookie};
 
 /// Blocks that are fetched ahead of one walker unless the mount says otherwise.
@@ -30,18 +33,22 @@ pub const WALKAHEAD_BLOCKS: usize = 1024;
 const WALKS_MAX: usize = 8;
 /// Directories that are remembered as listed.
 const LISTED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// Directories that one walk remembers as listed or expanded.
+const MET_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Listings below listed directories that make a walker.
 const STEPS_MIN: u32 = 2;
 /// How long a listing counts as just before, and a walk goes on for a walker that is not seen.
 const WALKER_TIME: Duration = Duration::from_secs(10);
-/// Directories that are expanded at one time.
+/// Pieces of directories that are expanded at one time.
 const EXPANSIONS_MAX: usize = 32;
 /// Directories that wait for it; the farthest are left out, and found again by who gets there.
 const PENDING_MAX: usize = 4096;
-/// Names that are listed in one piece.
+/// Levels below the beginning of a walk; deeper directories are left out too.
+const DEPTH_MAX: usize = 64;
+/// Names that are looked at for one piece.
 const NAMES: usize = 1024;
-/// Blocks that a piece of a sharded directory counts as when they had to be fetched.
-const PIECE_BLOCKS: usize = 16;
+/// Blocks that are fetched for one piece.
+const PIECE_BLOCKS: usize = BATCH_AHEAD;
 
 /// The walkers of a mount.
 #[derive(Debug)]
@@ -49,7 +56,7 @@ pub(super) struct Walks {
     dag: Dag,
     blocks_max: usize,
     listed: Mutex<LruCache<u64, Step>>,
-    running: Mutex<Vec<Arc<Walk>>>,
+    running: Mutex<Vec<Running>>,
 }
 
 /// A directory that was listed.
@@ -59,11 +66,21 @@ struct Step {
     at: Instant,
     /// Listings that led here, and those of its children.
     steps: u32,
+    to: Cookie,
+}
+
+/// A walk and its task, which ends with the mount at the latest.
+#[derive(Debug)]
+struct Running {
+    walk: Arc<Walk>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// One walk.
 #[derive(Debug)]
 struct Walk {
+    /// The inode below which it goes.
+    top: u64,
     state: Mutex<State>,
     paid_back: Notify,
 }
@@ -72,14 +89,30 @@ struct Walk {
 struct State {
     /// Blocks that may still be fetched.
     credit: usize,
-    /// What was paid for directories that the walker has not listed.
-    ahead: HashMap<Cid, usize>,
-    /// Directories that it has listed before they were expanded.
-    passed: LruCache<Cid, ()>,
+    /// What was paid for pieces that the walker has not listed, by directory and end; at least one
+    /// block each.
+    ahead: BTreeMap<(Cid, Cookie), usize>,
+    met: LruCache<Cid, Met>,
+    /// When the walker last listed something.
+    seen: Instant,
 }
 
-/// The way to a directory in numbers of children: their order is the walker's.
-type Place = Vec<u32>;
+/// What was done with a directory.
+#[derive(Debug, Default)]
+struct Met {
+    is_expanded: bool,
+    listed_to: Option<Cookie>,
+}
+
+/// The way to a directory in places of the listings above it: their order is the walker's.
+type Place = Vec<Cookie>;
+
+/// What is still to be expanded of a directory.
+#[derive(Debug)]
+struct Rest {
+    dir: Cid,
+    from: Cookie,
+}
 
 impl Walks {
     /// Returns no walkers; ahead of each `blocks_max` blocks are fetched.
@@ -92,11 +125,9 @@ impl Walks {
         }
     }
 
-    /// Notes that somebody begins to list a directory; returns where its walk began if it is a walker.
-    pub(super) fn listed(&self, ino: u64, parent: u64, cid: &Cid) -> Option<u64> {
-        for walk in &*self.running.lock() {
-            walk.listed(cid);
-        }
+    /// Notes that somebody begins to list a directory; returns where its walk began if it is a walker
+    /// that nobody walks ahead of.
+    pub(super) fn begun(&self, ino: u64, parent: u64) -> Option<u64> {
         let mut listed = self.listed.lock();
         let now = Instant::now();
         let is_new = |step: &Step| now - step.at < WALKER_TIME;
@@ -108,138 +139,206 @@ impl Walks {
             }
             _ => 0,
         };
-        listed.put(ino, Step { parent, at: now, steps });
-        let above = |ino: &u64| {
-            let parent = listed.peek(ino)?.parent;
-            listed.peek(&parent).filter(|step| parent != *ino && is_new(step)).map(|_| parent)
-        };
-        // Parents form no circles, but who remembers them may have been told so.
-        let way = std::iter::successors(Some(ino), above).take(LISTED_MAX.get());
-        way.last().filter(|_| steps >= STEPS_MIN)
+        listed.put(ino, Step { parent, at: now, steps, to: Cookie::START });
+        let way = way(&mut listed, ino);
+        let new = way.iter().take_while(|ino| listed.peek(ino).is_some_and(is_new));
+        let top = new.last().copied().filter(|_| steps >= STEPS_MIN);
+        drop(listed);
+        let running = self.running.lock();
+        top.filter(|_| !running.iter().any(|running| running.is_on(&way)))
     }
 
-    /// Walks ahead through the tree below `top`, unless that is done already.
-    pub(super) fn start(self: &Arc<Self>, top: Cid) {
+    /// Notes that a directory was listed up to a place.
+    pub(super) fn listed(&self, ino: u64, dir: &Cid, to: Cookie) {
+        let mut listed = self.listed.lock();
+        if let Some(step) = listed.get_mut(&ino) {
+            step.to = step.to.max(to);
+        }
+        let way = way(&mut listed, ino);
+        drop(listed);
+        for running in self.running.lock().iter().filter(|running| running.is_on(&way)) {
+            running.walk.listed(dir, to);
+        }
+    }
+
+    /// Walks ahead through the tree below the directory `top`, whose inode number is `ino`, unless that
+    /// is done already.
+    pub(super) fn start(&self, ino: u64, top: Cid) {
         let mut running = self.running.lock();
-        let is_walked = running.iter().any(|walk| walk.has(&top));
+        running.retain(|running| !running.task.is_finished());
+        let is_walked = running.iter().any(|running| running.walk.top == ino);
         if is_walked || running.len() >= WALKS_MAX || self.blocks_max == 0 {
             return;
         }
-        let walk = Arc::new(Walk::new(self.blocks_max));
-        walk.listed(&top);
-        running.push(Arc::clone(&walk));
-        let all = Arc::clone(self);
-        tokio::spawn(async move {
-            walk.run(&all.dag, top).await;
-            all.running.lock().retain(|other| !Arc::ptr_eq(other, &walk));
+        let walk = Arc::new(Walk::new(ino, self.blocks_max));
+        if let Some(step) = self.listed.lock().peek(&ino) {
+            walk.listed(&top, step.to);
+        }
+        let (this, dag) = (Arc::clone(&walk), self.dag.clone());
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = this.walker_is_gone() => {}
+                () = this.run(&dag, top) => {}
+            }
         });
+        running.push(Running { walk, task: AbortOnDropHandle::new(task) });
+    }
+}
+
+/// Returns a directory and those above it that are remembered as listed, the topmost last.
+fn way(listed: &mut LruCache<u64, Step>, ino: u64) -> Vec<u64> {
+    let mut above = |ino: &u64| {
+        let parent = listed.get(ino)?.parent;
+        (parent != *ino && listed.contains(&parent)).then_some(parent)
+    };
+    // Parents form no circles, but who remembers them may have been told so.
+    std::iter::successors(Some(ino), |ino| above(ino)).take(LISTED_MAX.get()).collect()
+}
+
+impl Running {
+    fn is_on(&self, way: &[u64]) -> bool {
+        !self.task.is_finished() && way.contains(&self.walk.top)
     }
 }
 
 impl Walk {
-    fn new(credit: usize) -> Self {
-        let state = State { credit, ahead: HashMap::new(), passed: LruCache::new(LISTED_MAX) };
-        Self { state: Mutex::new(state), paid_back: Notify::new() }
+    fn new(top: u64, credit: usize) -> Self {
+        let met = LruCache::new(MET_MAX);
+        let state = State { credit, ahead: BTreeMap::new(), met, seen: Instant::now() };
+        Self { top, state: Mutex::new(state), paid_back: Notify::new() }
     }
 
-    fn has(&self, cid: &Cid) -> bool {
-        let state = self.state.lock();
-        state.ahead.contains_key(cid) || state.passed.contains(cid)
-    }
-
-    fn listed(&self, cid: &Cid) {
+    fn listed(&self, dir: &Cid, to: Cookie) {
         let mut state = self.state.lock();
-        state.passed.put(*cid, ());
-        if let Some(paid) = state.ahead.remove(cid) {
-            state.credit += paid;
+        state.seen = Instant::now();
+        let met = state.met.get_or_insert_mut(*dir, Met::default);
+        met.listed_to = met.listed_to.max(Some(to));
+        let pieces = (*dir, Cookie::START)..=(*dir, to);
+        let paid: usize = state.ahead.extract_if(pieces, |_, _| true).map(|(_, paid)| paid).sum();
+        state.credit += paid;
+        if paid > 0 {
             self.paid_back.notify_one();
         }
     }
 
-    fn pay(&self, cid: Cid, blocks: usize) {
+    /// Tells whether a directory was not expanded before, which it is from now on.
+    fn expands(&self, dir: &Cid) -> bool {
         let mut state = self.state.lock();
-        if !state.passed.contains(&cid) && !state.ahead.contains_key(&cid) {
-            state.credit = state.credit.saturating_sub(blocks);
-            state.ahead.insert(cid, blocks);
+        let met = state.met.get_or_insert_mut(*dir, Met::default);
+        !std::mem::replace(&mut met.is_expanded, true)
+    }
+
+    /// Pays for a piece before it is fetched; returns its blocks, or `None` when there is no credit.
+    fn pay(&self) -> Option<usize> {
+        let mut state = self.state.lock();
+        let paid = state.credit.min(PIECE_BLOCKS);
+        state.credit -= paid;
+        (paid > 0).then_some(paid)
+    }
+
+    /// Gives back what a piece did not take, or all of it if it was listed meanwhile.
+    fn settle(&self, paid: usize, dir: Cid, piece: &Piece) {
+        let mut state = self.state.lock();
+        let is_listed = state.met.peek(&dir).is_some_and(|met| met.listed_to >= Some(piece.to));
+        let kept = if is_listed { 0 } else { piece.blocks };
+        let before = (kept > 0).then(|| state.ahead.insert((dir, piece.to), kept)).flatten();
+        state.credit += paid - kept + before.unwrap_or(0);
+    }
+
+    async fn walker_is_gone(&self) {
+        loop {
+            let until = self.state.lock().seen + WALKER_TIME;
+            if until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
         }
     }
 
     async fn run(&self, dag: &Dag, top: Cid) {
-        let mut pending = BTreeMap::from([(Place::new(), top)]);
+        self.expands(&top);
+        let mut pending = BTreeMap::from([(Place::new(), Rest { dir: top, from: Cookie::START })]);
         let mut running = FuturesUnordered::new();
-        loop {
-            while running.len() < EXPANSIONS_MAX {
-                let credit = self.state.lock().credit;
-                if credit == 0 {
-                    break;
-                }
-                let Some((place, dir)) = pending.pop_first() else { break };
-                running.push(async move { (place, dir, expand(dag, &dir, credit).await) });
-            }
-            if running.is_empty() && pending.is_empty() {
-                return;
+        while !(pending.is_empty() && running.is_empty()) {
+            while running.len() < EXPANSIONS_MAX
+                && !pending.is_empty()
+                && let Some(paid) = self.pay()
+                && let Some((place, rest)) = pending.pop_first()
+            {
+                running.push(async move {
+                    let piece = expand(dag, &rest, paid).await;
+                    self.settle(paid, rest.dir, &piece);
+                    (place, rest.dir, piece)
+                });
             }
             tokio::select! {
-                Some((place, dir, expanded)) = running.next() => {
-                    self.pay(dir, expanded.blocks);
-                    pending.extend((0..).zip(expanded.dirs).map(|(number, dir)| {
-                        ([&place[..], &[number]].concat(), dir)
-                    }));
+                Some((place, dir, piece)) = running.next() => {
+                    let below = |(at, dir)| {
+                        ([&place[..], &[at]].concat(), Rest { dir, from: Cookie::START })
+                    };
+                    let dirs = piece.dirs.into_iter().filter(|_| place.len() < DEPTH_MAX);
+                    pending.extend(dirs.filter(|(_, dir)| self.expands(dir)).map(below));
+                    if !piece.is_last {
+                        pending.insert(place, Rest { dir, from: piece.to });
+                    }
                     while pending.len() > PENDING_MAX {
                         pending.pop_last();
                     }
                 }
                 () = self.paid_back.notified() => {}
-                () = tokio::time::sleep(WALKER_TIME) => return,
             }
+            consume_budget().await;
         }
     }
 }
 
-/// What is directly below a directory.
+/// A piece of a directory.
 #[derive(Debug)]
-struct Expanded {
-    dirs: Vec<Cid>,
-    /// Blocks that had to be fetched, and one for the directory.
+struct Piece {
+    /// The directories that its names lead to, by place.
+    dirs: Vec<(Cookie, Cid)>,
+    /// Where it ends.
+    to: Cookie,
+    is_last: bool,
+    /// Blocks that it took, at least one.
     blocks: usize,
 }
 
-/// Fetches the root blocks of children, about `blocks_max` at most. Whoever asks for one of them later
-/// gets its error then.
-async fn expand(dag: &Dag, dir: &Cid, blocks_max: usize) -> Expanded {
-    let mut expanded = Expanded { dirs: Vec::new(), blocks: 1 };
-    let mut from = Cookie::START;
-    while expanded.blocks <= blocks_max {
-        let mut list = std::pin::pin!(unixfs::list(dag, dir, from, NAMES));
-        let names = if let Some(here) = list.as_mut().now_or_never() {
-            here
-        } else {
-            expanded.blocks += PIECE_BLOCKS;
-            list.await
-        };
-        let Ok(names) = names else { break };
-        let Some((last, _)) = names.last() else { break };
-        from = *last;
-        let roots: Vec<Cid> = names
-            .into_iter()
-            .map(|(_, entry)| entry.cid)
-            .filter(|cid| cid.codec() == codecs::DAG_PB)
-            .collect();
-        let mut is_here = Vec::with_capacity(roots.len());
-        for cid in &roots {
-            is_here.push(dag.offline().block_len(cid).await.is_ok());
-        }
-        expanded.blocks += is_here.iter().filter(|is_here| !**is_here).count();
-        let mut nodes = std::pin::pin!(dag.nodes(roots));
-        while let Some((cid, node)) = nodes.next().await {
-            if let Ok(node) = node
-                && matches!(*node, Node::Directory(_) | Node::Shard(_))
-            {
-                expanded.dirs.push(cid);
+/// Fetches the root blocks of the next children, `blocks_max` at most. Whoever asks for one of them
+/// later gets its error then.
+async fn expand(dag: &Dag, rest: &Rest, blocks_max: usize) -> Piece {
+    let mut list = std::pin::pin!(unixfs::list(dag, &rest.dir, rest.from, NAMES));
+    let (names, is_here) = match list.as_mut().now_or_never() {
+        Some(here) => (here, true),
+        None => (list.await, false),
+    };
+    let names = names.unwrap_or_default();
+    let (mut to, mut is_last) = (rest.from, names.len() < NAMES);
+    let (mut places, mut roots, mut missing) = (Vec::new(), Vec::new(), 0);
+    for (at, entry) in names {
+        if entry.cid.codec() == codecs::DAG_PB {
+            missing += usize::from(dag.offline().block_len(&entry.cid).await.is_err());
+            if missing > blocks_max {
+                (is_last, missing) = (false, blocks_max);
+                break;
             }
+            places.push(at);
+            roots.push(entry.cid);
         }
+        to = at;
     }
-    expanded
+    let mut dirs = Vec::new();
+    let mut nodes = std::pin::pin!(dag.nodes(roots).zip(futures::stream::iter(places)));
+    while let Some(((cid, node), at)) = nodes.next().await {
+        if node.is_ok_and(|node| matches!(*node, Node::Directory(_) | Node::Shard(_))) {
+            dirs.push((at, cid));
+        }
+        consume_budget().await;
+    }
+    // Shards are not counted; a piece that waited for some is taken for a whole one.
+    let blocks = if is_here { missing.max(1) } else { blocks_max };
+    Piece { dirs, to, is_last, blocks }
 }
 
 #[cfg(test)]
@@ -256,21 +355,21 @@ mod tests {
         exchange: TestExchange,
         dag: Dag,
         top: Cid,
-        /// The directories below the top.
+        /// The directories below the top, in the order of a walker.
         dirs: Vec<Cid>,
     }
 
     fn tree(width: usize) -> Tree {
         let mut builder = DagBuilder::new();
-        let mut dirs = Vec::new();
+        let (mut dirs, mut entries) = (Vec::new(), Vec::new());
         for number in 0..width {
             let leaf = builder.raw(format!("leaf {number}"));
             let file = builder.file_node(Kind::File, b"", &[(leaf, 6)]);
             let below = builder.directory(&[("file", file)]);
-            dirs.push(builder.directory(&[(format!("below-{number}"), below)]));
+            let dir = builder.directory(&[(format!("below-{number}"), below)]);
+            entries.push((format!("dir-{number:05}"), dir));
+            dirs.extend([dir, below]);
         }
-        let names: Vec<String> = (0..width).map(|number| format!("dir-{number:05}")).collect();
-        let entries: Vec<_> = names.iter().map(String::as_str).zip(dirs.iter().copied()).collect();
         let top = builder.directory(&entries);
         let exchange = TestExchange::new(builder.blocks);
         let store = Arc::new(TestStore::new([]));
@@ -278,52 +377,132 @@ mod tests {
         Tree { exchange, dag, top, dirs }
     }
 
+    /// Names of a directory that was listed whole.
+    fn whole() -> Cookie {
+        Cookie::from(u64::MAX)
+    }
+
+    fn is_running(walks: &Walks) -> bool {
+        walks.running.lock().iter().any(|running| !running.task.is_finished())
+    }
+
     #[tokio::test]
     async fn listing_below_what_was_just_listed_makes_a_walker() {
         let tree = tree(1);
         let walks = Walks::new(&tree.dag, 100);
-        let listed = |ino, parent| walks.listed(ino, parent, &tree.top);
-        assert_eq!(listed(1, 1), None);
-        assert_eq!(listed(10, 1), None, "one step may be anybody's");
-        assert_eq!(listed(11, 1), Some(1), "the second child of one directory");
-        assert_eq!(listed(100, 11), Some(1), "a child's child");
-        assert_eq!(listed(200, 20), None, "nobody listed its parent");
+        assert_eq!(walks.begun(1, 1), None);
+        assert_eq!(walks.begun(10, 1), None, "one step may be anybody's");
+        assert_eq!(walks.begun(11, 1), Some(1), "the second child of one directory");
+        assert_eq!(walks.begun(100, 11), Some(1), "a child's child");
+        assert_eq!(walks.begun(200, 20), None, "nobody listed its parent");
+        walks.start(1, tree.top);
+        assert_eq!(walks.begun(101, 11), None, "somebody walks ahead of it");
+        assert_eq!(walks.begun(201, 200), None);
+        assert_eq!(walks.begun(202, 200), Some(200), "another walker");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_walk_stops_where_the_budget_ends_and_goes_on_when_it_is_paid_back() {
         const BUDGET: usize = 60;
         let tree = tree(200);
-        let walks = Arc::new(Walks::new(&tree.dag, BUDGET));
+        let walks = Walks::new(&tree.dag, BUDGET);
         let settled = async || {
             tokio::time::sleep(WALKER_TIME / 4).await;
-            tree.exchange.counts().started
+            usize::try_from(tree.exchange.counts().started).unwrap()
         };
         // The children of the top itself come whole, and are paid by its walker already.
-        walks.start(tree.top);
+        walks.begun(1, 1);
+        walks.listed(1, &tree.top, whole());
+        walks.start(1, tree.top);
         let first = settled().await;
-        let some = 201 + BUDGET as u64 / 2..201 + 2 * BUDGET as u64;
-        assert!(some.contains(&first), "{first}");
+        assert!((201 + BUDGET / 2..=201 + BUDGET).contains(&first), "{first}");
         assert_eq!(settled().await, first);
-        for dir in &tree.dirs {
-            walks.listed(1, 1, dir);
+        for (ino, dir) in (2..).zip(&tree.dirs) {
+            walks.begun(ino, 1);
+            walks.listed(ino, dir, whole());
             settled().await;
         }
-        assert!(tree.exchange.counts().started >= 400, "{:?}", tree.exchange.counts());
+        assert_eq!(tree.exchange.counts().started, 1 + 3 * 200, "all but the leaves");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_walk_ends_when_its_walker_is_gone() {
-        let tree = tree(200);
-        let walks = Arc::new(Walks::new(&tree.dag, 10));
-        walks.start(tree.top);
-        walks.start(tree.top);
+    async fn the_budget_is_one_for_all_directories_however_wide() {
+        const BUDGET: usize = 100;
+        let mut builder = DagBuilder::new();
+        let mut dirs = Vec::new();
+        for dir in 0..40 {
+            let leaf = builder.raw("leaf");
+            let mut file = |number| {
+                let own = format!("{dir} {number}");
+                (
+                    format!("{number:04}"),
+                    builder.file_node(Kind::File, own.as_bytes(), &[(leaf, 4)]),
+                )
+            };
+            let files: Vec<_> = (0..200).map(&mut file).collect();
+            dirs.push((format!("{dir:04}"), builder.directory(&files)));
+        }
+        let top = builder.directory(&dirs);
+        let exchange = TestExchange::new(builder.blocks);
+        exchange.set_delay(Duration::from_millis(20));
+        let store = Arc::new(TestStore::new([]));
+        let dag = Dag::new(store, Arc::new(exchange.clone()), DagLimits::default());
+        let walks = Walks::new(&dag, BUDGET);
+        walks.start(1, top);
         tokio::time::sleep(WALKER_TIME / 2).await;
-        assert!(!walks.running.lock().is_empty());
+        assert_eq!(exchange.counts().started, 1 + BUDGET as u64, "and the top");
+        walks.begun(1, 1);
+        walks.listed(1, &top, whole());
+        tokio::time::sleep(WALKER_TIME / 2).await;
+        assert_eq!(exchange.counts().started, 1 + 40 + BUDGET as u64);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_the_tree_holds_many_times_is_expanded_once() {
+        let mut builder = DagBuilder::new();
+        let mut dir = builder.directory::<&str>(&[]);
+        for _ in 0..40 {
+            dir = builder.directory(&[("a", dir), ("b", dir)]);
+        }
+        let store = Arc::new(TestStore::new(builder.blocks));
+        let dag = Dag::new(store, Arc::new(TestExchange::default()), DagLimits::default());
+        let walks = Walks::new(&dag, WALKAHEAD_BLOCKS);
+        walks.start(1, dir);
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!is_running(&walks));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_ends_when_its_walker_or_its_mount_is_gone() {
+        let tree = tree(200);
+        let walks = Walks::new(&tree.dag, 10);
+        walks.begun(1, 1);
+        walks.start(1, tree.top);
+        walks.start(1, tree.top);
+        assert_eq!(walks.running.lock().len(), 1);
+        let walk = Arc::downgrade(&walks.running.lock()[0].walk);
+        for _ in 0..4 {
+            tokio::time::sleep(WALKER_TIME / 2).await;
+            assert!(is_running(&walks));
+            walks.listed(1, &tree.top, Cookie::START);
+            // Others do not keep it alive.
+            walks.begun(7, 7);
+        }
+        tokio::time::sleep(WALKER_TIME / 2).await;
+        walks.listed(7, &tree.dirs[0], whole());
         tokio::time::sleep(WALKER_TIME).await;
-        assert!(walks.running.lock().is_empty());
-        let off = Arc::new(Walks::new(&tree.dag, 0));
-        off.start(tree.top);
-        assert!(off.running.lock().is_empty());
+        assert!(!is_running(&walks));
+        walks.start(1, tree.top);
+        assert!(is_running(&walks) && walks.running.lock().len() == 1);
+        assert!(walk.upgrade().is_none());
+        let walk = Arc::downgrade(&walks.running.lock()[0].walk);
+        drop(walks);
+        tokio::task::yield_now().await;
+        assert!(walk.upgrade().is_none(), "it ends with the mount");
+        let off = Walks::new(&tree.dag, 0);
+        off.start(1, tree.top);
+        assert!(!is_running(&off));
     }
 }

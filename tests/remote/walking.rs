@@ -164,9 +164,8 @@ fn what_is_fetched_ahead_of_a_walker_is_bounded() {
     std::thread::sleep(Duration::from_secs(2));
     let counts = remote.exchange.counts();
     let listed = 1 + 100 + 3 * 3;
-    // An expansion that has begun ends.
     assert!(counts.started > listed + BUDGET / 2, "{counts:?}");
-    assert!(counts.started < listed + 2 * BUDGET + 32 * 3, "{counts:?}");
+    assert!(counts.started <= listed + BUDGET, "{counts:?}");
 }
 
 /// > The first byte of a file below `n` directories takes `n` + 2 round trips.

@@ -1,10 +1,12 @@
 //! Fetching parts of a file before anybody reads them.
 //!
-//! What is here already costs a look-up. Nothing is kept and nothing is checked: who reads a part
-//! meets its error then.
+//! What is here already costs a look-up. What parts claim of themselves is what is paid for them, so
+//! the first that is not what it claims ends the fetch: who reads it meets the error then. Only inner
+//! nodes are kept, as long as parts below them are to come.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,9 +14,11 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::coop::consume_budget;
 
 use super::{FILE_DEPTH_MAX, File};
 use crate::block::{BLOCK_LEN_MAX, Cid, codecs};
+use crate::codec::node::FileNode;
 use crate::dag::Dag;
 
 /// Parts that are on their way at one time: 64 MiB in leaves of the usual 256 KiB.
@@ -30,10 +34,20 @@ const PART_TIME: Duration = Duration::from_secs(30);
 const BUDGET_BYTES: u64 = 128 * 1024 * 1024;
 /// Bytes of one permit of a [`FetchBudget`].
 const PERMIT_BYTES: u64 = 1024;
+/// Part of a budget that inner nodes may take beside what is on its way.
+const NODES_SHARE: u64 = 8;
+/// Least bytes that are paid for a part, those of a usual leaf: a claim of less may be a lie.
+const PART_BYTES_MIN: u64 = 256 * 1024;
+/// Bytes of a dag-pb leaf beside those of the file, at most.
+const FRAMING_BYTES_MAX: u64 = 1024;
 
-/// Memory in bytes for what is on its way ahead of all readers together.
+/// Memory in bytes for what is on its way ahead of all readers together, and an eighth as much for
+/// inner nodes that came.
 #[derive(Debug)]
-pub struct FetchBudget(Semaphore);
+pub struct FetchBudget {
+    under_way: Semaphore,
+    nodes: Semaphore,
+}
 
 impl Default for FetchBudget {
     fn default() -> Self {
@@ -44,16 +58,23 @@ impl Default for FetchBudget {
 impl FetchBudget {
     /// Returns a budget of `bytes`, at least one block.
     pub fn new(bytes: u64) -> Self {
-        Self(Semaphore::new(permits(bytes.max(BLOCK_LEN_MAX as u64)) as usize))
+        let bytes = bytes.max(BLOCK_LEN_MAX as u64);
+        let semaphore = |bytes| Semaphore::new(permits(bytes) as usize);
+        Self { under_way: semaphore(bytes), nodes: semaphore(bytes / NODES_SHARE) }
     }
 
     /// Returns the bytes that are free.
     pub fn free(&self) -> u64 {
-        self.0.available_permits() as u64 * PERMIT_BYTES
+        self.under_way.available_permits() as u64 * PERMIT_BYTES
     }
 
     async fn take(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
-        self.0.acquire_many(permits(bytes.min(BLOCK_LEN_MAX as u64))).await.ok()
+        self.under_way.acquire_many(permits(bytes)).await.ok()
+    }
+
+    /// Takes room for an inner node if there is some. Nobody waits for it: others that do might hold it.
+    fn keep(&self, node: &File) -> Option<SemaphorePermit<'_>> {
+        self.nodes.try_acquire_many(permits(node.0.memory_bytes() as u64)).ok()
     }
 }
 
@@ -100,7 +121,7 @@ pub async fn fetch_range(
     }
     let Some(root) = dag.node(cid).await.ok().and_then(File::new) else { return };
     let mut fetch = Fetch { dag, range, budget, tally, inner: BTreeMap::new(), steps: 0 };
-    fetch.enter(root, 0, 0);
+    fetch.enter(Kept { file: root, _memory: None }, 0, 0);
     let mut running = FuturesUnordered::new();
     loop {
         while running.len() < PARTS_MAX
@@ -109,10 +130,11 @@ pub async fn fetch_range(
             running.push(fetch.load(part));
         }
         match running.next().await {
-            None => return,
-            Some(None) => {}
-            Some(Some((file, part))) => running.extend(fetch.arrived(file, &part)),
+            None | Some(Loaded::False) => return,
+            Some(Loaded::Leaf) => {}
+            Some(Loaded::Inner(file, part)) => running.extend(fetch.arrived(file, &part)),
         }
+        consume_budget().await;
     }
 }
 
@@ -123,61 +145,86 @@ struct Fetch<'a> {
     tally: &'a FetchTally,
     /// Inner nodes with parts to go, by depth and place: upper ones first, because more waits for what
     /// is below them.
-    inner: BTreeMap<(u32, u64), Inner>,
+    inner: BTreeMap<(u32, u64), Inner<'a>>,
     steps: usize,
 }
 
-struct Inner {
-    file: File,
+struct Inner<'a> {
+    node: Arc<Kept<'a>>,
     links: Range<usize>,
+}
+
+/// An inner node and the room that it takes; the root takes none, so that a fetch can always begin.
+struct Kept<'a> {
+    file: File,
+    _memory: Option<SemaphorePermit<'a>>,
 }
 
 /// A link of an inner node, at `start` in the whole file.
 #[derive(Clone)]
-struct Part {
-    parent: File,
+struct Part<'a> {
+    parent: Arc<Kept<'a>>,
     index: usize,
     depth: u32,
     start: u64,
 }
 
-type Load<'a> = BoxFuture<'a, Option<(File, Part)>>;
+/// What has become of a part.
+enum Loaded<'a> {
+    /// Nothing is below it, or it did not come.
+    Leaf,
+    Inner(File, Part<'a>),
+    /// It is not what its parent claims.
+    False,
+}
 
-impl Part {
+type Load<'a> = BoxFuture<'a, Loaded<'a>>;
+
+impl Part<'_> {
+    fn node(&self) -> &FileNode {
+        self.parent.file.node()
+    }
+
     fn len(&self) -> u64 {
-        let range = self.parent.node().link_range(self.index);
+        let range = self.node().link_range(self.index);
         range.end - range.start
     }
 
     fn cid(&self) -> Cid {
-        self.parent.node().link(self.index).cid
+        self.node().link(self.index).cid
+    }
+
+    /// Returns the bytes that its block may have.
+    fn block_len_max(&self) -> u64 {
+        let claimed = self.len().saturating_add(FRAMING_BYTES_MAX);
+        claimed.clamp(PART_BYTES_MIN, BLOCK_LEN_MAX as u64)
     }
 
     /// Returns the part behind this one below the same parent.
     fn after(&self) -> Option<Self> {
         let index = self.index + 1;
-        let is_there = index < self.parent.node().link_count();
+        let is_there = index < self.node().link_count();
         is_there.then(|| Self { index, start: self.start + self.len(), ..self.clone() })
     }
 }
 
 impl<'a> Fetch<'a> {
     /// Begins with the parts of a node that stands at `base`.
-    fn enter(&mut self, file: File, base: u64, depth: u32) {
+    fn enter(&mut self, node: Kept<'a>, base: u64, depth: u32) {
         let here = |at: u64| at.saturating_sub(base);
-        let links = file.node().links_in(here(self.range.start)..here(self.range.end));
+        let links = node.file.node().links_in(here(self.range.start)..here(self.range.end));
         if depth < FILE_DEPTH_MAX && !links.is_empty() {
-            self.inner.insert((depth, base), Inner { file, links });
+            self.inner.insert((depth, base), Inner { node: Arc::new(node), links });
         }
     }
 
-    fn next(&mut self) -> Option<Part> {
+    fn next(&mut self) -> Option<Part<'a>> {
         let mut first = self.inner.first_entry()?;
         let (depth, base) = *first.key();
         let inner = first.get_mut();
         let index = inner.links.next()?;
-        let parent = inner.file.clone();
-        let start = base + parent.node().link_range(index).start;
+        let parent = Arc::clone(&inner.node);
+        let start = base + parent.file.node().link_range(index).start;
         if inner.links.is_empty() {
             first.remove();
         }
@@ -185,36 +232,64 @@ impl<'a> Fetch<'a> {
         (self.steps <= STEPS_MAX).then_some(Part { parent, index, depth, start })
     }
 
-    /// Fetches a part if it is not here; returns it if it is an inner node.
-    fn load(&self, part: Part) -> Load<'a> {
+    /// Fetches a part if it is not here.
+    fn load(&self, part: Part<'a>) -> Load<'a> {
         let (dag, budget, tally) = (self.dag, self.budget, self.tally);
         async move {
-            let (cid, len) = (part.cid(), part.len());
-            if dag.offline().block_len(&cid).await.is_err() {
-                let fetch = async {
-                    let _memory = budget.take(len).await;
-                    dag.block_len(&cid).await.ok()
-                };
-                let fetched = tokio::time::timeout(PART_TIME, fetch).await.ok().flatten()?;
-                let is_kept = matches!(dag.store().block_len(&cid), Ok(Some(_)));
-                tally.count(fetched, is_kept);
+            match bring(dag, &part, budget, tally).await {
+                None => Loaded::Leaf,
+                Some(block_len) => look(dag, part, block_len).await,
             }
-            if cid.codec() != codecs::DAG_PB {
-                return None;
-            }
-            let file = dag.offline().node(&cid).await.ok().and_then(File::new)?;
-            (file.node().link_count() > 0).then_some((file, part))
         }
         .boxed()
     }
 
     /// Goes on below an inner node. Behind the last one of the range come more of them.
-    fn arrived(&mut self, file: File, part: &Part) -> Vec<Load<'a>> {
-        self.enter(file, part.start, part.depth + 1);
+    fn arrived(&mut self, file: File, part: &Part<'a>) -> Vec<Load<'a>> {
+        if let Some(memory) = self.budget.keep(&file) {
+            self.enter(Kept { file, _memory: Some(memory) }, part.start, part.depth + 1);
+        }
         if part.start >= self.range.end || part.start + part.len() < self.range.end {
             return Vec::new();
         }
         let behind = std::iter::successors(part.after(), Part::after);
         behind.take(NODES_BEYOND).map(|node| self.load(node)).collect()
+    }
+}
+
+/// Fetches a part if it is not here; returns the length of its block unless it did not come.
+async fn bring(
+    dag: &Dag,
+    part: &Part<'_>,
+    budget: &FetchBudget,
+    tally: &FetchTally,
+) -> Option<u64> {
+    let cid = part.cid();
+    if let Ok(here) = dag.offline().block_len(&cid).await {
+        return Some(here);
+    }
+    let fetch = async {
+        let _memory = budget.take(part.block_len_max()).await;
+        dag.block_len(&cid).await.ok()
+    };
+    let fetched = tokio::time::timeout(PART_TIME, fetch).await.ok().flatten()?;
+    let is_kept = matches!(dag.store().block_len(&cid), Ok(Some(_)));
+    tally.count(fetched, is_kept);
+    Some(fetched)
+}
+
+/// Tells what a part is that has come.
+async fn look<'a>(dag: &Dag, part: Part<'a>, block_len: u64) -> Loaded<'a> {
+    let cid = part.cid();
+    match cid.codec() {
+        codecs::RAW if block_len == part.len() => Loaded::Leaf,
+        codecs::DAG_PB if block_len <= part.block_len_max() => {
+            match dag.offline().node(&cid).await.ok().and_then(File::new) {
+                Some(file) if file.node().file_len() != part.len() => Loaded::False,
+                Some(file) if file.node().link_count() > 0 => Loaded::Inner(file, part),
+                _ => Loaded::Leaf,
+            }
+        }
+        _ => Loaded::False,
     }
 }

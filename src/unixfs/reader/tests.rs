@@ -210,3 +210,45 @@ async fn a_long_read_gives_way_to_others() {
     assert!(read(&bench.dag, &cid, 0, 4096).now_or_never().is_none(), "not all in one poll");
     assert_eq!(read(&bench.dag, &cid, 0, 4096).await.unwrap(), vec![b'x'; 3000]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_fetched_ahead_holds_few_inner_nodes() {
+    const NODES: u64 = 20;
+    const LEAVES: u64 = 10;
+    let mut builder = DagBuilder::new();
+    let (mut silent, mut parts) = (Vec::new(), Vec::new());
+    let own = vec![7; 500 * 1024];
+    for node in 0..NODES {
+        let leaf = |leaf| (builder.raw(format!("{:08}", node * LEAVES + leaf)), 8);
+        let leaves: Vec<_> = (0..LEAVES).map(leaf).collect();
+        silent.extend(leaves.iter().map(|(cid, _)| *cid));
+        let len = own.len() as u64 + LEAVES * 8;
+        parts.push((builder.file_node(Kind::File, &own, &leaves), len));
+    }
+    let file = builder.file_node(Kind::File, b"", &parts);
+    let exchange = TestExchange::new(builder.blocks);
+    for cid in &silent {
+        exchange.silence(cid);
+    }
+    let store = Arc::new(TestStore::default());
+    let dag = Dag::new(store, Arc::new(exchange.clone()), DagLimits::default());
+    // Room for four nodes, and for all parts that are under way then.
+    let (budget, tally) = (FetchBudget::new(16 << 20), FetchTally::default());
+    let fetch = fetch_range(&dag, &file, 0..u64::MAX, &budget, &tally);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(5), fetch).await;
+    assert!(ended.is_err(), "it waits for leaves");
+    let leaves = exchange.counts().started - 1 - NODES;
+    assert!(0 < leaves && leaves <= 4 * LEAVES, "{leaves}");
+}
+
+#[tokio::test]
+async fn a_long_fetch_gives_way_to_others() {
+    let mut builder = DagBuilder::new();
+    let leaf = builder.raw("x");
+    let cid = builder.file_node(Kind::File, b"", &vec![(leaf, 1); 3000]);
+    let bench = bench(builder);
+    let (budget, tally) = (FetchBudget::default(), FetchTally::default());
+    let mut fetch = std::pin::pin!(fetch_range(&bench.dag, &cid, 0..3000, &budget, &tally));
+    assert!(fetch.as_mut().now_or_never().is_none(), "not all in one poll");
+    fetch.await;
+}
