@@ -11,6 +11,7 @@ mod contract;
 mod crash;
 mod fuse;
 mod model;
+mod net;
 mod remote;
 mod tidy;
 mod vectors;

@@ -53,7 +53,7 @@ const HEDGE_EVERY: Duration = Duration::from_millis(50);
 /// Bytes that may come twice for that, in any case and of all that came.
 const HEDGE_BYTES: u64 = 4 * 1024 * 1024;
 const HEDGE_SHARE: u64 = 20;
-/// Blocks that came or were given up lately, of which a second copy is no lie.
+/// Blocks that came or were given up lately: a second copy of one is no lie, and who has it is of use.
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 
 /// The root below which a block is wanted; wants without one make a session of their own.
@@ -121,7 +121,7 @@ pub(super) struct Scheduler<S: Copy + Ord + Hash + Debug> {
     /// Wants that are under way from nowhere, the most urgent and oldest in front.
     idle: BTreeSet<(Reverse<Urgency>, WantId)>,
     next_id: WantId,
-    recent: LruCache<Multihash, ()>,
+    recent: LruCache<Multihash, SessionKey>,
     asks: VecDeque<Ask<S>>,
     hedges_at: Option<Instant>,
     totals: Totals,
@@ -221,7 +221,9 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
 
     /// Notes what a source says of a block.
     pub(super) fn told(&mut self, source: S, cid: &Cid, has: bool, now: Instant) {
-        let Some(&id) = self.ids.get(cid.hash()) else { return };
+        let Some(&id) = self.ids.get(cid.hash()) else {
+            return self.told_late(source, cid, has);
+        };
         let (Some(want), Some(known)) = (self.wants.get_mut(&id), self.sources.get_mut(&source))
         else {
             return;
@@ -250,6 +252,17 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             if want.under_way().next().is_none() {
                 self.idle.insert((Reverse(want.urgency), id));
             }
+        }
+    }
+
+    /// Who has a block that came from somebody faster may have the next one too.
+    fn told_late(&mut self, source: S, cid: &Cid, has: bool) {
+        if let Some(session) = self.recent.peek(cid.hash())
+            && let Some(session) = self.sessions.get_mut(session)
+            && self.sources.contains_key(&source)
+            && has
+        {
+            session.hit(source, false);
         }
     }
 
@@ -342,7 +355,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         let id = self.ids.remove(cid.hash())?;
         let want = self.wants.remove(&id)?;
         self.idle.remove(&(Reverse(want.urgency), id));
-        self.recent.put(*cid.hash(), ());
+        self.recent.put(*cid.hash(), want.session);
         if self.wants.is_empty() {
             self.hedges_at = None;
         }

@@ -245,6 +245,16 @@ fn four_sources_give_the_sum_of_theirs() {
 }
 
 #[test]
+fn who_answers_after_a_block_came_takes_part_too() {
+    let mut world = World::new(256, MIB).peer(MS, 500.0, Manner::Honest);
+    world = world.peer(MS * 60, 500.0, Manner::Honest);
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    while world.step(world.start + MS * 200) {}
+    let share = world.share(64, 1000.0);
+    assert!(share > 0.8, "{share:.2}");
+}
+
+#[test]
 fn the_fast_one_gets_the_work() {
     let slow = |world: World| world.peer(MS * 20, 1.0, Manner::Honest);
     let mut world = slow(slow(World::new(128, MIB)).peer(MS * 20, 200.0, Manner::Honest));

@@ -1,0 +1,138 @@
+//! Blocks between cidfs nodes, and between cidfs and go-libp2p with boxo.
+
+use super::peers::{GoPeer, Node};
+use crate::cli::sandbox::Sandbox;
+
+/// Bytes that compress badly and are other ones for each seed.
+fn noise(seed: u32, len: usize) -> Vec<u8> {
+    let mut state = u64::from(seed) << 32 | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
+}
+
+/// The transports that all of them share.
+const TRANSPORTS: [&str; 3] = ["tcp", "quic-v1", "ws"];
+
+#[test]
+fn cidfs_and_go_give_each_other_files_over_every_transport() {
+    let test = "cidfs_and_go_give_each_other_files_over_every_transport";
+    let node = Node::start();
+    for (seed, transport) in (0..).zip(TRANSPORTS) {
+        let Some(mut go) = GoPeer::start(test) else { return };
+        if seed % 2 == 0 {
+            node.connect(&go.address(transport));
+        } else {
+            go.ok(&["connect", &node.address(transport)]);
+        }
+        let (theirs, ours) = (noise(2 * seed, 5_000_000), noise(2 * seed + 1, 5_000_000));
+        node.sandbox.write("theirs", &theirs);
+        let path = node.sandbox.path("theirs");
+        let cid = go.ok(&["add", path.to_str().unwrap()]);
+        assert!(node.sandbox.run(&["cat", &cid]).stdout == theirs, "{transport}: from Go");
+        node.sandbox.write("ours", &ours);
+        let cid = node.sandbox.ok(&["add", "-Q", "ours"]);
+        let copy = node.sandbox.path("copy");
+        go.ok(&["get", &cid, copy.to_str().unwrap()]);
+        assert!(std::fs::read(copy).unwrap() == ours, "{transport}: to Go");
+    }
+    let stat = node.sandbox.ok(&["bitswap", "stat"]);
+    assert!(stat.contains("came twice or too late: 0"), "{stat}");
+}
+
+#[test]
+fn old_cids_are_as_good_as_new_ones() {
+    let Some(mut go) = GoPeer::start("old_cids_are_as_good_as_new_ones") else { return };
+    let node = Node::start();
+    go.ok(&["connect", &node.address("tcp")]);
+    let data = noise(1, 3_000_000);
+    node.sandbox.write("old", &data);
+    let cid = node.sandbox.ok(&["add", "-Q", "--cid-version=0", "old"]);
+    assert!(cid.starts_with("Qm"), "{cid}");
+    let copy = node.sandbox.path("copy");
+    go.ok(&["get", &cid, copy.to_str().unwrap()]);
+    assert!(std::fs::read(copy).unwrap() == data);
+}
+
+/// Makes a tree with a folder of many names and files of all lengths.
+fn tree(sandbox: &Sandbox) {
+    for number in 0..300_u32 {
+        let len = [0, 1, 700, 20_000][number as usize % 4];
+        sandbox.write(format!("tree/many/file {number}"), noise(number, len));
+    }
+    sandbox.write("tree/deep/er/big", noise(7, 4_000_000));
+    std::os::unix::fs::symlink("deep/er/big", sandbox.path("tree/link")).unwrap();
+}
+
+#[test]
+fn a_tree_of_another_node_is_read_through_the_mount() {
+    let (giver, taker) = (Node::start(), Node::start());
+    tree(&giver.sandbox);
+    // One name in each block: as many shards as there are.
+    let cid = giver.sandbox.ok(&[
+        "add",
+        "-rQ",
+        "--max-hamt-fanout=16",
+        "--max-directory-links=20",
+        "tree",
+    ]);
+    taker.connect(&giver.address("quic-v1"));
+    let mount = taker.sandbox.path("mnt");
+    std::fs::create_dir(&mount).unwrap();
+    taker.sandbox.ok(&["mount", "/ipfs", "mnt"]);
+    let diff = std::process::Command::new("diff")
+        .args(["-r", "--no-dereference"])
+        .arg(giver.sandbox.path("tree"))
+        .arg(mount.join(&cid))
+        .output()
+        .unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    taker.sandbox.ok(&["umount", "mnt"]);
+    taker.sandbox.ok(&["pin", "add", &cid]);
+    assert!(taker.sandbox.ok(&["ls", "--offline", &cid]).contains("deep"), "it is here now");
+}
+
+#[test]
+fn several_providers_share_the_work() {
+    let (one, other, taker) = (Node::start(), Node::start(), Node::start());
+    let data = noise(3, 40_000_000);
+    for giver in [&one, &other] {
+        giver.sandbox.write("file", &data);
+        giver.sandbox.ok(&["add", "-Q", "file"]);
+        taker.connect(&giver.address("tcp"));
+    }
+    let cid = one.sandbox.ok(&["add", "-Q", "file"]);
+    assert!(taker.sandbox.run(&["cat", &cid]).stdout == data);
+    let ledger = |node: &Node| {
+        let address = node.address("tcp");
+        let ledger = taker.sandbox.ok(&["bitswap", "ledger", "--json", &address]);
+        let ledger: serde_json::Value = serde_json::from_str(&ledger).unwrap();
+        ledger["Recv"].as_u64().unwrap()
+    };
+    let (first, second) = (ledger(&one), ledger(&other));
+    assert!(first > 4_000_000 && second > 4_000_000, "{first} and {second} of 40 MB");
+    assert!(first + second < 44_000_000, "{first} and {second}: too much came twice");
+}
+
+#[test]
+fn what_nobody_has_is_said_in_time() {
+    let (node, other) = (Node::start(), Node::start());
+    node.connect(&other.address("tcp"));
+    let absent = crate::cli::sandbox::ABSENT;
+    node.sandbox.fails(&["cat", "--timeout=1s", absent], 1, &["tim"]);
+    let wanted = node.sandbox.ok(&["bitswap", "wantlist"]);
+    assert_eq!(wanted, "", "nobody waits for it any more");
+}
+
+#[test]
+fn a_command_without_a_daemon_talks_to_nobody() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["config", "network.preset", "lan"]);
+    assert!(sandbox.ok(&["id"]).starts_with("Peer id: 12D3KooW"));
+    sandbox.fails(&["swarm", "peers"], 1, &["does not talk to others", "Hint"]);
+    sandbox.fails(&["cat", crate::cli::sandbox::ABSENT], 1, &["offline"]);
+}
