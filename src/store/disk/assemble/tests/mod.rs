@@ -422,3 +422,19 @@ fn a_file_that_is_gone_is_told_leaf_by_leaf_and_takes_no_disk() {
     store.remove(leaf(0).cid()).unwrap();
     assert!(store.disk_bytes() < LEN as u64, "{}", store.disk_bytes());
 }
+
+#[test]
+fn a_little_room_takes_little_of_a_long_file() {
+    const MIB: u64 = 1024 * 1024;
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    let mut assembly = store.assemble().unwrap();
+    for n in 0..40 {
+        assembly.next = 1024 * MIB + u64::from(n) * 10 * MIB;
+        assert!(assembly.push(&leaf(n), LEN as u64).unwrap());
+    }
+    assembly.finish().unwrap();
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
+    let report = store.make_room(&store.keep_set(), 1, go_on).unwrap();
+    assert_eq!((report.enough, report.blocks), (true, 1), "{report:?}");
+}
