@@ -12,6 +12,7 @@ use crate::store::StoreError;
 use crate::store::error::AtPath as _;
 use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
+use crate::store::pack::index::SealedPack;
 use crate::store::pack::usage::Lease;
 use crate::store::pack::{Entry, Pack};
 use crate::sys::disk::is_shortage;
@@ -52,6 +53,13 @@ pub enum FileState {
     Parts,
 }
 
+/// What is still to be hashed of a file that lies as one.
+struct Unproved<'a> {
+    places: Vec<(Entry, &'a Cid)>,
+    /// Stands for its repeats and their places.
+    repeats: [u8; 32],
+}
+
 impl DiskStore {
     /// Looks for the file that is `blocks`, in order and without gaps; see
     /// [`BlockStore::whole_file`](crate::store::BlockStore::whole_file).
@@ -65,31 +73,18 @@ impl DiskStore {
             return Ok(FileState::Parts);
         };
         let lease = Lease::new(Arc::clone(pack.usage()));
-        let now = self.now();
-        let mut unproved = 0;
-        for block in blocks {
-            drop(pack.usage().enter(block.offset, now));
-            let Some((found, state)) = pack.find(&BlockKey::of(&block.cid)) else {
-                return Ok(FileState::Parts);
-            };
-            if found.len != block.len || !found.framing.fits(&block.cid) {
-                return Ok(FileState::Parts);
-            }
-            // One that lies in another place of the file too has but one entry.
-            let entry = Entry { start: block.offset, ..found };
-            match state {
-                CopyState::Proved if entry == found => continue,
-                CopyState::Damaged | CopyState::Removed => return Ok(FileState::Parts),
-                CopyState::Proved | CopyState::Unproved => {}
-            }
-            unproved += u64::from(block.len);
-            if unproved > unproved_max {
-                return Ok(FileState::Unproved);
-            }
-            if !self.prove(&pack, &entry, &block.cid)? {
+        let Pack::Assembled(sealed) = &*pack else { return Ok(FileState::Parts) };
+        let Some(unproved) = self.unproved_of(sealed, blocks) else { return Ok(FileState::Parts) };
+        let bytes: u64 = unproved.places.iter().map(|(entry, _)| u64::from(entry.len)).sum();
+        if bytes > unproved_max {
+            return Ok(FileState::Unproved);
+        }
+        for (entry, cid) in &unproved.places {
+            if !self.prove(&pack, entry, cid)? {
                 return Ok(FileState::Parts);
             }
         }
+        sealed.repeats.prove(unproved.repeats);
         if let Err(error) = self.files.is_open_elsewhere(&pack) {
             tracing::debug!(%error, "the disk does not tell who has a file open; it is read in parts");
             return Ok(FileState::Parts);
@@ -103,6 +98,35 @@ impl DiskStore {
             return Ok(FileState::Parts);
         }
         Ok(FileState::Whole(WholeFile { file, _lease: lease }))
+    }
+
+    /// Returns what of a file was not hashed since the start, `None` when it is not here in one piece.
+    /// Looking is a use of it.
+    fn unproved_of<'a>(&self, file: &SealedPack, blocks: &'a [FileRange]) -> Option<Unproved<'a>> {
+        let now = self.now();
+        let (mut places, mut again, mut repeats) = (Vec::new(), Vec::new(), blake3::Hasher::new());
+        for block in blocks {
+            drop(file.usage.enter(block.offset, now));
+            let (found, state) = file.find(&BlockKey::of(&block.cid))?;
+            let is_here = state < CopyState::Damaged;
+            if !is_here || found.len != block.len || !found.framing.fits(&block.cid) {
+                return None;
+            }
+            // One that lies in another place of the file too has but one entry.
+            let entry = Entry { start: block.offset, ..found };
+            if entry != found {
+                repeats.update(&entry.key.digest);
+                repeats.update(&entry.start.to_le_bytes());
+                again.push((entry, &block.cid));
+            } else if state == CopyState::Unproved {
+                places.push((entry, &block.cid));
+            }
+        }
+        let repeats = *repeats.finalize().as_bytes();
+        if !file.repeats.are_proved(&repeats) {
+            places.append(&mut again);
+        }
+        Some(Unproved { places, repeats })
     }
 
     /// Returns the length of the content of a leaf that lies in an assembled file without its framing.

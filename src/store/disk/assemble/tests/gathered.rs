@@ -188,3 +188,20 @@ fn a_damaged_file_is_not_in_the_way_of_the_one_that_is_laid_out_anew() {
         assert!(matches!(state, FileState::Whole(_)));
     }
 }
+
+#[test]
+fn repeats_are_proved_once_since_the_start() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..4)).unwrap();
+    let numbers = [1, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    let other = [1, 0, 0, 0, 0, 0, 0, 0, 1, 2];
+    assert_eq!(gather(&store, numbers), Gathered::Done);
+    let state = |numbers, max| store.whole_file(&ranges(numbers), max).unwrap();
+    assert!(matches!(state(numbers, 2 * LEN as u64), FileState::Unproved));
+    assert!(matches!(state(numbers, u64::MAX), FileState::Whole(_)));
+    assert!(matches!(state(numbers, 0), FileState::Whole(_)));
+    assert!(matches!(state(other, 0), FileState::Unproved), "other repeats");
+    assert!(matches!(state(other, u64::MAX), FileState::Parts), "which are not there");
+    assert!(matches!(state(numbers, 0), FileState::Whole(_)));
+}

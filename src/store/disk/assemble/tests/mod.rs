@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::block::{HashFn, codecs};
 use crate::store::faults::{Call, FaultyDisk};
-use crate::store::{BlockStore as _, DiskOptions, FileRange, FileState};
+use crate::store::{BlockStore as _, DiskOptions, FileRange, FileState, VerifyReport};
 
 /// Bytes of a leaf: three pages.
 const LEN: usize = 12_288;
@@ -308,7 +308,10 @@ fn a_leaf_that_lies_in_two_places_is_hashed_in_both() {
     let path = fixture.packs.join("0000000001.file");
     let file = File::options().write(true).open(path).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"x", LEN as u64 + 5).unwrap();
-    assert!(matches!(state(LEN as u64), FileState::Parts));
+    assert!(matches!(state(0), FileState::Whole(_)), "it was proved");
+    let (mut report, go_on) = (VerifyReport::default(), &mut |_: &_| ControlFlow::Continue(()));
+    assert!(store.verify_pack(PackId(1), &mut report, go_on).unwrap().is_continue());
+    assert!(matches!(state(LEN as u64), FileState::Parts), "a verification proves no repeats");
 }
 
 #[test]
