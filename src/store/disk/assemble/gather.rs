@@ -79,8 +79,12 @@ impl DiskStore {
                 Err(error) => return Err(error),
             }
         }
+        let removing = self.removing.lock();
+        if !assembly.entries.iter().all(|leaf| self.is_here(&leaf.key)) {
+            return Ok(Gathered::Missing);
+        }
         let packs = assembly.show()?;
-        drop(assembly);
+        drop((removing, assembly));
         packs.iter().try_for_each(|pack| self.free_packed(pack))?;
         Ok(Gathered::Done)
     }
@@ -132,6 +136,11 @@ impl DiskStore {
             return declined("there is no room for it twice");
         }
         Ok(None)
+    }
+
+    /// Tells whether a good copy lies in our own packs.
+    fn is_here(&self, key: &BlockKey) -> bool {
+        self.find_own(key).is_some_and(|hit| hit.state != CopyState::Damaged)
     }
 
     /// Tells whether an assembled file has a good copy of a block.

@@ -205,3 +205,23 @@ fn repeats_are_proved_once_since_the_start() {
     assert!(matches!(state(other, u64::MAX), FileState::Parts), "which are not there");
     assert!(matches!(state(numbers, 0), FileState::Whole(_)));
 }
+
+#[test]
+fn what_is_removed_while_it_is_gathered_stays_removed() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..10)).unwrap();
+    let mut calls = 0;
+    let go_on = &mut || {
+        calls += 1;
+        if calls == 6 {
+            assert!(store.remove(leaf(1).cid()).unwrap());
+        }
+        ControlFlow::Continue(())
+    };
+    assert_eq!(store.gather(&ranges(0..10), go_on).unwrap(), Gathered::Missing);
+    assert_eq!(store.get(leaf(1).cid()).unwrap(), None);
+    assert_eq!((fixture.count("file"), fixture.count("file.new")), (0, 0));
+    drop(store);
+    assert_eq!(here(&fixture.open(None), 0..10).len(), 9);
+}
