@@ -120,8 +120,8 @@ impl Keeper {
         let gathered = blocks.gather(&leaves, go_on);
         tracing::debug!(%file, ?gathered, "laid out a file");
         match &gathered {
-            // Its leaves may be on their way.
-            Ok(Gathered::Missing | Gathered::Stopped) => {}
+            // Its leaves may be on their way, or may go again.
+            Ok(Gathered::Missing | Gathered::Stopped | Gathered::Whole | Gathered::Done) => {}
             _ => drop(self.inner.gathering.wanted.lock().tried.put(file, Instant::now())),
         }
         Ok(gathered? == Gathered::Done)

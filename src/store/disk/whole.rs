@@ -131,13 +131,8 @@ impl DiskStore {
 
     /// Returns the length of the content of a leaf that lies in an assembled file without its framing.
     pub(super) fn find_framed(&self, cid: &Cid) -> Option<u32> {
-        let key = BlockKey::of(cid);
-        let list = Arc::clone(&self.packs.read());
-        let good = |(entry, state): &(Entry, CopyState)| {
-            entry.framing != Framing::Bare && *state < CopyState::Damaged
-        };
-        let found = list.candidates(&key).find_map(|pack| pack.find(&key).filter(good));
-        found.map(|(entry, _)| entry.len)
+        let is_framed = |_: &Pack, entry: &Entry| entry.framing != Framing::Bare;
+        self.find_assembled(&BlockKey::of(cid), is_framed).map(|(_, entry)| entry.len)
     }
 
     /// Tells whether somebody reads a file without the store in between, so that nothing of it may be
@@ -154,15 +149,25 @@ impl DiskStore {
     }
 
     /// Returns the assembled file of so many bytes in which a good copy of a block lies at its place.
-    fn assembled_with(&self, block: &FileRange, len: u64) -> Option<Arc<Pack>> {
-        let key = BlockKey::of(&block.cid);
+    pub(super) fn assembled_with(&self, block: &FileRange, len: u64) -> Option<Arc<Pack>> {
+        let is_there =
+            |pack: &Pack, entry: &Entry| pack.covered_len() == len && entry.start == block.offset;
+        self.find_assembled(&BlockKey::of(&block.cid), is_there).map(|(pack, _)| pack)
+    }
+
+    /// Returns the newest good copy of a block in an assembled file that is as it should be.
+    pub(super) fn find_assembled(
+        &self,
+        key: &BlockKey,
+        should_be: impl Fn(&Pack, &Entry) -> bool,
+    ) -> Option<(Arc<Pack>, Entry)> {
         let list = Arc::clone(&self.packs.read());
-        let mut packs = list.candidates(&key).filter(|pack| matches!(***pack, Pack::Assembled(_)));
-        let is_there = |pack: &&Arc<Pack>| {
-            let found = pack.find(&key).filter(|(_, state)| *state < CopyState::Damaged);
-            pack.covered_len() == len && found.is_some_and(|(entry, _)| entry.start == block.offset)
-        };
-        packs.find(is_there).map(Arc::clone)
+        let mut files = list.candidates(key).filter(|pack| matches!(***pack, Pack::Assembled(_)));
+        files.find_map(|file| {
+            let (entry, state) = file.find(key)?;
+            (state < CopyState::Damaged && should_be(file, &entry))
+                .then(|| (Arc::clone(file), entry))
+        })
     }
 
     /// Hashes the bytes at a place of a file.
