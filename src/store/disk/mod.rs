@@ -428,8 +428,12 @@ impl BlockStore for DiskStore {
         self.find_whole(blocks, unproved_max)
     }
 
-    fn framed_len(&self, cid: &Cid) -> Option<u32> {
-        self.find_framed(cid)
+    fn peek_len(&self, cid: &Cid) -> Option<u64> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Some(block.data().len() as u64);
+        }
+        let hit = self.find(&BlockKey::of(cid)).filter(|hit| hit.state != CopyState::Damaged)?;
+        Some(hit.entry.block_len())
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

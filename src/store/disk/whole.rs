@@ -10,7 +10,6 @@ use super::{CopyState, DiskStore};
 use crate::block::{Block, Cid};
 use crate::store::StoreError;
 use crate::store::error::AtPath as _;
-use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::index::SealedPack;
 use crate::store::pack::usage::Lease;
@@ -127,12 +126,6 @@ impl DiskStore {
             places.append(&mut again);
         }
         Some(Unproved { places, repeats })
-    }
-
-    /// Returns the length of the content of a leaf that lies in an assembled file without its framing.
-    pub(super) fn find_framed(&self, cid: &Cid) -> Option<u32> {
-        let is_framed = |_: &Pack, entry: &Entry| entry.framing != Framing::Bare;
-        self.find_assembled(&BlockKey::of(cid), is_framed).map(|(_, entry)| entry.len)
     }
 
     /// Tells whether somebody reads a file without the store in between, so that nothing of it may be
