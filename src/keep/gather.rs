@@ -17,15 +17,17 @@ use super::{KeepError, Keeper};
 use crate::block::Cid;
 use crate::dag::Dag;
 use crate::store::{Gathered, StoreError};
-use crate::unixfs;
+use crate::unixfs::{self, NoLeaves};
 
 /// Roots that wait for their turn; further ones are forgotten, and asked for when they are opened
 /// again.
 const WAITING_MAX: usize = 256;
 /// Files of which it is remembered that they were tried, of about 200 bytes each.
 const TRIED_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-/// After this time a file is tried again: what was in the way may be gone.
-const TRIED_FOR: Duration = Duration::from_hours(1);
+/// After this time a file that cannot be laid out is tried again: what was in the way may be gone.
+const DECLINED_FOR: Duration = Duration::from_hours(1);
+/// After this time one is tried again for which the disk, or this process, failed.
+const FAILED_FOR: Duration = Duration::from_mins(5);
 
 /// What is to be laid out, and what was tried.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub(super) struct Gathering {
 #[derive(Debug)]
 struct Wanted {
     waiting: VecDeque<Cid>,
+    /// Until when a file is not to be tried again.
     tried: LruCache<Cid, Instant>,
 }
 
@@ -49,7 +52,17 @@ impl Default for Gathering {
 
 impl Wanted {
     fn was_tried(&self, file: &Cid) -> bool {
-        self.tried.peek(file).is_some_and(|at| at.elapsed() < TRIED_FOR)
+        self.tried.peek(file).is_some_and(|until| Instant::now() < *until)
+    }
+
+    fn note_tried(&mut self, file: Cid, gathered: &Result<Gathered, StoreError>) {
+        let pause = match gathered {
+            // Its leaves may be on their way, or may go again.
+            Ok(Gathered::Missing | Gathered::Stopped | Gathered::Whole | Gathered::Done) => return,
+            Ok(Gathered::Declined(_)) => DECLINED_FOR,
+            Err(_) => FAILED_FOR,
+        };
+        self.tried.put(file, Instant::now() + pause);
     }
 }
 
@@ -84,6 +97,7 @@ impl Keeper {
                 if go_on().is_break() {
                     return Ok(done);
                 }
+                let Some(file) = file else { continue };
                 done += u64::from(self.gather_file(&dag, file, go_on)?);
             }
         }
@@ -112,18 +126,18 @@ impl Keeper {
         let blocks = &self.inner.repository.blocks;
         let leaves = async {
             let stat = unixfs::stat(dag, &file).await.ok()?;
-            // Listing leaves may be to read them.
+            // Others would be tried for nothing, and push out of memory what was.
             let is_long = stat.file_len >= blocks.assemble_min_bytes();
-            if is_long { unixfs::leaves(dag, &file).await } else { None }
+            if is_long { Some(unixfs::leaves(dag, &file).await) } else { None }
         };
-        let Some(leaves) = self.inner.runtime.block_on(leaves) else { return Ok(false) };
-        let gathered = blocks.gather(&leaves, go_on);
+        let gathered = match self.inner.runtime.block_on(leaves) {
+            None => return Ok(false),
+            Some(Ok(leaves)) => blocks.gather(&leaves, go_on),
+            Some(Err(NoLeaves::NotHere)) => Ok(Gathered::Missing),
+            Some(Err(NoLeaves::Unfit)) => Ok(Gathered::Declined("its leaves cannot be told")),
+        };
         tracing::debug!(%file, ?gathered, "laid out a file");
-        match &gathered {
-            // Its leaves may be on their way.
-            Ok(Gathered::Missing | Gathered::Stopped) => {}
-            _ => drop(self.inner.gathering.wanted.lock().tried.put(file, Instant::now())),
-        }
+        self.inner.gathering.wanted.lock().note_tried(file, &gathered);
         Ok(gathered? == Gathered::Done)
     }
 }

@@ -127,8 +127,8 @@ impl BlockStore for Unused {
         self.0.whole_file(blocks, unproved_max)
     }
 
-    fn framed_len(&self, cid: &Cid) -> Option<u32> {
-        self.0.framed_len(cid)
+    fn peek_len(&self, cid: &Cid) -> Option<u64> {
+        self.0.peek_len(cid)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
@@ -200,8 +200,8 @@ impl BlockStore for RoomyStore {
         self.blocks.whole_file(blocks, unproved_max)
     }
 
-    fn framed_len(&self, cid: &Cid) -> Option<u32> {
-        self.blocks.framed_len(cid)
+    fn peek_len(&self, cid: &Cid) -> Option<u64> {
+        self.blocks.peek_len(cid)
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

@@ -292,6 +292,45 @@ async fn what_cannot_be_laid_out_is_not_tried_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_lost_a_leaf_is_laid_out_again_when_it_is_opened() {
+    let fixture = Fixture::new();
+    let (_, file, blocks) = file_in_directory(0..20);
+    fixture.put(blocks).await.unwrap();
+    fixture.keeper.gather_soon(file);
+    assert_eq!(fixture.gather().await, 1);
+    assert!(fixture.repository.blocks.remove(leaf(7).cid()).unwrap());
+    fixture.keeper.gather_soon(file);
+    assert_eq!(fixture.gather().await, 0, "it is not here");
+    fixture.put(leaves(7..8)).await.unwrap();
+    fixture.keeper.gather_soon(file);
+    assert_eq!(fixture.gather().await, 1);
+    assert!(fixture.is_whole(&file).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_for_files_to_lay_out_can_be_stopped_before_there_is_one() {
+    let fixture = Fixture::new();
+    let mut dag = DagBuilder::new();
+    let mut names = Vec::new();
+    for n in 0..50 {
+        let data = leaf(n).into_data();
+        names.push((format!("{n:02}"), dag.file_node(Kind::File, &data, &[])));
+    }
+    let root = dag.directory(&names);
+    fixture.put(dag.blocks).await.unwrap();
+    fixture.keeper.gather_soon(root);
+    let (keeper, mut looks) = (fixture.keeper.clone(), 0);
+    let gather = move || {
+        let go_on = &mut || {
+            looks += 1;
+            if looks == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        keeper.gather(go_on).map(|done| (done, looks))
+    };
+    assert_eq!(tokio::task::spawn_blocking(gather).await.unwrap().unwrap(), (0, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_pins_of_one_block_with_other_codecs_keep_what_is_below() {
     let fixture = Fixture::new();
     let (root, kept) = tree(0..10);

@@ -35,8 +35,8 @@ impl BlockStore for MemoryStore {
         Ok(FileState::Parts)
     }
 
-    fn framed_len(&self, _: &Cid) -> Option<u32> {
-        None
+    fn peek_len(&self, cid: &Cid) -> Option<u64> {
+        self.block_len(cid).ok().flatten()
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

@@ -89,9 +89,9 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// [`StoreError::Io`].
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError>;
 
-    /// Returns how many bytes of content a dag-pb leaf has that lies in a file of ours without its
-    /// framing; `None` for any other block. It is not looked at.
-    fn framed_len(&self, cid: &Cid) -> Option<u32>;
+    /// Returns the length in bytes of a block that is here and not known to be damaged. Nothing of it is
+    /// read, and it is no use of the block.
+    fn peek_len(&self, cid: &Cid) -> Option<u64>;
 
     /// Stores blocks; those already here cost a look-up, but a copy in a foreign pack is someone
     /// else's and does not count. They can be read at once, and are durable

@@ -11,9 +11,14 @@ use std::os::fd::AsRawFd as _;
 
 use nix::errno::Errno;
 use nix::libc;
+use parking_lot::Mutex;
 
 /// Which signal tells that a lease is broken (`include/uapi/asm-generic/fcntl.h`).
 const F_SETSIG: libc::c_int = 10;
+
+/// A lease belongs to the open file, not to who asked for it: of two who ask at one time through one
+/// descriptor, one gives back what the other relies on, and the other is told of an error.
+static ASKING: Mutex<()> = Mutex::new(());
 
 /// Tells whether somebody else has `file`, which is open for writing, open or mapped; another descriptor
 /// of this process counts too.
@@ -21,6 +26,7 @@ const F_SETSIG: libc::c_int = 10;
 /// # Errors
 /// What fcntl(2) says: the filesystem knows no leases, or the file is someone else's.
 pub fn is_open_elsewhere(file: &File) -> io::Result<bool> {
+    let _one_at_a_time = ASKING.lock();
     // Who opens the file just now breaks the lease; the signal for that is one that is ignored.
     set(file, F_SETSIG, libc::SIGURG)?;
     match set(file, libc::F_SETLEASE, libc::F_WRLCK) {
@@ -55,5 +61,17 @@ mod tests {
         assert!(is_open_elsewhere(&ours).unwrap());
         drop(map);
         assert!(!is_open_elsewhere(&ours).unwrap());
+    }
+    #[test]
+    fn two_who_ask_at_one_time_both_learn_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 5000]).unwrap();
+        let ours = File::options().read(true).write(true).open(&path).unwrap();
+        let ask = || (0..20_000).for_each(|_| assert!(!is_open_elsewhere(&ours).unwrap()));
+        std::thread::scope(|scope| {
+            scope.spawn(ask);
+            scope.spawn(ask);
+        });
     }
 }

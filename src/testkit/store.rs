@@ -76,8 +76,8 @@ impl BlockStore for TestStore {
         Ok(FileState::Parts)
     }
 
-    fn framed_len(&self, _: &Cid) -> Option<u32> {
-        None
+    fn peek_len(&self, cid: &Cid) -> Option<u64> {
+        self.block_len(cid).ok().flatten()
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

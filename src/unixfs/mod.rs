@@ -24,7 +24,8 @@ pub use self::error::UnixfsError;
 pub use self::hamt::murmur3::name_hash;
 pub use self::path::{ContentPath, PathRoot, Segment};
 pub use self::reader::{
-    FILE_DEPTH_MAX, FetchBudget, FetchTally, READ_LEN_MAX, fetch_range, leaves, read, whole_file,
+    FILE_DEPTH_MAX, FetchBudget, FetchTally, NoLeaves, READ_LEN_MAX, fetch_range, leaves, read,
+    whole_file,
 };
 pub use self::resolve::{Resolved, resolve};
 pub use self::stat::{FileType, Stat, read_link, stat};

@@ -56,6 +56,11 @@ fn work(home: &Path) {
     let gathered = store.gather(&leaves, &mut || std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!(gathered, Gathered::Done);
     mark("acknowledged/gathered");
+    assert!(store.remove(block(7).cid()).unwrap());
+    store.put(&[block(7)]).unwrap();
+    let gathered = store.gather(&leaves, &mut || std::ops::ControlFlow::Continue(())).unwrap();
+    assert_eq!(gathered, Gathered::Done);
+    mark("acknowledged/filled");
     repository.pins.add(block(3).cid(), PinMode::Recursive, None).unwrap();
     mark("acknowledged/pin");
     repository.pins.rm(block(3).cid()).unwrap();
@@ -156,6 +161,6 @@ fn what_is_acknowledged_was_synced() {
             unsynced.read(call, &home);
         }
     }
-    assert_eq!(acknowledged, 13);
+    assert_eq!(acknowledged, 14);
     assert!(seen_unsynced, "a put alone is not synced, and the audit sees it");
 }

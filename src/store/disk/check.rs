@@ -111,6 +111,9 @@ impl DiskStore {
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, StoreError> {
         let Some(pack) = self.pack_now(id) else { return Ok(ControlFlow::Continue(())) };
+        if let Pack::Assembled(file) = &*pack {
+            file.repeats.forget();
+        }
         for (entry, _) in pack.entries() {
             let copy = self.read_copy(id, &entry)?;
             if pack.lost().is_some() {

@@ -166,6 +166,9 @@ pub struct DiskStore {
     evicting: Mutex<()>,
     /// One file is laid out at a time.
     gathering: Mutex<()>,
+    /// Held while a named block is removed, and from the last look at the leaves of a file that is laid
+    /// out until it is shown: what was copied before its removal must not come back.
+    removing: Mutex<()>,
     /// One writer of tombstones at a time.
     burying: Mutex<Burying>,
     reserve: Reserve,
@@ -210,6 +213,7 @@ impl DiskStore {
             epochs: Arc::default(),
             evicting: Mutex::default(),
             gathering: Mutex::default(),
+            removing: Mutex::default(),
             burying: Mutex::default(),
             reserve,
             referring: Mutex::default(),
@@ -424,8 +428,12 @@ impl BlockStore for DiskStore {
         self.find_whole(blocks, unproved_max)
     }
 
-    fn framed_len(&self, cid: &Cid) -> Option<u32> {
-        self.find_framed(cid)
+    fn peek_len(&self, cid: &Cid) -> Option<u64> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Some(block.data().len() as u64);
+        }
+        let hit = self.find(&BlockKey::of(cid)).filter(|hit| hit.state != CopyState::Damaged)?;
+        Some(hit.entry.block_len())
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {

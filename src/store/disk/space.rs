@@ -15,6 +15,7 @@ use crate::store::StoreError;
 use crate::store::pack::Pack;
 use crate::store::pack::files::PackFiles;
 use crate::store::pack::usage::Usage;
+use crate::sys::volume::volume;
 
 /// The cap is at least this many packs long: one pack's room is kept for moving blocks, and a cap
 /// of few packs would give most of itself to that.
@@ -27,6 +28,9 @@ const FREE_SHARE: u64 = 16;
 /// Room is asked for when less than this share of the cap is free: early enough that fetching need
 /// not wait for it.
 const LOW_SHARE: u64 = 32;
+
+/// Bytes that are left free on the disk by what nobody waits for: others write to it too.
+const DISK_SPARE: u64 = 256 * 1024 * 1024;
 
 /// Bytes of disk in use, and how many there may be.
 #[derive(Debug)]
@@ -74,11 +78,13 @@ impl Space {
         Ok(())
     }
 
-    /// Tells whether `bytes` more in `blocks` blocks would leave so much room that nobody is asked to
-    /// make some.
-    pub(super) fn has_spare(&self, bytes: u64, blocks: usize) -> bool {
+    /// Tells whether `bytes` more in `blocks` blocks would leave so much room, of the cap and of the
+    /// `free` bytes of the disk, that nobody is asked to make some.
+    fn has_spare(&self, bytes: u64, blocks: usize, free: u64) -> bool {
         let more = bytes.saturating_add(blocks as u64 * OVERHEAD_PER_BLOCK);
-        self.used().saturating_add(more) <= self.put_max - self.put_max / LOW_SHARE
+        let is_below_cap =
+            self.used().saturating_add(more) <= self.put_max - self.put_max / LOW_SHARE;
+        is_below_cap && more.saturating_add(DISK_SPARE) <= free
     }
 
     /// Returns an error when `bytes` cannot be put even into an empty store, so that nothing is evicted
@@ -109,6 +115,15 @@ impl DiskStore {
     /// is room again.
     pub fn subscribe_pressure(&self) -> watch::Receiver<bool> {
         self.space.wanted.subscribe()
+    }
+
+    /// Tells whether there is room for a copy of something that nobody waits for. A disk that does not
+    /// say how much it has counts as having it.
+    pub(super) fn has_room_to_spare(&self, bytes: u64, blocks: usize) -> bool {
+        let free = volume(self.files.dir()).map_or(u64::MAX, |volume| {
+            volume.available.saturating_mul(volume.fragment_bytes.into())
+        });
+        self.space.has_spare(bytes, blocks, free)
     }
 
     /// Notes that a pack grew.
@@ -156,7 +171,10 @@ mod tests {
         assert!(matches!(refused, StoreError::CapReached { max: 8000 }), "{refused}");
         assert!(*space.wanted.borrow(), "who is refused asks for room");
         space.change(0, 6000);
-        assert!(space.has_spare(7000 - 7000 / 32 - 6000 - 96, 1) && !space.has_spare(700, 1));
+        assert!(space.has_spare(7000 - 7000 / 32 - 6000 - 96, 1, u64::MAX));
+        assert!(!space.has_spare(700, 1, u64::MAX));
+        assert!(space.has_spare(300, 1, 396 + DISK_SPARE));
+        assert!(!space.has_spare(300, 1, 395 + DISK_SPARE), "the disk is nearly full");
         space.change(0, 700);
         assert!(!*space.wanted.borrow());
         space.change(0, 200);

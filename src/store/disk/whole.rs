@@ -10,8 +10,8 @@ use super::{CopyState, DiskStore};
 use crate::block::{Block, Cid};
 use crate::store::StoreError;
 use crate::store::error::AtPath as _;
-use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
+use crate::store::pack::index::SealedPack;
 use crate::store::pack::usage::Lease;
 use crate::store::pack::{Entry, Pack};
 use crate::sys::disk::is_shortage;
@@ -52,6 +52,13 @@ pub enum FileState {
     Parts,
 }
 
+/// What is still to be hashed of a file that lies as one.
+struct Unproved<'a> {
+    places: Vec<(Entry, &'a Cid)>,
+    /// Stands for its repeats and their places.
+    repeats: [u8; 32],
+}
+
 impl DiskStore {
     /// Looks for the file that is `blocks`, in order and without gaps; see
     /// [`BlockStore::whole_file`](crate::store::BlockStore::whole_file).
@@ -65,31 +72,18 @@ impl DiskStore {
             return Ok(FileState::Parts);
         };
         let lease = Lease::new(Arc::clone(pack.usage()));
-        let now = self.now();
-        let mut unproved = 0;
-        for block in blocks {
-            drop(pack.usage().enter(block.offset, now));
-            let Some((found, state)) = pack.find(&BlockKey::of(&block.cid)) else {
-                return Ok(FileState::Parts);
-            };
-            if found.len != block.len || !found.framing.fits(&block.cid) {
-                return Ok(FileState::Parts);
-            }
-            // One that lies in another place of the file too has but one entry.
-            let entry = Entry { start: block.offset, ..found };
-            match state {
-                CopyState::Proved if entry == found => continue,
-                CopyState::Damaged | CopyState::Removed => return Ok(FileState::Parts),
-                CopyState::Proved | CopyState::Unproved => {}
-            }
-            unproved += u64::from(block.len);
-            if unproved > unproved_max {
-                return Ok(FileState::Unproved);
-            }
-            if !self.prove(&pack, &entry, &block.cid)? {
+        let Pack::Assembled(sealed) = &*pack else { return Ok(FileState::Parts) };
+        let Some(unproved) = self.unproved_of(sealed, blocks) else { return Ok(FileState::Parts) };
+        let bytes: u64 = unproved.places.iter().map(|(entry, _)| u64::from(entry.len)).sum();
+        if bytes > unproved_max {
+            return Ok(FileState::Unproved);
+        }
+        for (entry, cid) in &unproved.places {
+            if !self.prove(&pack, entry, cid)? {
                 return Ok(FileState::Parts);
             }
         }
+        sealed.repeats.prove(unproved.repeats);
         if let Err(error) = self.files.is_open_elsewhere(&pack) {
             tracing::debug!(%error, "the disk does not tell who has a file open; it is read in parts");
             return Ok(FileState::Parts);
@@ -105,15 +99,33 @@ impl DiskStore {
         Ok(FileState::Whole(WholeFile { file, _lease: lease }))
     }
 
-    /// Returns the length of the content of a leaf that lies in an assembled file without its framing.
-    pub(super) fn find_framed(&self, cid: &Cid) -> Option<u32> {
-        let key = BlockKey::of(cid);
-        let list = Arc::clone(&self.packs.read());
-        let good = |(entry, state): &(Entry, CopyState)| {
-            entry.framing != Framing::Bare && *state < CopyState::Damaged
-        };
-        let found = list.candidates(&key).find_map(|pack| pack.find(&key).filter(good));
-        found.map(|(entry, _)| entry.len)
+    /// Returns what of a file was not hashed since the start, `None` when it is not here in one piece.
+    /// Looking is a use of it.
+    fn unproved_of<'a>(&self, file: &SealedPack, blocks: &'a [FileRange]) -> Option<Unproved<'a>> {
+        let now = self.now();
+        let (mut places, mut again, mut repeats) = (Vec::new(), Vec::new(), blake3::Hasher::new());
+        for block in blocks {
+            drop(file.usage.enter(block.offset, now));
+            let (found, state) = file.find(&BlockKey::of(&block.cid))?;
+            let is_here = state < CopyState::Damaged;
+            if !is_here || found.len != block.len || !found.framing.fits(&block.cid) {
+                return None;
+            }
+            // One that lies in another place of the file too has but one entry.
+            let entry = Entry { start: block.offset, ..found };
+            if entry != found {
+                repeats.update(&entry.key.digest);
+                repeats.update(&entry.start.to_le_bytes());
+                again.push((entry, &block.cid));
+            } else if state == CopyState::Unproved {
+                places.push((entry, &block.cid));
+            }
+        }
+        let repeats = *repeats.finalize().as_bytes();
+        if !file.repeats.are_proved(&repeats) {
+            places.append(&mut again);
+        }
+        Some(Unproved { places, repeats })
     }
 
     /// Tells whether somebody reads a file without the store in between, so that nothing of it may be
@@ -130,15 +142,25 @@ impl DiskStore {
     }
 
     /// Returns the assembled file of so many bytes in which a good copy of a block lies at its place.
-    fn assembled_with(&self, block: &FileRange, len: u64) -> Option<Arc<Pack>> {
-        let key = BlockKey::of(&block.cid);
+    pub(super) fn assembled_with(&self, block: &FileRange, len: u64) -> Option<Arc<Pack>> {
+        let is_there =
+            |pack: &Pack, entry: &Entry| pack.covered_len() == len && entry.start == block.offset;
+        self.find_assembled(&BlockKey::of(&block.cid), is_there).map(|(pack, _)| pack)
+    }
+
+    /// Returns the newest good copy of a block in an assembled file that is as it should be.
+    pub(super) fn find_assembled(
+        &self,
+        key: &BlockKey,
+        should_be: impl Fn(&Pack, &Entry) -> bool,
+    ) -> Option<(Arc<Pack>, Entry)> {
         let list = Arc::clone(&self.packs.read());
-        let mut packs = list.candidates(&key).filter(|pack| matches!(***pack, Pack::Assembled(_)));
-        let is_there = |pack: &&Arc<Pack>| {
-            let found = pack.find(&key).filter(|(_, state)| *state < CopyState::Damaged);
-            pack.covered_len() == len && found.is_some_and(|(entry, _)| entry.start == block.offset)
-        };
-        packs.find(is_there).map(Arc::clone)
+        let mut files = list.candidates(key).filter(|pack| matches!(***pack, Pack::Assembled(_)));
+        files.find_map(|file| {
+            let (entry, state) = file.find(key)?;
+            (state < CopyState::Damaged && should_be(file, &entry))
+                .then(|| (Arc::clone(file), entry))
+        })
     }
 
     /// Hashes the bytes at a place of a file.

@@ -171,6 +171,11 @@ impl PackFiles {
         self.own_file(id, &self.pack(id))
     }
 
+    /// Returns the open file of blocks of ours.
+    pub(in crate::store) fn file_of(&self, pack: &Pack) -> Result<Arc<File>, StoreError> {
+        self.own_file(pack.id(), &self.path(&pack.file()))
+    }
+
     fn own_file(&self, id: PackId, path: &Path) -> Result<Arc<File>, StoreError> {
         if let Some(file) = self.open.lock().get(&id) {
             return Ok(Arc::clone(file));
@@ -222,9 +227,7 @@ impl PackFiles {
     /// # Errors
     /// When the disk does not tell.
     pub(in crate::store) fn is_open_elsewhere(&self, pack: &Pack) -> Result<bool, StoreError> {
-        let path = self.path(&pack.file());
-        let file = self.own_file(pack.id(), &path)?;
-        is_open_elsewhere(&file).at(&path)
+        is_open_elsewhere(&*self.file_of(pack)?).at(&self.path(&pack.file()))
     }
 
     fn read_foreign(
@@ -267,8 +270,7 @@ impl PackFiles {
         if len == 0 {
             return Ok(());
         }
-        let path = self.path(&pack.file());
-        self.disk.punch(&*self.own_file(pack.id(), &path)?, from, len).at(&path)
+        self.disk.punch(&*self.file_of(pack)?, from, len).at(&self.path(&pack.file()))
     }
 }
 

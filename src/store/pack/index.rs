@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::filter::{self, Filter};
 use super::usage::Usage;
-use super::{CopyState, Entry, StateCell, Totals};
+use super::{CopyState, Entry, Repeats, StateCell, Totals};
 use crate::store::StoreError;
 use crate::store::diskio::{DiskIo, replace, write_beside};
 use crate::store::error::AtPath as _;
@@ -57,6 +57,7 @@ pub(in crate::store) struct SealedPack {
     /// Bits 32..48 of each digest, in the order of the entries.
     prints: Box<[u16]>,
     states: Box<[StateCell]>,
+    pub(in crate::store) repeats: Repeats,
     pub(super) filter: Filter,
 }
 
@@ -223,6 +224,7 @@ impl SealedPack {
             starts: Box::default(),
             prints: Box::default(),
             states: Box::default(),
+            repeats: Repeats::default(),
             filter: Filter::default(),
         };
         sealed.fill_tables();
@@ -236,7 +238,7 @@ impl SealedPack {
     }
 
     /// Finds a key: table, prints, and only then the file.
-    pub(super) fn find(&self, key: &BlockKey) -> Option<(Entry, CopyState)> {
+    pub(in crate::store) fn find(&self, key: &BlockKey) -> Option<(Entry, CopyState)> {
         let slot = self.slot(key)?;
         Some((decode(&self.raw()[slot]), self.states[slot].get()))
     }

@@ -21,6 +21,8 @@ mod window;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use parking_lot::Mutex;
+
 use self::filter::Filter;
 use self::index::SealedPack;
 use self::open::OpenPack;
@@ -96,6 +98,27 @@ impl StateCell {
     pub(super) fn set(&self, state: CopyState) -> bool {
         let before = self.0.fetch_max(state as u8, Ordering::AcqRel);
         state == CopyState::Removed && before < CopyState::Removed as u8
+    }
+}
+
+/// Whether the places of a file that have no entry, because what lies there lies elsewhere in it too,
+/// were hashed since this start. Nothing is ever given back there.
+#[derive(Debug, Default)]
+pub(super) struct Repeats(Mutex<Option<[u8; 32]>>);
+
+impl Repeats {
+    /// Notes that the places for which this hash stands were proved; those of one file are remembered.
+    pub(super) fn prove(&self, places: [u8; 32]) {
+        *self.0.lock() = Some(places);
+    }
+
+    /// Lets them be proved again: who verifies the entries does not know of these places.
+    pub(super) fn forget(&self) {
+        *self.0.lock() = None;
+    }
+
+    pub(super) fn are_proved(&self, places: &[u8; 32]) -> bool {
+        self.0.lock().as_ref() == Some(places)
     }
 }
 

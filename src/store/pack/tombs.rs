@@ -50,6 +50,17 @@ pub(in crate::store) fn load(path: &Path) -> Result<HashSet<Tomb>, StoreError> {
     Ok(tombs)
 }
 
+/// Takes tombstones back, durable when this returns; the file is written anew, whole.
+pub(in crate::store) fn take_back(
+    disk: &dyn DiskIo,
+    path: &Path,
+    tombs: &HashSet<Tomb>,
+) -> Result<(), StoreError> {
+    let rest = load(path)?;
+    let records: Vec<_> = rest.difference(tombs).flat_map(encode).collect();
+    replace(disk, path, &mut [IoSlice::new(&MAGIC), IoSlice::new(&records)]).map(drop)
+}
+
 /// Adds tombstones, durable when this returns: one write and one sync for all of them.
 ///
 /// The file is `trusted` when this run has written it and nothing failed since. Otherwise what it
@@ -128,5 +139,7 @@ mod tests {
         append(&RealDisk, &path, &[tomb(7), tomb(9)], false).unwrap();
         assert_eq!(load(&path).unwrap(), HashSet::from([tomb(0), tomb(7), tomb(9)]));
         assert_eq!(std::fs::read(&path).unwrap().len(), 8 + 3 * RECORD_LEN);
+        take_back(&RealDisk, &path, &HashSet::from([tomb(7), tomb(8)])).unwrap();
+        assert_eq!(load(&path).unwrap(), HashSet::from([tomb(0), tomb(9)]));
     }
 }

@@ -1,6 +1,6 @@
 //! How a pack is used: when each part of it was read last, what of it is in use now, what it costs.
 //!
-//! Times are kept per region of one mebibyte and to the hour, because eviction needs an order and
+//! Times are kept per region, of one mebibyte in a pack, and to the hour, because eviction needs an order and
 //! not a history; a read writes nothing but these few words of memory. A region is locked for
 //! reading while bytes of it are read, and for writing while copies in it are declared removed: so
 //! whoever is in a region sees each copy either whole or gone.
@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Bytes of a region: a pack has 256 of them, so that a terabyte of packs costs 24 MB of memory,
+/// Fewest bytes of a region: a pack has 256 of them, so that a terabyte of packs costs 24 MB of memory,
 /// and one hot block keeps at most a mebibyte of cold ones.
-pub(in crate::store) const REGION_LEN: u64 = 1024 * 1024;
+const REGION_LEN_MIN: u64 = 1024 * 1024;
 
-/// Most regions of a pack, four times what the longest has: an index may claim any length.
+/// Most regions of a pack, four times what the longest has: an assembled file may have any length, and
+/// has longer regions then.
 const REGIONS_MAX: u64 = 1024;
 
 /// Proof that a region is in use; eviction passes it by.
@@ -31,6 +32,8 @@ pub(in crate::store) struct Moment {
 /// What is known about the use of one pack.
 #[derive(Debug)]
 pub(in crate::store) struct Usage {
+    /// Bytes of a region, a power of two.
+    region_len: u64,
     regions: Box<[Region]>,
     /// Leases of the whole file.
     leases: AtomicU32,
@@ -55,8 +58,10 @@ impl Usage {
     /// Returns the usage of a pack that grows to about `len` bytes; what lies beyond counts to the
     /// last region.
     pub(in crate::store) fn new(len: u64) -> Self {
-        let count = (len / REGION_LEN + 1).min(REGIONS_MAX);
+        let region_len = len.div_ceil(REGIONS_MAX).next_power_of_two().max(REGION_LEN_MIN);
+        let count = (len / region_len + 1).min(REGIONS_MAX);
         Self {
+            region_len,
             regions: (0..count).map(|_| Region::default()).collect(),
             leases: AtomicU32::new(0),
             changed: AtomicBool::new(false),
@@ -66,9 +71,14 @@ impl Usage {
         }
     }
 
+    /// Returns the length of a region in bytes.
+    pub(in crate::store) fn region_len(&self) -> u64 {
+        self.region_len
+    }
+
     /// Returns the number of the region of a section.
     pub(in crate::store) fn region_of(&self, start: u64) -> usize {
-        usize::try_from(start / REGION_LEN).unwrap_or(usize::MAX).min(self.regions.len() - 1)
+        usize::try_from(start / self.region_len).unwrap_or(usize::MAX).min(self.regions.len() - 1)
     }
 
     /// Holds the region of a section for reading, and notes the use.
@@ -190,7 +200,7 @@ impl Drop for Lease {
 mod tests {
     use super::*;
 
-    const MIB: u64 = REGION_LEN;
+    const MIB: u64 = REGION_LEN_MIN;
 
     fn at(hour: u32, epoch: u32) -> Moment {
         Moment { hour, epoch }
@@ -201,6 +211,23 @@ mod tests {
         let usage = Usage::new(u64::MAX);
         assert_eq!(usage.regions.len() as u64, REGIONS_MAX);
         assert_eq!(usage.region_of(u64::MAX) as u64, REGIONS_MAX - 1);
+    }
+
+    #[test]
+    fn a_region_is_a_small_part_of_a_long_file() {
+        for (len, region_len) in [
+            (0, MIB),
+            (256 * MIB, MIB),
+            (1024 * MIB, MIB),
+            (1024 * MIB + 1, 2 * MIB),
+            (1400 * MIB, 2 * MIB),
+            (65_536 * MIB, 64 * MIB),
+        ] {
+            let usage = Usage::new(len);
+            assert_eq!(usage.region_len(), region_len, "{len}");
+            let last = usage.region_of(len.saturating_sub(1)) as u64;
+            assert_eq!(last, len.saturating_sub(1) / region_len, "the last is as long as others");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::codec::node::{FileNode, Node};
 use crate::dag::Dag;
 
 pub use self::fetch::{FetchBudget, FetchTally, fetch_range};
-pub use self::whole::{leaves, whole_file};
+pub use self::whole::{NoLeaves, leaves, whole_file};
 
 /// Most bytes that one read returns; the kernel asks for 1 MiB at most, and whoever wants more
 /// reads on at the next offset.

@@ -4,14 +4,29 @@ use std::sync::Arc;
 
 use super::{FILE_DEPTH_MAX, File};
 use crate::block::{Cid, codecs};
+use crate::codec::unixfs::{Kind, leaf_frame};
 use crate::dag::{Dag, DagError};
 use crate::store::{FileRange, FileState};
 use crate::unixfs::UnixfsError;
 
 /// Most leaves of such a file, 64 GiB in leaves of 1 MiB: about 12 MB of memory while it is opened.
 const LEAVES_MAX: usize = 65_536;
+/// Most bytes of memory of the nodes above them that are decoded, each time they are met: what a file of
+/// the most leaves has when each node links to two. A hostile one may have few different nodes, but links
+/// to them without end.
+const NODES_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Leaves after which others get their turn on the same thread.
 const LEAVES_BEFORE_YIELD: usize = 1024;
+
+/// Why the leaves of a file cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoLeaves {
+    /// Something of it is not on this disk.
+    NotHere,
+    /// It is no such file, has too many leaves, or has one that no file can hold. Reading it may tell
+    /// more.
+    Unfit,
+}
 
 /// Looks whether the file `cid` lies on this disk as one file, and hashes what was not proved since
 /// the start, at most `unproved_max` bytes. Asks nobody.
@@ -19,8 +34,7 @@ const LEAVES_BEFORE_YIELD: usize = 1024;
 /// # Errors
 /// [`UnixfsError::Dag`] when the disk fails.
 pub async fn whole_file(dag: &Dag, cid: &Cid, unproved_max: u64) -> Result<FileState, UnixfsError> {
-    let leaves = list(&dag.offline(), cid, Where::InFiles).await;
-    let Some(leaves) = leaves else { return Ok(FileState::Parts) };
+    let Ok(leaves) = leaves(dag, cid).await else { return Ok(FileState::Parts) };
     let store = Arc::clone(dag.store());
     let looked = tokio::task::spawn_blocking(move || store.whole_file(&leaves, unproved_max));
     match looked.await {
@@ -32,78 +46,123 @@ pub async fn whole_file(dag: &Dag, cid: &Cid, unproved_max: u64) -> Result<FileS
     }
 }
 
-/// Returns the leaves of a file in order, wherever they lie on this disk; `None` when something of it is
-/// not here, is no leaf that a file can hold, or is not as it should be, which reading it tells better.
-/// Those of dag-pb are all read for it.
-pub async fn leaves(dag: &Dag, cid: &Cid) -> Option<Vec<FileRange>> {
-    list(&dag.offline(), cid, Where::Anywhere).await
-}
-
-/// Where leaves may lie.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Where {
-    /// In assembled files: leaves of dag-pb are not read, because the store knows their lengths.
-    InFiles,
-    Anywhere,
-}
-
-/// What a link of a file leads to.
-enum Part {
-    Leaf,
-    Inner(File),
-}
-
-async fn list(dag: &Dag, cid: &Cid, place: Where) -> Option<Vec<FileRange>> {
-    if cid.codec() != codecs::DAG_PB {
-        return None;
-    }
-    let mut leaves = Vec::new();
-    let mut seen = 0_usize;
-    let mut levels = vec![(File::new(dag.node(cid).await.ok()?)?, 0, 0)];
+/// Returns the leaves of a file in order, wherever they lie on this disk. No leaf is read for it: one of
+/// dag-pb is told from the nodes above by its length, so a node may be taken for a leaf, by accident or on
+/// purpose. Who copies or proves them finds that out.
+///
+/// # Errors
+/// [`NoLeaves`].
+pub async fn leaves(dag: &Dag, cid: &Cid) -> Result<Vec<FileRange>, NoLeaves> {
+    let dag = dag.offline();
+    let (mut leaves, mut seen, mut nodes_bytes) = (Vec::new(), 0_usize, 0_usize);
+    let mut levels = vec![(inner(&dag, cid, &mut nodes_bytes).await?, 0, 0)];
     while let Some((file, next, base)) = levels.last_mut() {
-        let inner = file.node();
-        if *next == inner.link_count() {
+        let node = file.node();
+        if *next == node.link_count() {
             levels.pop();
             continue;
         }
-        let (range, cid) = (inner.link_range(*next), inner.link(*next).cid);
+        let (range, cid) = (node.link_range(*next), node.link(*next).cid);
         let (offset, len) = (*base + range.start, range.end - range.start);
         *next += 1;
         seen += 1;
-        if !inner.inline().is_empty() || seen > 2 * LEAVES_MAX {
-            return None;
+        if !node.inline().is_empty() || seen > 2 * LEAVES_MAX || leaves.len() == LEAVES_MAX {
+            return Err(NoLeaves::Unfit);
         }
-        match part(dag, &cid, len, place).await? {
-            Part::Leaf if leaves.len() < LEAVES_MAX => {
-                leaves.push(FileRange { cid, offset, len: u32::try_from(len).ok()? });
+        if is_leaf(&dag, &cid, len) {
+            let len = u32::try_from(len).map_err(|_| NoLeaves::Unfit)?;
+            leaves.push(FileRange { cid, offset, len });
+        } else {
+            let file = inner(&dag, &cid, &mut nodes_bytes).await?;
+            if file.node().file_len() != len || levels.len() == FILE_DEPTH_MAX as usize {
+                return Err(NoLeaves::Unfit);
             }
-            Part::Inner(file) if levels.len() < FILE_DEPTH_MAX as usize => {
-                levels.push((file, 0, offset));
-            }
-            Part::Leaf | Part::Inner(_) => return None,
+            levels.push((file, 0, offset));
         }
         if seen.is_multiple_of(LEAVES_BEFORE_YIELD) {
             tokio::task::yield_now().await;
         }
     }
-    Some(leaves)
+    Ok(leaves)
 }
 
-/// Tells what holds `len` bytes of a file; `None` when it is not here or no part of a file.
-async fn part(dag: &Dag, cid: &Cid, len: u64, place: Where) -> Option<Part> {
-    match cid.codec() {
-        codecs::RAW => Some(Part::Leaf),
-        codecs::DAG_PB if dag.store().framed_len(cid).map(u64::from) == Some(len) => {
-            Some(Part::Leaf)
+/// Tells whether a block with `len` bytes of a file is a leaf, as importers write them.
+fn is_leaf(dag: &Dag, cid: &Cid, len: u64) -> bool {
+    cid.codec() == codecs::RAW || {
+        let (head, tail) = leaf_frame(Kind::File, len);
+        dag.store().peek_len(cid) == len.checked_add((head.len() + tail.len()) as u64)
+    }
+}
+
+/// Loads a node with links and counts what it takes.
+async fn inner(dag: &Dag, cid: &Cid, nodes_bytes: &mut usize) -> Result<File, NoLeaves> {
+    if cid.codec() != codecs::DAG_PB {
+        return Err(NoLeaves::Unfit);
+    }
+    let node = dag.node(cid).await.map_err(|error| match error {
+        DagError::Node { .. } | DagError::Refused { .. } => NoLeaves::Unfit,
+        _ => NoLeaves::NotHere,
+    })?;
+    *nodes_bytes += node.memory_bytes();
+    let file = File::new(node).filter(|file| file.node().link_count() > 0);
+    file.filter(|_| *nodes_bytes <= NODES_BYTES_MAX).ok_or(NoLeaves::Unfit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dag::DagLimits;
+    use crate::exchange::Offline;
+    use crate::testkit::dag_builder::DagBuilder;
+    use crate::testkit::store::TestStore;
+
+    /// Bytes of a leaf.
+    const LEN: u64 = 4096;
+
+    fn data(n: u8) -> Vec<u8> {
+        [n; 4096].to_vec()
+    }
+
+    fn dag(builder: &DagBuilder) -> (Dag, Arc<TestStore>) {
+        let store = Arc::new(TestStore::new(builder.blocks.iter().cloned()));
+        let limits = DagLimits { node_cache_bytes: 0, ..DagLimits::default() };
+        (Dag::new(store.clone(), Arc::new(Offline), limits), store)
+    }
+
+    #[tokio::test]
+    async fn no_leaf_is_read_to_tell_that_it_is_one() {
+        for kind in [Kind::File, Kind::Raw] {
+            let mut builder = DagBuilder::new();
+            let parts: Vec<_> =
+                (0..50).map(|n| (builder.file_node(kind, &data(n), &[]), LEN)).collect();
+            let inner = builder.file_node(Kind::File, b"", &parts);
+            let raw = builder.raw(data(99));
+            let root = builder.file_node(Kind::File, b"", &[(inner, 50 * LEN), (raw, LEN)]);
+            let (dag, store) = dag(&builder);
+            let found = leaves(&dag, &root).await.unwrap();
+            let found: Vec<_> = found.iter().map(|leaf| (leaf.cid, leaf.offset)).collect();
+            let cids = parts.iter().map(|(cid, _)| *cid).chain([raw]);
+            assert_eq!(found, cids.zip((0..).map(|n| n * LEN)).collect::<Vec<_>>());
+            assert_eq!(store.take_asked(), [root, inner], "{kind:?}");
+
+            builder.blocks.retain(|block| *block.cid() != parts[49].0);
+            let (dag, store) = self::tests::dag(&builder);
+            assert_eq!(leaves(&dag, &root).await.unwrap_err(), NoLeaves::NotHere);
+            assert_eq!(store.take_asked(), [root, inner, parts[49].0], "{kind:?}");
         }
-        codecs::DAG_PB => {
-            let file = File::new(dag.node(cid).await.ok()?)?;
-            match file.node().link_count() {
-                _ if file.node().file_len() != len => None,
-                0 => (place == Where::Anywhere).then_some(Part::Leaf),
-                _ => Some(Part::Inner(file)),
-            }
-        }
-        _ => None,
+    }
+
+    #[tokio::test]
+    async fn nodes_that_are_met_again_and_again_cost_a_bounded_time() {
+        let mut builder = DagBuilder::new();
+        let leaf = builder.raw(data(7));
+        let mut parts = vec![(leaf, LEN)];
+        parts.extend((0..10_000).map(|_| (leaf, 0)));
+        let inner = builder.file_node(Kind::File, b"", &parts);
+        let root = builder.file_node(Kind::File, b"", &vec![(inner, LEN); 10_000]);
+        let (dag, store) = dag(&builder);
+        assert_eq!(leaves(&dag, &root).await.unwrap_err(), NoLeaves::Unfit);
+        let read = store.take_asked().len();
+        assert!((2..200).contains(&read), "{read} nodes of half a megabyte");
     }
 }

@@ -3,12 +3,14 @@
 //!
 //! A crash before that leaves an unfinished file, which the next start removes, and one after it leaves
 //! some leaves twice; at no moment is one nowhere. What another assembled file holds stays there: two
-//! files that share a leaf cannot both be whole, and each would take it from the other in turn.
+//! files that share a leaf cannot both be whole, and each would take it from the other in turn. A file
+//! that was laid out and has lost some of its leaves since gets those alone (`fill`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::fill::{Gap, place_of};
 use super::{Assembly, LEAVES_MAX, content_of};
 use crate::block::{Block, Cid, codecs};
 use crate::store::StoreError;
@@ -22,18 +24,41 @@ use crate::store::pack::{Entry, Pack};
 
 /// Bytes that are copied in a second: a gigabyte takes eight, and whoever reads or writes meanwhile has
 /// most of a disk and of a processor.
-const BYTES_PER_S: u64 = 128 * 1024 * 1024;
+pub(super) const BYTES_PER_S: u64 = 128 * 1024 * 1024;
 /// Copies in packs that are given back with one sync for each pack.
 const FREED_AT_ONCE: usize = 1024;
 
 pub(super) const OTHER_LEAF: &str =
     "a leaf is not what its parent says, or none that can lie in a file";
 
+pub(super) const NO_ROOM: &str = "there is no room for it";
+const NO_ROOM_TWICE: &str = "there is no room for it twice";
+const SHARED: &str = "another file has a part of it";
+
+/// How a file can be laid out.
+enum Plan {
+    /// It is a file of the store already, of which these leaves went.
+    Fill(Arc<Pack>, Vec<Gap>),
+    /// As a new one of so many different bytes.
+    LayOut { once: u64 },
+}
+
+/// What of a file was copied.
+struct Placed {
+    keys: HashSet<BlockKey>,
+    /// Bytes of all its leaves, each counted once.
+    once: u64,
+    /// Bytes other than zeros that were copied before.
+    again: u64,
+}
+
 /// What became of a file that was to be laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gathered {
     /// It is an assembled file now.
     Done,
+    /// It was one before.
+    Whole,
     /// A leaf is not here, or only in a file of someone else.
     Missing,
     /// It stays as it is; why.
@@ -44,8 +69,9 @@ pub enum Gathered {
 
 impl DiskStore {
     /// Lays out the file that is `leaves`, in order and without gaps, when all of them lie in our own
-    /// packs and there is room for them twice. `go_on` is called for each leaf and may break off. Runs
-    /// for long; belongs on a thread of its own.
+    /// packs, or in the file that it was laid out as before, and there is room to copy those in packs.
+    /// `go_on` is called for each of these and may break off. Runs for long; belongs on a thread of its
+    /// own.
     ///
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::NotDurable`] and [`StoreError::Io`]: every leaf is where it
@@ -56,13 +82,28 @@ impl DiskStore {
         go_on: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<Gathered, StoreError> {
         let _one_at_a_time = self.gathering.lock();
-        if let Some(refused) = self.look_over(leaves)? {
-            return Ok(refused);
-        }
+        let plan = match self.look_over(leaves) {
+            Ok(plan) => plan,
+            Err(refused) => return Ok(refused),
+        };
         // What no sync has failed for cannot be lost while it is copied.
         self.group_commit()?;
+        match plan {
+            Plan::Fill(file, gaps) => self.fill(&file, &gaps, go_on),
+            Plan::LayOut { once } => self.lay_out(leaves, once, go_on),
+        }
+    }
+
+    /// Copies all leaves, `once` different bytes of them, into a new file.
+    fn lay_out(
+        self: &Arc<Self>,
+        leaves: &[FileRange],
+        once: u64,
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Gathered, StoreError> {
         let mut assembly = self.assemble()?;
-        let (pace, mut placed) = (Pace::new(BYTES_PER_S), HashSet::new());
+        let mut placed = Placed { keys: HashSet::new(), once, again: 0 };
+        let pace = Pace::new(BYTES_PER_S);
         for leaf in leaves {
             if pace.wait(leaf.offset, go_on).is_break() {
                 return Ok(Gathered::Stopped);
@@ -71,78 +112,82 @@ impl DiskStore {
                 return Ok(Gathered::Missing);
             };
             match assembly.place(&block, leaf, &mut placed) {
-                Ok(true) => {}
-                Ok(false) => return Ok(Gathered::Declined(OTHER_LEAF)),
-                Err(StoreError::Full { .. } | StoreError::CapReached { .. }) => {
-                    return Ok(Gathered::Declined("there is no room for it"));
-                }
+                Ok(None) => {}
+                Ok(Some(why)) => return Ok(Gathered::Declined(why)),
+                Err(error) if is_want_of_room(&error) => return Ok(Gathered::Declined(NO_ROOM)),
                 Err(error) => return Err(error),
             }
         }
+        let removing = self.removing.lock();
+        if !assembly.entries.iter().all(|leaf| self.is_here(&leaf.key)) {
+            return Ok(Gathered::Missing);
+        }
         let packs = assembly.show()?;
-        drop(assembly);
-        packs.iter().try_for_each(|pack| self.free_packed(pack))?;
+        drop((removing, assembly));
+        for pack in &packs {
+            let entries: Vec<_> = pack.entries().into_iter().map(|(entry, _)| entry).collect();
+            self.free_packed(pack, &entries)?;
+        }
         Ok(Gathered::Done)
     }
 
-    /// Returns why a file cannot be laid out, as far as that can be told without copying it.
-    fn look_over(&self, leaves: &[FileRange]) -> Result<Option<Gathered>, StoreError> {
-        let declined = |why| Ok(Some(Gathered::Declined(why)));
-        let (mut next, mut once, mut again) = (0, 0, 0);
-        // Whether it is zeros, known from the second time on.
-        let mut seen = HashMap::<BlockKey, (u64, Option<bool>)>::new();
+    /// Tells how a file can be laid out, or why it cannot, as far as that can be told without reading
+    /// anything of it.
+    fn look_over(&self, leaves: &[FileRange]) -> Result<Plan, Gathered> {
+        let declined = |why| Err(Gathered::Declined(why));
+        let len = leaves.last().map_or(0, |last| last.offset + u64::from(last.len));
+        let file = leaves.iter().find_map(|leaf| self.assembled_with(leaf, len));
+        let (mut next, mut once, mut gaps) = (0, 0, Vec::new());
+        let mut seen = HashMap::new();
         for leaf in leaves {
             let key = BlockKey::of(&leaf.cid);
             let Some(hit) = self.find_own(&key).filter(|hit| hit.state != CopyState::Damaged)
             else {
-                return Ok(Some(Gathered::Missing));
+                return Err(Gathered::Missing);
             };
-            if self.is_assembled(&key) {
-                return declined("another file has a part of it");
-            }
             if leaf.offset != next || hit.entry.block_len() != block_len(leaf) {
                 return declined(OTHER_LEAF);
             }
             next += u64::from(leaf.len);
-            let codec = leaf.cid.codec();
-            let before = match seen.get(&key) {
+            match seen.insert(key, leaf.cid.codec()) {
+                None => {}
+                Some(other) if other == leaf.cid.codec() => continue,
                 // What is framed in one place cannot be bare in another.
-                Some((other, _)) if *other != codec => return declined(OTHER_LEAF),
-                found => found.map(|(_, is_zeros)| *is_zeros),
-            };
-            let is_zeros = match before {
-                Some(None) => self.read_packed(&leaf.cid)?.is_some_and(|leaf| is_zero_leaf(&leaf)),
-                Some(Some(known)) => known,
-                None => false,
-            };
-            seen.insert(key, (codec, before.map(|_| is_zeros)));
-            match before {
-                None => once += u64::from(leaf.len),
-                Some(_) if is_zeros => {}
-                Some(_) => again += u64::from(leaf.len),
+                Some(_) => return declined(OTHER_LEAF),
+            }
+            once += u64::from(leaf.len);
+            match file.as_ref().map(|file| place_of(file, &key, leaf)) {
+                None => {}
+                Some(None) => return declined(SHARED),
+                Some(Some((_, state))) if state < CopyState::Damaged => continue,
+                Some(Some((entry, _))) => gaps.push(Gap { entry, cid: leaf.cid }),
+            }
+            if self.find_assembled(&key, |_, _| true).is_some() {
+                return declined(SHARED);
             }
         }
         if next < self.options.assemble_min_bytes || leaves.len() > LEAVES_MAX {
             return declined("it is too short, or has too many leaves");
         }
-        if again > once {
-            return declined("most of it is the same again");
+        let Some(file) = file else {
+            let has_room = self.has_room_to_spare(once, leaves.len());
+            return if has_room { Ok(Plan::LayOut { once }) } else { declined(NO_ROOM_TWICE) };
+        };
+        let missing = gaps.iter().map(|gap| u64::from(gap.entry.len)).sum();
+        match gaps.len() {
+            0 => Err(Gathered::Whole),
+            count if self.has_room_to_spare(missing, count) => Ok(Plan::Fill(file, gaps)),
+            _ => declined(NO_ROOM_TWICE),
         }
-        if !self.space.has_spare(once + again, leaves.len()) {
-            return declined("there is no room for it twice");
-        }
-        Ok(None)
     }
 
-    /// Tells whether an assembled file has a good copy of a block.
-    fn is_assembled(&self, key: &BlockKey) -> bool {
-        let list = Arc::clone(&self.packs.read());
-        let mut files = list.candidates(key).filter(|pack| matches!(***pack, Pack::Assembled(_)));
-        files.any(|file| file.find(key).is_some_and(|(_, state)| state < CopyState::Damaged))
+    /// Tells whether a good copy lies in our own packs.
+    pub(super) fn is_here(&self, key: &BlockKey) -> bool {
+        self.find_own(key).is_some_and(|hit| hit.state != CopyState::Damaged)
     }
 
     /// Reads and proves a block that lies in a pack, which is no use of it.
-    fn read_packed(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+    pub(super) fn read_packed(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
         // Ends: each turn but the last finds a copy removed or damaged.
         while let Some(hit) =
             self.find_own(&BlockKey::of(cid)).filter(|hit| hit.state != CopyState::Damaged)
@@ -158,8 +203,8 @@ impl DiskStore {
     }
 
     /// Gives back the copies in packs of what an assembled file has, which is durable.
-    fn free_packed(&self, file: &Pack) -> Result<(), StoreError> {
-        for group in file.entries().chunks(FREED_AT_ONCE) {
+    pub(super) fn free_packed(&self, file: &Pack, leaves: &[Entry]) -> Result<(), StoreError> {
+        for group in leaves.chunks(FREED_AT_ONCE) {
             for (id, removed) in self.remove_packed(file, group)? {
                 self.give_back(id, &removed)?;
             }
@@ -171,13 +216,13 @@ impl DiskStore {
     fn remove_packed(
         &self,
         file: &Pack,
-        group: &[(Entry, CopyState)],
+        group: &[Entry],
     ) -> Result<BTreeMap<PackId, Vec<Entry>>, StoreError> {
         let _writer = self.writer()?;
         let list = Arc::clone(&self.packs.read());
         let now = self.now();
         let mut removed = BTreeMap::<_, Vec<_>>::new();
-        for (entry, _) in group {
+        for entry in group {
             // Whoever relied on a copy that goes relies on this one now.
             let _in_use = file.usage().enter(entry.start, now);
             if !matches!(file.find(&entry.key), Some((_, CopyState::Proved))) {
@@ -201,33 +246,41 @@ impl DiskStore {
 }
 
 impl Assembly {
-    /// Takes a leaf at its place, though it lies elsewhere too; returns whether it is such a leaf. Zeros
-    /// are a hole. A leaf that was `placed` before is found where it was first, so that the file is known
-    /// by its first leaf.
+    /// Takes a leaf at its place, though it lies elsewhere too; returns why it cannot. Zeros are a hole.
+    /// A leaf that was placed before is found where it was first, so that the file is known by its first
+    /// leaf.
     fn place(
         &mut self,
         leaf: &Block,
         at: &FileRange,
-        placed: &mut HashSet<BlockKey>,
-    ) -> Result<bool, StoreError> {
+        placed: &mut Placed,
+    ) -> Result<Option<&'static str>, StoreError> {
         let key = BlockKey::of(leaf.cid());
         let Some((framing, content)) = content_of(leaf, &key, at.len.into()) else {
-            return Ok(false);
+            return Ok(Some(OTHER_LEAF));
         };
-        self.next += content.len() as u64;
+        let (is_first, len) = (placed.keys.insert(key), u64::from(at.len));
+        self.next += len;
         if !is_zeros(&content) {
+            placed.again += if is_first { 0 } else { len };
+            if placed.again > placed.once {
+                return Ok(Some("most of it is the same again"));
+            }
+            if !self.store.has_room_to_spare(len, 1) {
+                return Ok(Some(NO_ROOM));
+            }
             self.write(&content, at.offset)?;
         }
-        if placed.insert(key) {
+        if is_first {
             self.add(key, at.offset, framing, &content);
         }
-        Ok(true)
+        Ok(None)
     }
 }
 
-/// Tells whether a block is a leaf of zeros.
-fn is_zero_leaf(leaf: &Block) -> bool {
-    Framing::of_leaf(leaf).is_some_and(|(_, content)| is_zeros(&content))
+/// Tells whether something failed because the disk or the cap is full.
+pub(super) fn is_want_of_room(error: &StoreError) -> bool {
+    matches!(error, StoreError::Full { .. } | StoreError::CapReached { .. })
 }
 
 /// Returns the length that the block of a leaf has with its framing, which is the same for every type.

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -60,8 +61,13 @@ impl AssemblyGroup {
     /// Takes a file all of whose leaves were pushed, and finishes the group when it is large enough.
     ///
     /// # Errors
-    /// As [`AssemblyGroup::finish`].
+    /// As [`AssemblyGroup::finish`]; and [`StoreError::Io`] for one that was begun before the group failed
+    /// and may rely on what did.
     pub fn add(&mut self, assembly: Assembly) -> Result<(), StoreError> {
+        if !Arc::ptr_eq(&assembly.pending, &self.pending) {
+            let failed = io::Error::other("files before it were not stored");
+            return Err(StoreError::io(&self.store.files.unfinished(assembly.id), failed));
+        }
         if !assembly.has_new {
             return Ok(());
         }
@@ -86,10 +92,13 @@ impl AssemblyGroup {
         // Leaves that were found may have been put by others a moment ago.
         self.store.written.fetch_add(1, Ordering::AcqRel);
         let mut group = std::mem::take(&mut self.waiting);
-        self.store.show(&mut group)?;
-        self.pending.lock().clear();
         self.bytes = 0;
-        Ok(())
+        let shown = self.store.show(&mut group);
+        match &shown {
+            Ok(_) => self.pending.lock().clear(),
+            Err(_) => self.pending = Pending::default(),
+        }
+        shown.map(drop)
     }
 }
 

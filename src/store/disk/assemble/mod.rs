@@ -7,6 +7,7 @@
 //! files anyway. Nobody sees it before it is whole and durable; until then its name says so, and the
 //! next start removes it.
 
+mod fill;
 mod gather;
 mod group;
 #[cfg(test)]

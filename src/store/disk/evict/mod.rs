@@ -19,12 +19,11 @@ use super::{CopyState, DiskStore, Hit, KeepSet};
 use crate::block::Block;
 use crate::store::StoreError;
 use crate::store::extent::PackId;
-use crate::store::pack::usage::REGION_LEN;
 use crate::store::pack::{Entry, Pack};
 
-/// Regions that are evicted with one sync per pack: 64 MiB at most, so that a batch is over in
-/// well under a second and at most this much is evicted in vain.
-const BATCH_REGIONS_MAX: usize = 64;
+/// Bytes of regions that are evicted with one sync per pack, unless a single region has more: so few
+/// that a batch is over in well under a second and at most this much is evicted in vain.
+const BATCH_LEN_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of blocks that are moved with one commit; they are in memory meanwhile.
 const MOVE_LEN_MAX: u64 = 8 * 1024 * 1024;
 /// A pack is emptied when at least this share of its file is dead, and of its disk bytes too: so at
@@ -73,6 +72,8 @@ struct Aged {
     hour: u32,
     id: PackId,
     region: usize,
+    /// Bytes that the region spans.
+    len: u64,
 }
 
 /// A callback that may break off.
@@ -181,11 +182,17 @@ impl DiskStore {
             // A pack of which nothing is left needs no tombstones.
             Goal::Everything => rest.iter().take_while(|aged| aged.id == first.id).count(),
             Goal::DiskBytes(_) => {
-                let missing = self.missing(goal, self.reclaimable()).div_ceil(REGION_LEN);
-                usize::try_from(missing).unwrap_or(usize::MAX).min(BATCH_REGIONS_MAX)
+                let missing = self.missing(goal, self.reclaimable()).min(BATCH_LEN_MAX);
+                let mut len = 0;
+                let is_wanted = |aged: &&Aged| {
+                    let before = len;
+                    len += aged.len;
+                    before < missing && (before == 0 || len <= BATCH_LEN_MAX)
+                };
+                rest.iter().take_while(is_wanted).count()
             }
         };
-        (count > 0).then(|| rest.split_at(count.min(rest.len())))
+        (count > 0).then(|| rest.split_at(count))
     }
 
     fn finish(&self, goal: Goal, mut report: SpaceReport) -> SpaceReport {
@@ -217,8 +224,9 @@ impl DiskStore {
             .packs
             .iter()
             .flat_map(|pack| {
-                let (id, unused) = (pack.id(), pack.usage().unused_since(keep.limit));
-                unused.map(move |(hour, region)| Aged { hour, id, region })
+                let (id, len) = (pack.id(), pack.usage().region_len());
+                let unused = pack.usage().unused_since(keep.limit);
+                unused.map(move |(hour, region)| Aged { hour, id, region, len })
             })
             .collect();
         match goal {

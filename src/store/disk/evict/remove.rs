@@ -14,6 +14,7 @@ use crate::store::disk::{CopyState, DiskStore, assemble};
 use crate::store::diskio::{remove_if_there, sync_parent};
 use crate::store::extent::PackId;
 use crate::store::key::BlockKey;
+use crate::store::pack::files::PackFiles;
 use crate::store::pack::tombs::{self, Tomb};
 use crate::store::pack::{Entry, Pack};
 
@@ -30,13 +31,33 @@ pub(in crate::store::disk) struct Burying {
     unburied: BTreeSet<PackId>,
 }
 
+impl Burying {
+    /// Takes the tombstones of copies in a pack back, durable when this returns. After an error it is
+    /// open which are there.
+    pub(in crate::store::disk) fn dig_up<'a>(
+        &mut self,
+        files: &PackFiles,
+        id: PackId,
+        copies: impl Iterator<Item = &'a Entry>,
+    ) -> Result<(), StoreError> {
+        self.trusted.remove(&id);
+        let tombs = copies.map(tomb).collect();
+        tombs::take_back(&*files.disk, &files.tombs(id), &tombs).inspect_err(|_| {
+            self.unburied.insert(id);
+        })?;
+        self.trusted.insert(id);
+        Ok(())
+    }
+}
+
 impl DiskStore {
     /// Removes every copy of a block.
     ///
     /// The active pack is made durable before, so that a tombstone never points beyond what a
     /// power cut leaves, where another section may come to lie. Readers of the block are waited
-    /// for. After an error the block is not here in this run, and may be back in the next.
+    /// for, and so is a file that is just being shown. After an error the block is not here in this run, and may be back in the next.
     pub(in crate::store::disk) fn bury(&self, key: &BlockKey) -> Result<bool, StoreError> {
+        let _in_turn = self.removing.lock();
         let mut buried = Vec::new();
         {
             let mut writer = self.writer()?;
@@ -114,10 +135,15 @@ impl DiskStore {
         Ok(())
     }
 
-    /// Writes tombstones. On a full disk the reserve is given up for them.
+    /// Writes tombstones, but for what was filled again since it was removed. On a full disk the reserve
+    /// is given up for them.
     fn bury_group(&self, id: PackId, group: &[Entry]) -> Result<(), StoreError> {
-        let tombs: Vec<_> = group.iter().map(tomb).collect();
         let mut burying = self.burying.lock();
+        let Some(pack) = self.pack_now(id) else { return Ok(()) };
+        let tombs: Vec<_> = group.iter().filter(|entry| !pack.holds(entry)).map(tomb).collect();
+        if tombs.is_empty() {
+            return Ok(());
+        }
         let (disk, path) = (&*self.files.disk, self.files.tombs(id));
         let mut done = tombs::append(disk, &path, &tombs, burying.trusted.remove(&id));
         if matches!(done, Err(StoreError::Full { .. })) && self.reserve.release(&self.space) {
@@ -128,10 +154,14 @@ impl DiskStore {
         Ok(())
     }
 
-    fn punch_all(&self, pack: &Pack, removed: &[Entry]) {
+    /// Gives the pages of removed copies back, but for what was filled again since.
+    pub(in crate::store::disk) fn punch_all(&self, pack: &Pack, removed: &[Entry]) {
         let mut refused = None;
         for entry in removed {
-            refused = refused.or(self.files.punch(pack, entry).err());
+            let _claim = pack.usage().clear(entry.start);
+            if self.pack_now(pack.id()).is_some_and(|pack| !pack.holds(entry)) {
+                refused = refused.or(self.files.punch(pack, entry).err());
+            }
         }
         if let Some(error) = refused {
             tracing::warn!(%error, "the space of a removed block is not given back");
@@ -143,11 +173,12 @@ impl DiskStore {
     /// The tombstones go last: without them the dead sections would look alive, or damaged.
     pub(super) fn delete_if_dead(&self, id: PackId) -> Result<bool, StoreError> {
         let sealed = |pack: &Arc<Pack>| matches!(**pack, Pack::Sealed(_) | Pack::Assembled(_));
+        // What fills a file again holds this too.
+        let mut burying = self.burying.lock();
         let Some(pack) = self.pack_now(id).filter(sealed) else { return Ok(false) };
         if pack.usage().live() > 0 {
             return Ok(false);
         }
-        let mut burying = self.burying.lock();
         burying.trusted.remove(&id);
         self.edit_packs(|packs| packs.retain(|pack| pack.id() != id));
         self.forget_space(&pack);

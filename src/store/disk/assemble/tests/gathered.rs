@@ -71,7 +71,8 @@ fn what_cannot_be_gathered_stays_as_it_is() {
     assert_eq!((fixture.count("file"), fixture.count("file.new")), (0, 0));
     assert_eq!(gather(&store, 0..10), Gathered::Done);
     let shared = Gathered::Declined("another file has a part of it");
-    for other in [0..10, 5..15, 9..12] {
+    assert_eq!(gather(&store, 0..10), Gathered::Whole);
+    for other in [5..15, 9..12, 1..11] {
         assert_eq!(gather(&store, other.clone()), shared, "{other:?}");
     }
     store.put(&leaves(100..180)).unwrap();
@@ -187,4 +188,186 @@ fn a_damaged_file_is_not_in_the_way_of_the_one_that_is_laid_out_anew() {
         let state = store.whole_file(&ranges(numbers), u64::MAX).unwrap();
         assert!(matches!(state, FileState::Whole(_)));
     }
+}
+
+#[test]
+fn repeats_are_proved_once_since_the_start() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..4)).unwrap();
+    let numbers = [1, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    let other = [1, 0, 0, 0, 0, 0, 0, 0, 1, 2];
+    assert_eq!(gather(&store, numbers), Gathered::Done);
+    let state = |numbers, max| store.whole_file(&ranges(numbers), max).unwrap();
+    assert!(matches!(state(numbers, 2 * LEN as u64), FileState::Unproved));
+    assert!(matches!(state(numbers, u64::MAX), FileState::Whole(_)));
+    assert!(matches!(state(numbers, 0), FileState::Whole(_)));
+    assert!(matches!(state(other, 0), FileState::Unproved), "other repeats");
+    assert!(matches!(state(other, u64::MAX), FileState::Parts), "which are not there");
+    assert!(matches!(state(numbers, 0), FileState::Whole(_)));
+}
+
+#[test]
+fn what_is_removed_while_it_is_gathered_stays_removed() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..10)).unwrap();
+    let mut calls = 0;
+    let go_on = &mut || {
+        calls += 1;
+        if calls == 6 {
+            assert!(store.remove(leaf(1).cid()).unwrap());
+        }
+        ControlFlow::Continue(())
+    };
+    assert_eq!(store.gather(&ranges(0..10), go_on).unwrap(), Gathered::Missing);
+    assert_eq!(store.get(leaf(1).cid()).unwrap(), None);
+    assert_eq!((fixture.count("file"), fixture.count("file.new")), (0, 0));
+    drop(store);
+    assert_eq!(here(&fixture.open(None), 0..10).len(), 9);
+}
+
+#[test]
+fn a_file_that_lost_leaves_gets_them_back() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..10)).unwrap();
+    assert_eq!(gather(&store, 0..10), Gathered::Done);
+    let whole = store.disk_bytes();
+    let lost = [0, 3, 4, 9];
+    for n in lost {
+        assert!(store.remove(leaf(n).cid()).unwrap());
+    }
+    assert_eq!(gather(&store, 0..10), Gathered::Missing);
+    store.put(&lost.map(leaf)).unwrap();
+    let stop = &mut || ControlFlow::Break(());
+    assert_eq!(store.gather(&ranges(0..10), stop).unwrap(), Gathered::Stopped);
+    assert!(!is_whole(&store, 0..10));
+    assert_eq!(gather(&store, 0..10), Gathered::Done);
+    assert!(is_whole(&store, 0..10));
+    assert_eq!(gather(&store, 0..10), Gathered::Whole);
+    assert_eq!((fixture.count("file"), store.stats().unwrap().blocks), (1, 10), "none is twice");
+    let usage = crate::store::diskio::disk_usage(&fixture.packs).unwrap();
+    assert_eq!(store.disk_bytes(), usage);
+    assert!(usage < whole + 4 * LEN as u64, "{usage}, {whole}");
+    assert!(store.remove(leaf(3).cid()).unwrap(), "it can go again");
+    drop(store);
+    let store = fixture.open(None);
+    let rest: Vec<_> = (0..10).filter(|n| *n != 3).collect();
+    assert_eq!(here(&store, 0..10), rest);
+    sweep(&store, 0..0);
+    assert_eq!((fixture.count("file"), fixture.count("leaves")), (0, 0), "{:?}", fixture.names());
+}
+
+#[test]
+fn a_file_with_a_damaged_leaf_is_healed() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    fixture.assembly(&store, &leaves(0..5)).finish().unwrap();
+    let path = fixture.packs.join("0000000001.file");
+    let file = File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 2 * LEN as u64 + 900).unwrap();
+    store.get(leaf(2).cid()).map(drop).unwrap_err();
+    store.put(&leaves(2..3)).unwrap();
+    assert_eq!(gather(&store, 0..5), Gathered::Done);
+    assert!(is_whole(&store, 0..5));
+    drop(store);
+    let store = fixture.open(None);
+    assert!(is_whole(&store, 0..5));
+    assert_eq!(store.stats().unwrap().blocks, 5);
+}
+
+#[test]
+fn a_disk_that_fails_while_a_file_is_filled_costs_no_leaf() {
+    for (call, errno) in [(Call::Write, nix::libc::ENOSPC), (Call::Sync, nix::libc::EIO)] {
+        for after in 0..12 {
+            let fixture = Fixture::new();
+            let store = fixture.open(None);
+            store.put(&leaves(0..6)).unwrap();
+            assert_eq!(gather(&store, 0..6), Gathered::Done);
+            for n in 2..4 {
+                store.remove(leaf(n).cid()).unwrap();
+            }
+            store.put(&leaves(2..4)).unwrap();
+            store.commit().unwrap();
+            fixture.disk.fail(call, after, errno);
+            drop(store.gather(&ranges(0..6), &mut || ControlFlow::Continue(())));
+            assert_eq!(here(&store, 0..6).len(), 6, "{call:?} {after}");
+            fixture.disk.heal();
+            drop(store);
+            let store = fixture.open(None);
+            assert_eq!(here(&store, 0..6).len(), 6, "{call:?} {after}");
+            let again = gather(&store, 0..6);
+            assert!(is_whole(&store, 0..6), "{call:?} {after}: {again:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_removed_while_it_is_filled_stays_removed() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..6)).unwrap();
+    assert_eq!(gather(&store, 0..6), Gathered::Done);
+    for n in 2..4 {
+        store.remove(leaf(n).cid()).unwrap();
+    }
+    store.put(&leaves(2..4)).unwrap();
+    let mut calls = 0;
+    let go_on = &mut || {
+        calls += 1;
+        if calls == 2 {
+            assert!(store.remove(leaf(2).cid()).unwrap());
+        }
+        ControlFlow::Continue(())
+    };
+    assert_eq!(store.gather(&ranges(0..6), go_on).unwrap(), Gathered::Missing);
+    assert_eq!(here(&store, 0..6), [0, 1, 3, 4, 5]);
+    drop(store);
+    assert_eq!(here(&fixture.open(None), 0..6), [0, 1, 3, 4, 5]);
+}
+
+#[test]
+fn who_comes_late_to_bury_a_leaf_leaves_what_was_filled_since() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..6)).unwrap();
+    assert_eq!(gather(&store, 0..6), Gathered::Done);
+    let file = store.pack_now(PackId(2)).unwrap();
+    let (entry, _) = file.find(&BlockKey::of(leaf(3).cid())).unwrap();
+    store.remove(leaf(3).cid()).unwrap();
+    store.put(&leaves(3..4)).unwrap();
+    assert_eq!(gather(&store, 0..6), Gathered::Done);
+    store.give_back(PackId(2), &[entry]).unwrap();
+    assert_eq!(here(&store, 0..6).len(), 6);
+    drop(store);
+    assert_eq!(here(&fixture.open(None), 0..6).len(), 6);
+}
+
+#[test]
+fn removing_eviction_and_filling_do_not_meet() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..4)).unwrap();
+    assert_eq!(gather(&store, 0..4), Gathered::Done);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                store.remove(leaf(1).cid()).unwrap();
+                sweep(&store, 2..4);
+            }
+        });
+        for _ in 0..200 {
+            store.put(&leaves(0..4)).unwrap();
+            let gathered = gather(&store, 0..4);
+            assert_eq!(here(&store, 2..4), [2, 3], "kept: {gathered:?}");
+        }
+        done.store(true, Ordering::Release);
+    });
+    store.put(&leaves(0..4)).unwrap();
+    let gathered = gather(&store, 0..4);
+    assert_eq!(here(&store, 0..4).len(), 4, "{gathered:?}");
+    drop(store);
+    assert_eq!(here(&fixture.open(None), 0..4).len(), 4);
 }

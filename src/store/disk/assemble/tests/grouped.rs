@@ -77,3 +77,23 @@ fn a_group_that_fails_leaves_nothing() {
         }
     }
 }
+
+#[test]
+fn nothing_relies_on_a_group_that_failed() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    let mut group = AssemblyGroup::new(Arc::clone(&store));
+    let first = begin(&group, 0..4);
+    group.add(first).unwrap();
+    let (relying, same) = (begin(&group, 2..6), begin(&group, 0..4));
+    fixture.disk.fail(Call::Sync, 0, nix::libc::EIO);
+    group.finish().unwrap_err();
+    fixture.disk.heal();
+    for assembly in [relying, same] {
+        assert!(matches!(group.add(assembly), Err(StoreError::Io { .. })));
+    }
+    let again = begin(&group, 0..4);
+    group.add(again).unwrap();
+    group.finish().unwrap();
+    assert_eq!(here(&store, 0..6), [0, 1, 2, 3]);
+}

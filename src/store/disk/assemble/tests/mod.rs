@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::block::{HashFn, codecs};
 use crate::store::faults::{Call, FaultyDisk};
-use crate::store::{BlockStore as _, DiskOptions, FileRange, FileState};
+use crate::store::{BlockStore as _, DiskOptions, FileRange, FileState, VerifyReport};
 
 /// Bytes of a leaf: three pages.
 const LEN: usize = 12_288;
@@ -308,7 +308,10 @@ fn a_leaf_that_lies_in_two_places_is_hashed_in_both() {
     let path = fixture.packs.join("0000000001.file");
     let file = File::options().write(true).open(path).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"x", LEN as u64 + 5).unwrap();
-    assert!(matches!(state(LEN as u64), FileState::Parts));
+    assert!(matches!(state(0), FileState::Whole(_)), "it was proved");
+    let (mut report, go_on) = (VerifyReport::default(), &mut |_: &_| ControlFlow::Continue(()));
+    assert!(store.verify_pack(PackId(1), &mut report, go_on).unwrap().is_continue());
+    assert!(matches!(state(LEN as u64), FileState::Parts), "a verification proves no repeats");
 }
 
 #[test]
@@ -421,4 +424,20 @@ fn a_file_that_is_gone_is_told_leaf_by_leaf_and_takes_no_disk() {
     sweep(&store, 0..5);
     store.remove(leaf(0).cid()).unwrap();
     assert!(store.disk_bytes() < LEN as u64, "{}", store.disk_bytes());
+}
+
+#[test]
+fn a_little_room_takes_little_of_a_long_file() {
+    const MIB: u64 = 1024 * 1024;
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    let mut assembly = store.assemble().unwrap();
+    for n in 0..40 {
+        assembly.next = 1024 * MIB + u64::from(n) * 10 * MIB;
+        assert!(assembly.push(&leaf(n), LEN as u64).unwrap());
+    }
+    assembly.finish().unwrap();
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
+    let report = store.make_room(&store.keep_set(), 1, go_on).unwrap();
+    assert_eq!((report.enough, report.blocks), (true, 1), "{report:?}");
 }
