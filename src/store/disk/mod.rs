@@ -26,7 +26,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -152,6 +152,8 @@ pub struct DiskStore {
     files: PackFiles,
     options: DiskOptions,
     packs: RwLock<Arc<PackList>>,
+    /// Number of times that copies were moved.
+    moves: AtomicU64,
     writer: Mutex<Writer>,
     /// One `fdatasync` at a time: an error is reported to one caller only, so a second call on the
     /// same file must not run before the first has said what it learnt.
@@ -208,6 +210,7 @@ impl DiskStore {
             syncing: Mutex::default(),
             commits: Mutex::default(),
             committed: Condvar::new(),
+            moves: AtomicU64::new(0),
             written: AtomicU64::new(0),
             space,
             epochs: Arc::default(),
@@ -229,15 +232,31 @@ impl DiskStore {
     /// Returns the newest good copy of a block in our own packs, else one in a foreign pack, else a
     /// damaged one.
     fn find(&self, key: &BlockKey) -> Option<Hit> {
-        let list = Arc::clone(&self.packs.read());
-        best(list.candidates(key).chain(list.foreign_candidates(key)), key)
+        self.look(|list| best(list.candidates(key).chain(list.foreign_candidates(key)), key))
     }
 
     /// Returns the newest good copy in our own packs, else a damaged one: what a promise to keep the
     /// block can rest on.
     fn find_own(&self, key: &BlockKey) -> Option<Hit> {
-        let list = Arc::clone(&self.packs.read());
-        best(list.candidates(key), key)
+        self.look(|list| best(list.candidates(key), key))
+    }
+
+    /// Looks for a copy, once more when a move may have hidden it: who began before the new place was there
+    /// and came to the old one after it was given up has seen neither.
+    fn look(&self, look: impl Fn(&PackList) -> Option<Hit>) -> Option<Hit> {
+        loop {
+            let moves = self.moves.load(Ordering::Acquire);
+            let found = look(&Arc::clone(&self.packs.read()));
+            let is_good = found.as_ref().is_some_and(|hit| hit.state != CopyState::Damaged);
+            if is_good || self.moves.load(Ordering::Acquire) == moves {
+                return found;
+            }
+        }
+    }
+
+    /// Notes that copies are about to be given up which can be found in another place by now.
+    fn note_move(&self) {
+        self.moves.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Returns the newest good copy; an error when all copies are damaged.

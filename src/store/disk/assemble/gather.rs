@@ -204,6 +204,7 @@ impl DiskStore {
 
     /// Gives back the copies in packs of what an assembled file has, which is durable.
     pub(super) fn free_packed(&self, file: &Pack, leaves: &[Entry]) -> Result<(), StoreError> {
+        self.note_move();
         for group in leaves.chunks(FREED_AT_ONCE) {
             for (id, removed) in self.remove_packed(file, group)? {
                 self.give_back(id, &removed)?;

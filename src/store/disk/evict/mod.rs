@@ -344,6 +344,7 @@ impl DiskStore {
         }
         self.write_again(id, &good)?;
         self.group_commit()?;
+        self.note_move();
         let removed = self.remove_shadowed(id, &good)?;
         let deleted = self.give_back(id, &removed)?;
         report.packs += u64::from(deleted);
