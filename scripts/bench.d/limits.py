@@ -86,8 +86,7 @@ def looking(cidfs, place, _source, options):
     present = add_blocks(cidfs, place, options.blocks, seed=1)
     absent = add_without_leaves(cidfs, place, ABSENT_BLOCKS, seed=2)
     mountpoint = place / "mnt"
-    mountpoint.mkdir()
-    with sides.mounted(cidfs, place, mountpoint, place / "daemon.log"):
+    with sides.mounted(cidfs, place, {mountpoint: ""}, place / "daemon.log"):
         for phase, cid, count in ("here", present, options.blocks), ("absent", absent, ABSENT_BLOCKS):
             path = mountpoint / cid
             os.getxattr(path, ATTRIBUTE)

@@ -16,6 +16,7 @@ use crate::exchange::{Network, PublicKey};
 use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::unixfs::import::Profile;
+use crate::unixfs::{ContentPath, PathRoot};
 
 /// The node as requests see it; shared by all of them.
 pub type Node = Arc<dyn Control>;
@@ -135,11 +136,16 @@ fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error>
     serializer.collect_str(&path.display())
 }
 
-/// Returns the way to blocks that a request may use.
+/// Returns the way to blocks that a request may use, which are those below its first argument.
 ///
 /// # Errors
 /// When `offline=` is neither true nor false.
 pub(crate) fn dag_of(node: &Node, params: &Params) -> Result<Dag, ApiError> {
     let dag = node.dag();
-    Ok(if params.is_on("offline")? { dag.offline() } else { dag.clone() })
+    let path = params.args().next().and_then(|arg| ContentPath::parse(arg).ok());
+    let dag = match path.map(|path| path.root) {
+        Some(PathRoot::Ipfs(root)) => dag.below(&root),
+        Some(PathRoot::Ipns(_)) | None => dag.clone(),
+    };
+    Ok(if params.is_on("offline")? { dag.offline() } else { dag })
 }

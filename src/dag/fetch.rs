@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use super::cache::ByteLru;
 use super::{DagError, DagLimits, Multihash};
 use crate::block::{Block, Cid};
-use crate::exchange::{Exchange, Urgency};
+use crate::exchange::{Exchange, Session, Urgency};
 use crate::store::{BlockStore, StoreError};
 
 /// Of so many turns one may be taken by what is fetched ahead.
@@ -104,8 +104,13 @@ impl Fetches {
     }
 
     /// Joins the fetch of this multihash, or starts it.
-    pub(super) async fn join(&self, cid: &Cid, urgency: Urgency) -> Result<Block, DagError> {
-        let block = self.in_flight(cid, urgency).await?;
+    pub(super) async fn join(
+        &self,
+        cid: &Cid,
+        urgency: Urgency,
+        session: Session,
+    ) -> Result<Block, DagError> {
+        let block = self.in_flight(cid, urgency, session).await?;
         named(&block, cid)
     }
 
@@ -115,7 +120,7 @@ impl Fetches {
         self.inner.in_flight.lock().by_hash.is_empty()
     }
 
-    fn in_flight(&self, cid: &Cid, urgency: Urgency) -> Shared<Fetch> {
+    fn in_flight(&self, cid: &Cid, urgency: Urgency, session: Session) -> Shared<Fetch> {
         let mut in_flight = self.inner.in_flight.lock();
         if let Some(flight) = in_flight.by_hash.get(cid.hash())
             && let Some(fetch) = flight.fetch.upgrade()
@@ -131,7 +136,7 @@ impl Fetches {
         in_flight.next += 1;
         let entry = Entry { inner: Arc::clone(&self.inner), hash: *cid.hash(), number };
         let (urgency, wanted) = watch::channel(urgency);
-        let fetch = fetch(entry, *cid, wanted).boxed().shared();
+        let fetch = fetch(entry, *cid, session, wanted).boxed().shared();
         if let Some(weak) = fetch.downgrade() {
             in_flight.by_hash.insert(*cid.hash(), Flight { number, fetch: weak, urgency });
         }
@@ -158,10 +163,11 @@ impl Inner {
     async fn ask(
         &self,
         cid: &Cid,
+        session: Session,
         mut wanted: watch::Receiver<Urgency>,
     ) -> Result<Block, DagError> {
         let urgency = *wanted.borrow();
-        let mut fetch = self.exchange.fetch(cid, urgency);
+        let mut fetch = self.exchange.fetch(cid, urgency, session);
         tokio::select! {
             biased;
             fetched = &mut fetch => return Ok(fetched?),
@@ -180,6 +186,7 @@ async fn demanded(wanted: &mut watch::Receiver<Urgency>) {
 async fn fetch(
     entry: Entry,
     cid: Cid,
+    session: Session,
     mut wanted: watch::Receiver<Urgency>,
 ) -> Result<Block, DagError> {
     let inner = &entry.inner;
@@ -188,7 +195,7 @@ async fn fetch(
     if let Ok(Some(block)) = inner.store.get(&cid) {
         return Ok(block);
     }
-    let block = named(&inner.ask(&cid, wanted).await?, &cid)?;
+    let block = named(&inner.ask(&cid, session, wanted).await?, &cid)?;
     if let Err(error) = inner.store.put(std::slice::from_ref(&block)) {
         if matches!(error, StoreError::Full { .. } | StoreError::CapReached { .. }) {
             tracing::debug!(%cid, "no room to keep a fetched block");

@@ -22,7 +22,7 @@ pub use self::error::DagError;
 use self::fetch::Fetches;
 use crate::block::{Block, Cid, DIGEST_LEN_MAX, check_hash};
 use crate::codec::node::Node;
-use crate::exchange::{Exchange, Urgency};
+use crate::exchange::{Exchange, Session, Urgency};
 use crate::store::{BlockRange, BlockStore, StoreError};
 
 /// Memory in bytes for decoded nodes unless the configuration says otherwise: the directories and
@@ -67,6 +67,7 @@ pub struct Dag {
     shared: Arc<Shared>,
     offline: bool,
     urgency: Urgency,
+    session: Session,
 }
 
 struct Shared {
@@ -81,6 +82,7 @@ impl fmt::Debug for Dag {
             .field("store", self.store())
             .field("offline", &self.offline)
             .field("urgency", &self.urgency)
+            .field("session", &self.session)
             .finish_non_exhaustive()
     }
 }
@@ -92,7 +94,7 @@ impl Dag {
             fetches: Fetches::new(store, exchange, &limits),
             nodes: Mutex::new(ByteLru::new(limits.node_cache_bytes)),
         };
-        Self { shared: Arc::new(shared), offline: false, urgency: Urgency::Demand }
+        Self { shared: Arc::new(shared), offline: false, urgency: Urgency::Demand, session: None }
     }
 
     /// Returns a handle to the same store and caches that never asks the exchange.
@@ -106,6 +108,13 @@ impl Dag {
     #[must_use]
     pub fn ahead(&self) -> Self {
         Self { urgency: Urgency::Ahead, ..self.clone() }
+    }
+
+    /// Returns a handle to the same store and caches for what lies below a root: who has one block of that
+    /// is asked for the others first.
+    #[must_use]
+    pub fn below(&self, root: &Cid) -> Self {
+        Self { session: Some(*root.hash()), ..self.clone() }
     }
 
     /// Tells whether what is not here cannot be fetched.
@@ -214,7 +223,7 @@ impl Dag {
         if self.offline {
             return Err(DagError::Offline { cid: Box::new(*cid) });
         }
-        self.shared.fetches.join(cid, self.urgency).await
+        self.shared.fetches.join(cid, self.urgency, self.session).await
     }
 }
 

@@ -141,6 +141,7 @@ impl Exchange for Crossing {
         &'a self,
         cid: &'a Cid,
         _: Urgency,
+        _: Session,
     ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
         let dag = self.dag.lock().take().expect("one fetch");
         assert!(dag.block(cid).now_or_never().is_none());

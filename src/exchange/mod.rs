@@ -14,12 +14,12 @@ use std::fmt::Debug;
 
 use futures::future::BoxFuture;
 
-use crate::block::{Block, Cid};
+use crate::block::{Block, Cid, DIGEST_LEN_MAX};
 
 pub use libp2p::identity::{Keypair, PublicKey};
 pub use libp2p::{Multiaddr, PeerId};
 
-pub use self::bitswap::Ledger;
+pub use self::bitswap::{Ledger, Serve};
 pub use self::network::Network;
 pub use self::offline::Offline;
 pub use self::schedule::{SourceStat, Totals};
@@ -52,6 +52,10 @@ pub enum Urgency {
     Demand,
 }
 
+/// The root below which a block is wanted: who gave others from there is asked first. Wants without one
+/// are taken together.
+pub type Session = Option<multihash::Multihash<DIGEST_LEN_MAX>>;
+
 /// A way to get blocks that are not here.
 pub trait Exchange: Debug + Send + Sync + 'static {
     /// Fetches one block; waits as long as a source may still have it, so the caller sets the
@@ -60,6 +64,7 @@ pub trait Exchange: Debug + Send + Sync + 'static {
         &'a self,
         cid: &'a Cid,
         urgency: Urgency,
+        session: Session,
     ) -> BoxFuture<'a, Result<Block, ExchangeError>>;
 
     /// Tells that a block which is being fetched [ahead](Urgency::Ahead) is waited for now.

@@ -6,7 +6,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 
 use super::bitswap::Client;
 use super::swarm::{Swarm, SwarmError, SwarmOptions};
-use super::{Exchange, ExchangeError, Urgency};
+use super::{Exchange, ExchangeError, Session, Urgency};
 use crate::block::{Block, Cid};
 use crate::store::BlockStore;
 
@@ -49,12 +49,13 @@ impl Exchange for Network {
         &'a self,
         cid: &'a Cid,
         urgency: Urgency,
+        session: Session,
     ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
         async move {
             if self.is_offline() {
                 return Err(ExchangeError::Offline { cid: *cid });
             }
-            Ok(self.client.fetch(cid, urgency, None).await)
+            Ok(self.client.fetch(cid, urgency, session).await)
         }
         .boxed()
     }

@@ -2,7 +2,7 @@
 
 use futures::future::{BoxFuture, FutureExt as _, ready};
 
-use super::{Exchange, ExchangeError, Urgency};
+use super::{Exchange, ExchangeError, Session, Urgency};
 use crate::block::{Block, Cid};
 
 /// Answers every fetch with [`ExchangeError::Offline`].
@@ -14,6 +14,7 @@ impl Exchange for Offline {
         &'a self,
         cid: &'a Cid,
         _urgency: Urgency,
+        _session: Session,
     ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
         ready(Err(ExchangeError::Offline { cid: *cid })).boxed()
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use crate::exchange::Multiaddr;
+use crate::exchange::{Multiaddr, Serve};
 use crate::node::size::{CacheMax, byte_size};
 
 /// The file that `init` writes, and every default.
@@ -160,8 +160,32 @@ pub struct NetworkConfig {
     pub listen: Vec<Multiaddr>,
     /// Peers that it stays connected to.
     pub peers: Vec<Multiaddr>,
+    /// Who may have what is here.
+    pub serve: Serving,
     /// Connections at one time.
     pub connections: u32,
+}
+
+/// Who may have what is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Serving {
+    /// Every peer.
+    All,
+    /// Peers on the local network.
+    Lan,
+    /// Nobody.
+    None,
+}
+
+impl From<Serving> for Serve {
+    fn from(serving: Serving) -> Self {
+        match serving {
+            Serving::All => Self::All,
+            Serving::Lan => Self::Lan,
+            Serving::None => Self::Nobody,
+        }
+    }
 }
 
 /// Whom a node talks to.
@@ -427,6 +451,17 @@ mod tests {
     fn refused(text: &str, words: &str) {
         let message = parse(text).unwrap_err().to_string();
         assert!(message.contains(words), "{text:?} gave {message:?}");
+    }
+
+    #[test]
+    fn lists_and_words_of_the_network_are_checked() {
+        let config = parse("[network]\npreset = \"lan\"\npeers = []\nserve = \"none\"").unwrap();
+        assert_eq!((config.network.preset, config.network.serve), (Preset::Lan, Serving::None));
+        assert_eq!(config.network.listen.len(), 4);
+        refused("[network]\npreset = \"everybody\"", "everybody");
+        refused("[network]\nlisten = [\"nowhere\"]", "listen");
+        refused("[network]\nlisten = \"/ip4/127.0.0.1/tcp/1\"", "a list");
+        refused("[network]\nconnections = 1", "at least 8");
     }
 
     #[test]

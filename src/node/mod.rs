@@ -206,6 +206,7 @@ impl Node {
             listen: config.listen.clone(),
             peers: config.peers.clone(),
             mdns: config.preset == Preset::Lan,
+            serve: config.serve.into(),
             agent: agent(),
             connections_max: config.connections,
         };

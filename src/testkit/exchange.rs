@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::link::Link;
 use crate::block::{Block, Cid};
-use crate::exchange::{Exchange, ExchangeError, Urgency};
+use crate::exchange::{Exchange, ExchangeError, Session, Urgency};
 
 /// What happened so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,6 +153,7 @@ impl Exchange for TestExchange {
         &'a self,
         cid: &'a Cid,
         urgency: Urgency,
+        _session: Session,
     ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
         async move {
             let (mut waiting, answer) = self.begin(cid);

@@ -45,6 +45,8 @@ pub(super) struct PackedCid(Box<[u8]>);
 #[derive(Debug)]
 pub(super) struct Inode {
     pub(super) identity: Identity,
+    /// The root below which it was first looked up; `None` for the namespace.
+    pub(super) root: Option<Arc<Cid>>,
     /// What is left of the time in milliseconds that a listing of this directory may wait.
     pub(super) grace_ms: AtomicU32,
 }
@@ -62,6 +64,15 @@ struct Slot {
     lookups: u64,
 }
 
+impl Identity {
+    fn cid(&self) -> Option<Cid> {
+        match self {
+            Self::Namespace => None,
+            Self::Directory { cid, .. } | Self::File { cid, .. } => Some(cid.get()),
+        }
+    }
+}
+
 impl PackedCid {
     pub(super) fn new(cid: &Cid) -> Self {
         let mut bytes = Vec::with_capacity(cid.encoded_len());
@@ -77,7 +88,9 @@ impl PackedCid {
 impl InodeTable {
     /// Returns a table with the root in it, which is never forgotten.
     pub(super) fn new(key: [u8; 32], root: Identity) -> Self {
-        let slot = Slot { inode: Arc::new(Inode::new(root)), lookups: 1 };
+        let inode =
+            Inode { root: root.cid().map(Arc::new), identity: root, grace_ms: AtomicU32::new(0) };
+        let slot = Slot { inode: Arc::new(inode), lookups: 1 };
         Self { key, slots: Mutex::new(HashMap::from([(ROOT_INO, slot)])) }
     }
 
@@ -86,14 +99,15 @@ impl InodeTable {
         self.slots.lock().get(&ino).map(|slot| Arc::clone(&slot.inode))
     }
 
-    /// Returns the number of an identity and counts one look-up of it.
-    pub(super) fn admit(&self, identity: Identity) -> u64 {
+    /// Returns the number of an identity in a directory and counts one look-up of it.
+    pub(super) fn admit(&self, identity: Identity, directory: &Inode) -> u64 {
         let mut ino = self.first_ino(&identity);
         let mut slots = self.slots.lock();
         loop {
             match slots.entry(ino) {
                 Entry::Vacant(slot) => {
-                    slot.insert(Slot { inode: Arc::new(Inode::new(identity)), lookups: 1 });
+                    let inode = Inode::new(identity, directory);
+                    slot.insert(Slot { inode: Arc::new(inode), lookups: 1 });
                     return ino;
                 }
                 Entry::Occupied(mut slot) if slot.get().inode.identity == identity => {
@@ -172,16 +186,15 @@ fn after(ino: u64) -> u64 {
 }
 
 impl Inode {
-    fn new(identity: Identity) -> Self {
-        Self { identity, grace_ms: AtomicU32::new(0) }
+    /// What is in the namespace is a root itself; all else has that of its directory.
+    fn new(identity: Identity, directory: &Self) -> Self {
+        let root = directory.root.clone().or_else(|| identity.cid().map(Arc::new));
+        Self { identity, root, grace_ms: AtomicU32::new(0) }
     }
 
     /// Returns the CID, `None` for the namespace.
     pub(super) fn cid(&self) -> Option<Cid> {
-        match &self.identity {
-            Identity::Namespace => None,
-            Identity::Directory { cid, .. } | Identity::File { cid, .. } => Some(cid.get()),
-        }
+        self.identity.cid()
     }
 
     /// Returns the number of the directory that this one is in.
@@ -217,42 +230,58 @@ mod tests {
         InodeTable::new([7; 32], Identity::Namespace)
     }
 
+    fn admit(table: &InodeTable, identity: Identity) -> u64 {
+        table.admit(identity, &table.get(ROOT_INO).unwrap())
+    }
+
+    #[test]
+    fn what_is_in_the_namespace_is_the_root_of_what_is_below() {
+        let table = table();
+        let top = table.get(admit(&table, dir(ROOT_INO, b"top"))).unwrap();
+        assert_eq!(top.root.as_deref(), top.cid().as_ref());
+        let below = table.get(table.admit(file(b"below", None), &top)).unwrap();
+        assert_eq!(below.root, top.root);
+    }
+
     #[test]
     fn files_are_numbered_by_content_and_directories_by_path() {
         let table = table();
-        let a = table.admit(file(b"a", None));
-        assert_eq!(table.admit(file(b"a", None)), a);
-        assert_ne!(table.admit(file(b"b", None)), a);
-        let x = table.admit(dir(ROOT_INO, b"x"));
-        assert_ne!(table.admit(dir(ROOT_INO, b"y")), x);
-        assert_ne!(table.admit(dir(x, b"x")), x);
+        let a = admit(&table, file(b"a", None));
+        assert_eq!(admit(&table, file(b"a", None)), a);
+        assert_ne!(admit(&table, file(b"b", None)), a);
+        let x = admit(&table, dir(ROOT_INO, b"x"));
+        assert_ne!(admit(&table, dir(ROOT_INO, b"y")), x);
+        assert_ne!(admit(&table, dir(x, b"x")), x);
         assert!((INO_MIN..=INO_MAX).contains(&a) && (INO_MIN..=INO_MAX).contains(&x));
     }
 
     #[test]
     fn a_claim_is_another_inode_than_the_truth() {
         let table = table();
-        let inos = [None, Some(1), Some(2)].map(|claim| table.admit(file(b"a", claim)));
+        let inos = [None, Some(1), Some(2)].map(|claim| admit(&table, file(b"a", claim)));
         assert!(inos[0] != inos[1] && inos[1] != inos[2] && inos[0] != inos[2], "{inos:?}");
     }
 
     #[test]
     fn numbers_survive_a_restart_and_depend_on_the_key() {
-        let ino = table().admit(file(b"a", None));
-        assert_eq!(table().admit(file(b"a", None)), ino);
+        let ino = admit(&table(), file(b"a", None));
+        assert_eq!(admit(&table(), file(b"a", None)), ino);
         let other = InodeTable::new([8; 32], Identity::Namespace);
-        assert_ne!(other.admit(file(b"a", None)), ino);
+        assert_ne!(admit(&other, file(b"a", None)), ino);
     }
 
     #[test]
     fn a_collision_is_probed_past() {
         let table = table();
         let ino = table.first_ino(&file(b"a", None));
-        let squatter = Slot { inode: Arc::new(Inode::new(file(b"b", None))), lookups: 1 };
+        let squatter = Slot {
+            inode: Arc::new(Inode::new(file(b"b", None), &table.get(ROOT_INO).unwrap())),
+            lookups: 1,
+        };
         table.slots.lock().insert(ino, squatter);
         assert_eq!(table.number(&file(b"a", None)), ino + 1);
         assert_eq!(table.len(), 2, "it counts nothing");
-        assert_eq!(table.admit(file(b"a", None)), ino + 1);
+        assert_eq!(admit(&table, file(b"a", None)), ino + 1);
         assert_eq!(table.get(ino).unwrap().identity, file(b"b", None));
         assert_eq!(table.get(ino + 1).unwrap().identity, file(b"a", None));
     }
@@ -260,8 +289,8 @@ mod tests {
     #[test]
     fn inodes_live_until_each_look_up_is_forgotten() {
         let table = table();
-        let ino = table.admit(file(b"a", None));
-        table.admit(file(b"a", None));
+        let ino = admit(&table, file(b"a", None));
+        admit(&table, file(b"a", None));
         table.forget(ino, 1);
         assert!(table.get(ino).is_some());
         table.forget(ino, 1);
@@ -275,7 +304,7 @@ mod tests {
     fn memory_is_given_back() {
         let table = table();
         let inos: Vec<_> =
-            (0..100_000_u64).map(|n| table.admit(dir(ROOT_INO, &n.to_le_bytes()))).collect();
+            (0..100_000_u64).map(|n| admit(&table, dir(ROOT_INO, &n.to_le_bytes()))).collect();
         for ino in inos {
             table.forget(ino, 1);
         }
@@ -285,7 +314,7 @@ mod tests {
 
     #[test]
     fn packed_cids_are_the_same_cids() {
-        let inode = Inode::new(file(b"a", None));
+        let inode = Inode::new(file(b"a", None), &table().get(ROOT_INO).unwrap());
         assert_eq!(PackedCid::new(&inode.cid().unwrap()), cid(b"a"));
     }
 }

@@ -112,7 +112,11 @@ impl Vfs {
         for ((cookie, entry), child) in names.into_iter().zip(children) {
             unknown |= matches!(child, Child::Unknown(_));
             let (inodes, identity) = (&self.inner.inodes, child.identity(ino, &entry));
-            let ino = if room.looks_up { inodes.admit(identity) } else { inodes.number(&identity) };
+            let ino = if room.looks_up {
+                inodes.admit(identity, &inode)
+            } else {
+                inodes.number(&identity)
+            };
             let (attr, ttl) = child.attr(ino, &entry, &self.inner.options.owner);
             entries.push(Entry { name: entry.name, cookie, attr, ttl });
         }
@@ -132,8 +136,8 @@ impl Vfs {
         match &inode.identity {
             Identity::Namespace => self.roots(cookie, max),
             Identity::Directory { cid, .. } | Identity::File { cid, .. } => {
-                let (dag, cid) = (&self.inner.dag, cid.get());
-                let names = unixfs::list(dag, &cid, Cookie::from(cookie), max).await;
+                let (dag, cid) = (self.dag_of(inode), cid.get());
+                let names = unixfs::list(&dag, &cid, Cookie::from(cookie), max).await;
                 let names = names.map_err(stale_unless_directory)?;
                 Ok(names.into_iter().map(|(cookie, entry)| (cookie.to_u64(), entry)).collect())
             }
@@ -173,11 +177,12 @@ impl Vfs {
                 (&inode.identity, names.first())
                 && self.may_fetch_ahead(by.tid)
             {
-                self.fetch_ahead(cid.get(), first.saturating_sub(1));
+                let dag = self.dag_of(inode);
+                self.fetch_ahead(&dag, cid.get(), first.saturating_sub(1));
                 if let Some(ino) = by.walk_from
                     && let Some(top) = self.inner.inodes.get(ino).and_then(|inode| inode.cid())
                 {
-                    self.inner.walks.start(ino, top);
+                    self.inner.walks.start(&dag, ino, top);
                 }
             }
             self.wait_for(inode, names, missing, &mut children).await;
@@ -198,9 +203,10 @@ impl Vfs {
             return;
         }
         let started = Instant::now();
+        let dag = self.dag_of(inode);
         let mut stats = futures::stream::iter(missing)
             .map(|at| {
-                let (dag, cid) = (&self.inner.dag, names[at].1.cid);
+                let (dag, cid) = (&dag, names[at].1.cid);
                 async move { (at, unixfs::stat(dag, &cid).await) }
             })
             .buffer_unordered(BATCH_AHEAD);
@@ -222,9 +228,9 @@ impl Vfs {
 
     /// Starts to fetch what the names of `dir` after the place `from` lead to, unless enough
     /// listings are fetched ahead already. Callers that wait for the same block join in.
-    fn fetch_ahead(&self, dir: Cid, from: u64) {
+    fn fetch_ahead(&self, dag: &Dag, dir: Cid, from: u64) {
         let Ok(permit) = self.inner.ahead.clone().try_acquire_owned() else { return };
-        let dag = self.inner.dag.ahead();
+        let dag = dag.ahead();
         tokio::spawn(async move {
             let ended = tokio::time::timeout(AHEAD_TIME, fetch_children(&dag, &dir, from)).await;
             tracing::trace!(%dir, whole = ended.is_ok(), "fetched ahead of a listing");

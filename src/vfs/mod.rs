@@ -131,8 +131,8 @@ impl Vfs {
         let local = dag.offline();
         let dag = if options.offline { local.clone() } else { dag };
         let inner = Inner {
-            streams: Streams::new(&dag, Arc::clone(&options.fetch_budget)),
-            walks: Walks::new(&dag, options.walkahead),
+            streams: Streams::new(Arc::clone(&options.fetch_budget)),
+            walks: Walks::new(options.walkahead),
             dag,
             local,
             root,
@@ -155,18 +155,24 @@ impl Vfs {
             return Err(Error::NameTooLong);
         }
         let inode = self.inode(parent)?;
+        let dag = self.dag_of(&inode);
         let entry = match inode.cid() {
             None => root_entry(name),
-            Some(dir) => {
-                unixfs::lookup(&self.inner.dag, &dir, name).await.map_err(stale_unless_directory)?
-            }
+            Some(dir) => unixfs::lookup(&dag, &dir, name).await.map_err(stale_unless_directory)?,
         };
         let Some(entry) = entry else { return Ok(None) };
-        let Inner { local, dag, options, .. } = &*self.inner;
-        let child = Child::anywhere(local, dag, &entry, options.claims).await?;
-        let ino = self.inner.inodes.admit(child.identity(parent, &entry));
+        let dag = if inode.root.is_some() { dag } else { dag.below(&entry.cid) };
+        let Inner { local, options, .. } = &*self.inner;
+        let child = Child::anywhere(local, &dag, &entry, options.claims).await?;
+        let ino = self.inner.inodes.admit(child.identity(parent, &entry), &inode);
         let (attr, ttl) = child.attr(ino, &entry, &self.inner.options.owner);
         Ok(Some(Found { attr, ttl }))
+    }
+
+    /// Returns the way to what lies below the root of an inode.
+    fn dag_of(&self, inode: &Inode) -> Dag {
+        let dag = &self.inner.dag;
+        inode.root.as_ref().map_or_else(|| dag.clone(), |root| dag.below(root))
     }
 
     /// Takes back look-ups of an inode; returns whether they were the last.
@@ -193,13 +199,15 @@ impl Vfs {
         let (stat, ttl) = match &inode.identity {
             Identity::Namespace => (self.namespace_stat(), FOREVER),
             Identity::Directory { cid, .. } => {
-                let stat = unixfs::stat(&self.inner.dag, &cid.get()).await?;
+                let stat = unixfs::stat(&self.dag_of(&inode), &cid.get()).await?;
                 if stat.kind != FileType::Directory {
                     return Err(Error::Stale);
                 }
                 (stat, FOREVER)
             }
-            Identity::File { cid, claimed_len } => self.file_stat(cid.get(), *claimed_len).await?,
+            Identity::File { cid, claimed_len } => {
+                self.file_stat(&self.dag_of(&inode), cid.get(), *claimed_len).await?
+            }
         };
         Ok(Found { attr: self.inner.options.owner.attr(ino, &stat), ttl })
     }
@@ -213,11 +221,12 @@ impl Vfs {
 
     async fn file_stat(
         &self,
+        dag: &Dag,
         cid: Cid,
         claimed_len: Option<u64>,
     ) -> Result<(Stat, Duration), Error> {
         let known_soon = claimed_len.is_none_or(|len| len == UNKNOWN_LEN);
-        let dag = if known_soon { &self.inner.dag } else { &self.inner.local };
+        let dag = if known_soon { dag } else { &self.inner.local };
         match (unixfs::stat(dag, &cid).await, claimed_len) {
             (Ok(stat), None) => Ok((stat, FOREVER)),
             (Ok(stat), Some(len)) if stat.file_len == len => Ok((stat, FOREVER)),
@@ -235,8 +244,9 @@ impl Vfs {
     /// # Errors
     /// [`Error::Content`].
     pub async fn readlink(&self, ino: u64) -> Result<Bytes, Error> {
-        let cid = self.inode(ino)?.cid().ok_or(Error::Stale)?;
-        Ok(unixfs::read_link(&self.inner.dag, &cid).await?)
+        let inode = self.inode(ino)?;
+        let cid = inode.cid().ok_or(Error::Stale)?;
+        Ok(unixfs::read_link(&self.dag_of(&inode), &cid).await?)
     }
 
     /// Opens a file to read it, until [`Vfs::release`]. A length that was only claimed is proved first.
@@ -248,7 +258,7 @@ impl Vfs {
         let inode = self.inode(ino)?;
         match &inode.identity {
             Identity::File { cid, claimed_len: Some(len) } => {
-                if unixfs::stat(&self.inner.dag, &cid.get()).await?.file_len != *len {
+                if unixfs::stat(&self.dag_of(&inode), &cid.get()).await?.file_len != *len {
                     return Err(Error::Stale);
                 }
             }
@@ -263,16 +273,17 @@ impl Vfs {
     /// # Errors
     /// [`Error::Content`].
     pub async fn read(&self, ino: u64, offset: u64, len: usize, tid: u32) -> Result<Bytes, Error> {
-        let Inner { dag, streams, .. } = &*self.inner;
-        let cid = self.inode(ino)?.cid().ok_or(Error::Stale)?;
+        let streams = &self.inner.streams;
+        let inode = self.inode(ino)?;
+        let (dag, cid) = (self.dag_of(&inode), inode.cid().ok_or(Error::Stale)?);
         let range = offset..offset.saturating_add(len as u64);
         streams.read(ino, &range);
-        let mut read = std::pin::pin!(unixfs::read(dag, &cid, offset, len));
+        let mut read = std::pin::pin!(unixfs::read(&dag, &cid, offset, len));
         if let Some(here) = read.as_mut().now_or_never() {
             return Ok(here?);
         }
         if self.may_fetch_ahead(tid) {
-            streams.stalled(ino, &cid, &range);
+            streams.stalled(ino, &dag, &cid, &range);
         }
         Ok(read.await?)
     }

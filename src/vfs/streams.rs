@@ -46,7 +46,6 @@ const MEASURE_TIME: Duration = Duration::from_millis(100);
 /// The streams of all files of a mount.
 #[derive(Debug)]
 pub(super) struct Streams {
-    dag: Dag,
     budget: Arc<FetchBudget>,
     files: Mutex<LruCache<u64, FileStreams>>,
     /// Files with streams, for those who have none to pass by without the lock.
@@ -55,6 +54,7 @@ pub(super) struct Streams {
 
 #[derive(Debug)]
 struct FileStreams {
+    dag: Dag,
     cid: Cid,
     /// The least recently read first.
     streams: Vec<Stream>,
@@ -84,9 +84,9 @@ struct Pace {
 }
 
 impl Streams {
-    pub(super) fn new(dag: &Dag, budget: Arc<FetchBudget>) -> Self {
+    pub(super) fn new(budget: Arc<FetchBudget>) -> Self {
         let files = Mutex::new(LruCache::new(FILES_MAX));
-        Self { dag: dag.ahead(), budget, files, count: AtomicUsize::new(0) }
+        Self { budget, files, count: AtomicUsize::new(0) }
     }
 
     /// Notes a read and fetches on in front of it, if it belongs to a stream.
@@ -103,9 +103,9 @@ impl Streams {
     }
 
     /// Notes that a read has to wait.
-    pub(super) fn stalled(&self, ino: u64, cid: &Cid, range: &Range<u64>) {
+    pub(super) fn stalled(&self, ino: u64, dag: &Dag, cid: &Cid, range: &Range<u64>) {
         let mut files = self.files.lock();
-        let file = files.get_or_insert_mut(ino, || FileStreams::new(*cid));
+        let file = files.get_or_insert_mut(ino, || FileStreams::new(dag, *cid));
         let at = file.find(range).unwrap_or_else(|| file.begin(range));
         let stream = &mut file.streams[at];
         stream.pace.stalled(range, file.window_start, &stream.tally, Instant::now());
@@ -133,8 +133,8 @@ impl Streams {
 }
 
 impl FileStreams {
-    fn new(cid: Cid) -> Self {
-        Self { cid, streams: Vec::new(), window_start: WINDOW_START }
+    fn new(dag: &Dag, cid: Cid) -> Self {
+        Self { dag: dag.ahead(), cid, streams: Vec::new(), window_start: WINDOW_START }
     }
 
     /// Returns the stream that a read belongs to, which is the most recent one now.
@@ -170,7 +170,7 @@ impl FileStreams {
         let stream = &mut self.streams[at];
         let Some(range) = stream.pace.wants(all.budget.free()) else { return };
         let (dag, budget, tally) =
-            (all.dag.clone(), Arc::clone(&all.budget), Arc::clone(&stream.tally));
+            (self.dag.clone(), Arc::clone(&all.budget), Arc::clone(&stream.tally));
         let cid = self.cid;
         let fetch = tokio::spawn(async move {
             unixfs::fetch_range(&dag, &cid, range, &budget, &tally).await;
@@ -253,6 +253,9 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dag::DagLimits;
+    use crate::exchange::Offline;
+    use crate::store::MemoryStore;
 
     const KIB: u64 = 1024;
     const MIB: u64 = 1024 * KIB;
@@ -345,7 +348,9 @@ mod tests {
     #[tokio::test]
     async fn readers_of_one_file_are_told_apart_and_waste_is_remembered() {
         let block = crate::testkit::dag_builder::DagBuilder::new().raw("x");
-        let mut file = FileStreams::new(block);
+        let dag =
+            Dag::new(Arc::new(MemoryStore::default()), Arc::new(Offline), DagLimits::default());
+        let mut file = FileStreams::new(&dag, block);
         for reader in 0..5 {
             let start = reader * 100 * MIB;
             assert_eq!(file.find(&(start..start + MIB)), None);

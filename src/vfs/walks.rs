@@ -53,7 +53,6 @@ const PIECE_BLOCKS: usize = BATCH_AHEAD;
 /// The walkers of a mount.
 #[derive(Debug)]
 pub(super) struct Walks {
-    dag: Dag,
     blocks_max: usize,
     listed: Mutex<LruCache<u64, Step>>,
     running: Mutex<Vec<Running>>,
@@ -116,9 +115,8 @@ struct Rest {
 
 impl Walks {
     /// Returns no walkers; ahead of each `blocks_max` blocks are fetched.
-    pub(super) fn new(dag: &Dag, blocks_max: usize) -> Self {
+    pub(super) fn new(blocks_max: usize) -> Self {
         Self {
-            dag: dag.ahead(),
             blocks_max,
             listed: Mutex::new(LruCache::new(LISTED_MAX)),
             running: Mutex::default(),
@@ -163,7 +161,7 @@ impl Walks {
 
     /// Walks ahead through the tree below the directory `top`, whose inode number is `ino`, unless that
     /// is done already.
-    pub(super) fn start(&self, ino: u64, top: Cid) {
+    pub(super) fn start(&self, dag: &Dag, ino: u64, top: Cid) {
         let mut running = self.running.lock();
         running.retain(|running| !running.task.is_finished());
         let is_walked = running.iter().any(|running| running.walk.top == ino);
@@ -174,7 +172,7 @@ impl Walks {
         if let Some(step) = self.listed.lock().peek(&ino) {
             walk.listed(&top, step.to);
         }
-        let (this, dag) = (Arc::clone(&walk), self.dag.clone());
+        let (this, dag) = (Arc::clone(&walk), dag.ahead());
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -389,13 +387,13 @@ mod tests {
     #[tokio::test]
     async fn listing_below_what_was_just_listed_makes_a_walker() {
         let tree = tree(1);
-        let walks = Walks::new(&tree.dag, 100);
+        let walks = Walks::new(100);
         assert_eq!(walks.begun(1, 1), None);
         assert_eq!(walks.begun(10, 1), None, "one step may be anybody's");
         assert_eq!(walks.begun(11, 1), Some(1), "the second child of one directory");
         assert_eq!(walks.begun(100, 11), Some(1), "a child's child");
         assert_eq!(walks.begun(200, 20), None, "nobody listed its parent");
-        walks.start(1, tree.top);
+        walks.start(&tree.dag, 1, tree.top);
         assert_eq!(walks.begun(101, 11), None, "somebody walks ahead of it");
         assert_eq!(walks.begun(201, 200), None);
         assert_eq!(walks.begun(202, 200), Some(200), "another walker");
@@ -405,7 +403,7 @@ mod tests {
     async fn a_walk_stops_where_the_budget_ends_and_goes_on_when_it_is_paid_back() {
         const BUDGET: usize = 60;
         let tree = tree(200);
-        let walks = Walks::new(&tree.dag, BUDGET);
+        let walks = Walks::new(BUDGET);
         let settled = async || {
             tokio::time::sleep(WALKER_TIME / 4).await;
             usize::try_from(tree.exchange.counts().started).unwrap()
@@ -413,7 +411,7 @@ mod tests {
         // The children of the top itself come whole, and are paid by its walker already.
         walks.begun(1, 1);
         walks.listed(1, &tree.top, whole());
-        walks.start(1, tree.top);
+        walks.start(&tree.dag, 1, tree.top);
         let first = settled().await;
         assert!((201 + BUDGET / 2..=201 + BUDGET).contains(&first), "{first}");
         assert_eq!(settled().await, first);
@@ -447,8 +445,8 @@ mod tests {
         exchange.set_delay(Duration::from_millis(20));
         let store = Arc::new(TestStore::new([]));
         let dag = Dag::new(store, Arc::new(exchange.clone()), DagLimits::default());
-        let walks = Walks::new(&dag, BUDGET);
-        walks.start(1, top);
+        let walks = Walks::new(BUDGET);
+        walks.start(&dag, 1, top);
         tokio::time::sleep(WALKER_TIME / 2).await;
         assert_eq!(exchange.counts().started, 1 + BUDGET as u64, "and the top");
         walks.begun(1, 1);
@@ -466,8 +464,8 @@ mod tests {
         }
         let store = Arc::new(TestStore::new(builder.blocks));
         let dag = Dag::new(store, Arc::new(TestExchange::default()), DagLimits::default());
-        let walks = Walks::new(&dag, WALKAHEAD_BLOCKS);
-        walks.start(1, dir);
+        let walks = Walks::new(WALKAHEAD_BLOCKS);
+        walks.start(&dag, 1, dir);
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
@@ -477,10 +475,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_walk_ends_when_its_walker_or_its_mount_is_gone() {
         let tree = tree(200);
-        let walks = Walks::new(&tree.dag, 10);
+        let walks = Walks::new(10);
         walks.begun(1, 1);
-        walks.start(1, tree.top);
-        walks.start(1, tree.top);
+        walks.start(&tree.dag, 1, tree.top);
+        walks.start(&tree.dag, 1, tree.top);
         assert_eq!(walks.running.lock().len(), 1);
         let walk = Arc::downgrade(&walks.running.lock()[0].walk);
         for _ in 0..4 {
@@ -494,15 +492,15 @@ mod tests {
         walks.listed(7, &tree.dirs[0], whole());
         tokio::time::sleep(WALKER_TIME).await;
         assert!(!is_running(&walks));
-        walks.start(1, tree.top);
+        walks.start(&tree.dag, 1, tree.top);
         assert!(is_running(&walks) && walks.running.lock().len() == 1);
         assert!(walk.upgrade().is_none());
         let walk = Arc::downgrade(&walks.running.lock()[0].walk);
         drop(walks);
         tokio::task::yield_now().await;
         assert!(walk.upgrade().is_none(), "it ends with the mount");
-        let off = Walks::new(&tree.dag, 0);
-        off.start(1, tree.top);
+        let off = Walks::new(0);
+        off.start(&tree.dag, 1, tree.top);
         assert!(!is_running(&off));
     }
 }

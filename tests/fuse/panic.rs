@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use cidfs::block::{Block, Cid};
-use cidfs::exchange::{Exchange, ExchangeError, Urgency};
+use cidfs::exchange::{Exchange, ExchangeError, Session, Urgency};
 use cidfs::testkit::dag_builder::DagBuilder;
 use cidfs::testkit::mount::TempMount;
 use cidfs::testkit::store::TestStore;
@@ -24,6 +24,7 @@ impl Exchange for Broken {
         &'a self,
         _cid: &'a Cid,
         _urgency: Urgency,
+        _session: Session,
     ) -> BoxFuture<'a, Result<Block, ExchangeError>> {
         async move {
             if !self.at_once {

@@ -129,6 +129,16 @@ fn what_nobody_has_is_said_in_time() {
 }
 
 #[test]
+fn nobody_gets_what_is_not_served() {
+    let Some(mut go) = GoPeer::start("nobody_gets_what_is_not_served") else { return };
+    let node = Node::start_with(&[("network.serve", "none")]);
+    node.sandbox.write("private", noise(5, 2000));
+    let cid = node.sandbox.ok(&["add", "-Q", "private"]);
+    go.ok(&["connect", &node.address("tcp")]);
+    assert!(go.error(&["fetch", "1s", &cid]).contains("deadline"));
+}
+
+#[test]
 fn a_command_without_a_daemon_talks_to_nobody() {
     let sandbox = Sandbox::new();
     sandbox.ok(&["config", "network.preset", "lan"]);

@@ -16,8 +16,16 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts it with some values of the configuration.
+    pub(crate) fn start_with(values: &[(&str, &str)]) -> Self {
         let sandbox = Sandbox::new();
         sandbox.ok(&["config", "network.preset", "peers-only"]);
+        for (key, value) in values {
+            sandbox.ok(&["config", key, value]);
+        }
         let listen = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0/ws"]"#;
         sandbox.ok(&["config", "network.listen", listen]);
         let daemon = sandbox.daemon();
@@ -104,9 +112,20 @@ impl GoPeer {
     /// Has it do something, and returns what it answers after `ok`.
     #[track_caller]
     pub(crate) fn ok(&mut self, words: &[&str]) -> String {
+        self.answer("ok", words)
+    }
+
+    /// Has it try something in vain, and returns why.
+    #[track_caller]
+    pub(crate) fn error(&mut self, words: &[&str]) -> String {
+        self.answer("error", words)
+    }
+
+    #[track_caller]
+    fn answer(&mut self, begin: &str, words: &[&str]) -> String {
         writeln!(self.input, "{}", words.join(" ")).unwrap();
         let answer = self.line();
-        let rest = answer.strip_prefix("ok").unwrap_or_else(|| panic!("{words:?}: {answer}"));
+        let rest = answer.strip_prefix(begin).unwrap_or_else(|| panic!("{words:?}: {answer}"));
         rest.trim().to_owned()
     }
 }

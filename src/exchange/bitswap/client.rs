@@ -10,8 +10,8 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 
 use crate::block::{Block, Cid, DIGEST_LEN_MAX};
-use crate::exchange::Urgency;
-use crate::exchange::schedule::{Scheduler, SessionKey};
+use crate::exchange::schedule::Scheduler;
+use crate::exchange::{Session, Urgency};
 
 type Multihash = multihash::Multihash<DIGEST_LEN_MAX>;
 
@@ -47,7 +47,7 @@ impl Client {
         &self,
         cid: &Cid,
         urgency: Urgency,
-        session: SessionKey,
+        session: Session,
     ) -> Block {
         let (sender, receiver) = oneshot::channel();
         let _waiter = Waiter { client: self, cid };

@@ -8,7 +8,7 @@ mod client;
 mod handler;
 mod outbox;
 mod server;
-mod stream;
+pub(in crate::exchange) mod stream;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -71,9 +71,21 @@ pub struct Ledger {
     pub wants: usize,
 }
 
+/// Who may have what is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serve {
+    /// Every peer.
+    All,
+    /// Peers on the local network.
+    Lan,
+    /// Nobody.
+    Nobody,
+}
+
 /// The bitswap side of a node.
 pub(in crate::exchange) struct Behaviour {
     client: Client,
+    serve: Serve,
     server: Server,
     peers: HashMap<PeerId, Peer>,
     events: VecDeque<ToSwarm<Event, (Lane, Outgoing)>>,
@@ -90,8 +102,8 @@ impl std::fmt::Debug for Behaviour {
 
 #[derive(Debug, Default)]
 struct Peer {
-    /// Connections that carry bulk, the oldest first.
-    connections: Vec<ConnectionId>,
+    /// Connections that carry bulk, the oldest first, and whether each is on the local network.
+    connections: Vec<(ConnectionId, bool)>,
     outbox: Outbox,
     is_telling: bool,
     /// Messages of wants that could not be sent, one after another.
@@ -102,9 +114,13 @@ struct Peer {
 
 impl Behaviour {
     /// Returns the behaviour of a node that asks for what `client` wants and serves what `store` has.
-    pub(in crate::exchange) fn new(client: Client, store: Arc<dyn BlockStore>) -> Self {
+    pub(in crate::exchange) fn new(
+        client: Client,
+        store: Arc<dyn BlockStore>,
+        serve: Serve,
+    ) -> Self {
         let (peers, events) = (HashMap::new(), VecDeque::new());
-        Self { client, server: Server::new(store), peers, events, timer: None, asked: 0 }
+        Self { client, serve, server: Server::new(store), peers, events, timer: None, asked: 0 }
     }
 
     /// Notes how long a peer takes to answer a ping.
@@ -133,18 +149,23 @@ impl Behaviour {
         sources.into_iter().map(ledger).collect()
     }
 
-    fn joined(&mut self, peer: PeerId, connection: ConnectionId) {
+    fn joined(&mut self, peer: PeerId, connection: ConnectionId, is_near: bool) {
         let known = self.peers.entry(peer).or_default();
-        known.connections.push(connection);
+        known.connections.push((connection, is_near));
         if known.connections.len() == 1 {
-            self.server.join(peer);
+            let may_have = match self.serve {
+                Serve::All => true,
+                Serve::Lan => is_near,
+                Serve::Nobody => false,
+            };
+            self.server.join(peer, may_have);
             self.client.with(|wants| wants.scheduler.join(peer, None, Instant::now()));
         }
     }
 
     fn left(&mut self, peer: PeerId, connection: ConnectionId) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        let Some(at) = known.connections.iter().position(|known| *known == connection) else {
+        let Some(at) = known.connections.iter().position(|known| known.0 == connection) else {
             return;
         };
         known.connections.remove(at);
@@ -159,8 +180,8 @@ impl Behaviour {
         self.server.leave(&peer);
         self.client.with(|wants| wants.scheduler.leave(peer));
         let Some(known) = self.peers.remove(&peer) else { return };
-        for connection in known.connections {
-            self.joined(peer, connection);
+        for (connection, is_near) in known.connections {
+            self.joined(peer, connection, is_near);
         }
     }
 
@@ -241,7 +262,7 @@ impl Behaviour {
         for (peer, known) in &mut self.peers {
             if !known.outbox.is_empty()
                 && !known.is_telling
-                && let Some(connection) = known.connections.first()
+                && let Some((connection, _)) = known.connections.first()
             {
                 known.is_telling = true;
                 let outgoing = Outgoing { wants: known.outbox.take(), ..Outgoing::default() };
@@ -254,7 +275,7 @@ impl Behaviour {
     fn serve(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready((peer, outgoing)) = self.server.poll(cx) {
             let connection = self.peers.get(&peer).and_then(|known| known.connections.first());
-            if let Some(connection) = connection {
+            if let Some((connection, _)) = connection {
                 self.events.push_back(send(peer, *connection, Lane::Blocks, outgoing));
             }
         }
@@ -289,6 +310,18 @@ fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
+/// Tells whether an address is on this machine or the local network.
+fn is_near(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        Some(Protocol::Ip6(ip)) => match ip.to_ipv4_mapped() {
+            Some(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+            None => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        },
+        _ => false,
+    }
+}
+
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = Event;
@@ -321,7 +354,9 @@ impl NetworkBehaviour for Behaviour {
                 connection_id,
                 endpoint,
                 ..
-            }) if !is_relayed(endpoint.get_remote_address()) => self.joined(peer_id, connection_id),
+            }) if !is_relayed(endpoint.get_remote_address()) => {
+                self.joined(peer_id, connection_id, is_near(endpoint.get_remote_address()));
+            }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
                 self.left(peer_id, connection_id);
             }
@@ -368,6 +403,33 @@ impl NetworkBehaviour for Behaviour {
             if !self.is_due(cx) {
                 return Poll::Pending;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn near_is_what_no_router_passes_on() {
+        let is_near = |text: &str| super::is_near(&text.parse().unwrap());
+        for near in [
+            "/ip4/127.0.0.1",
+            "/ip4/192.168.1.2/tcp/1",
+            "/ip4/10.1.2.3",
+            "/ip6/::1",
+            "/ip6/fe80::1",
+            "/ip6/fd00::1/udp/1/quic-v1",
+            "/ip6/::ffff:172.16.0.1",
+        ] {
+            assert!(is_near(near), "{near}");
+        }
+        for far in [
+            "/ip4/198.51.100.1/tcp/1",
+            "/ip6/2001:db8::1",
+            "/dns4/localhost/tcp/1",
+            "/ip6/::ffff:8.8.8.8",
+        ] {
+            assert!(!is_near(far), "{far}");
         }
     }
 }

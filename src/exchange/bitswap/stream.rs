@@ -29,7 +29,7 @@ const PIECE_LEN: usize = 64 * 1024;
 
 /// Why a stream is of no more use.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StreamError {
+pub(in crate::exchange) enum StreamError {
     /// The connection.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -90,7 +90,7 @@ fn version(name: &StreamProtocol) -> Version {
 
 /// Reads the next message; `None` when the peer has closed the stream. Messages of more than a piece take
 /// their turn, so that a peer has one of them in memory, whatever number of streams it opens.
-pub(super) async fn read_message(
+pub(in crate::exchange) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     turn: &Semaphore,
 ) -> Result<Option<Message>, StreamError> {

@@ -1,7 +1,7 @@
 //! Which source is asked for which block, and when: one scheduler for all wants and all sources.
 //!
 //! Pure: time comes in, questions come out ([`Ask`]); who carries them, and what a source is, this room
-//! does not know. Wants below one root share a [session](SessionKey): a source that gave one of its blocks
+//! does not know. Wants below one root share a [session](super::Session): a source that gave one of its blocks
 //! is asked for the others first. Each want goes to the source that will have sent it first, by measured
 //! latency and rate, as long as that one has room in its window; so sources compete, the fast one gets
 //! the work, and a dead one costs one time-out. Others are asked only whether they have the block, and
@@ -25,7 +25,7 @@ use lru::LruCache;
 use self::session::Session;
 use self::source::Source;
 use self::want::{Answer, Want, WantId};
-use super::Urgency;
+use super::{Session as SessionKey, Urgency};
 use crate::block::{Cid, DIGEST_LEN_MAX};
 
 /// A multihash; blocks are the same whatever codec they are read with.
@@ -55,9 +55,6 @@ const HEDGE_BYTES: u64 = 4 * 1024 * 1024;
 const HEDGE_SHARE: u64 = 20;
 /// Blocks that came or were given up lately: a second copy of one is no lie, and who has it is of use.
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
-
-/// The root below which a block is wanted; wants without one make a session of their own.
-pub(super) type SessionKey = Option<Multihash>;
 
 /// What is to be sent to a source, or found out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -55,6 +55,8 @@ struct World {
     peers: Vec<Peer>,
     numbers: HashMap<Cid, usize>,
     block_len: usize,
+    /// Roots below which the blocks lie, one after the other; 0 for none.
+    roots: usize,
     start: Instant,
     now: Instant,
     events: BTreeMap<(Instant, u64), Event>,
@@ -71,6 +73,7 @@ impl World {
             peers: Vec::new(),
             numbers: (0..blocks).map(|number| (cid(number), number)).collect(),
             block_len,
+            roots: 0,
             start,
             now: start,
             events: BTreeMap::new(),
@@ -187,7 +190,9 @@ impl World {
             }
             while asked < total.min(read + at_once) {
                 let urgency = if asked == read { Urgency::Demand } else { Urgency::Ahead };
-                self.scheduler.want(cid(asked), urgency, None, self.now);
+                let session =
+                    (self.roots > 0).then(|| *cid(usize::MAX - asked % self.roots).hash());
+                self.scheduler.want(cid(asked), urgency, session, self.now);
                 asked += 1;
             }
             if read < total {
@@ -285,6 +290,19 @@ fn parts_come_from_those_who_have_them() {
         .peer(MS * 5, 100.0, Manner::Part { of: 1000, from: 999 });
     let took = world.read_all(32, Duration::from_secs(30));
     assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[test]
+fn who_has_one_root_is_not_asked_for_another() {
+    let part = |from| Manner::Part { of: 2, from };
+    let mut world =
+        World::new(200, 100_000).peer(MS * 20, 100.0, part(0)).peer(MS * 20, 100.0, part(1));
+    world.roots = 2;
+    let took = world.read_all(32, Duration::from_secs(30));
+    let asked: Vec<_> = world.peers.iter().map(|peer| peer.asked).collect();
+    // Only before it is known who has what, both are asked for all.
+    assert!(asked.iter().sum::<usize>() <= 200 + 32, "{asked:?}");
+    assert!(took < Duration::from_millis(1800), "{took:?}");
 }
 
 #[test]

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::SessionKey;
 use crate::block::Cid;
-use crate::exchange::Urgency;
+use crate::exchange::{Session as SessionKey, Urgency};
 
 /// Number of a want, in the order in which they came.
 pub(super) type WantId = u64;

@@ -87,7 +87,7 @@ fn behaviour(
         .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().to_peer_id()));
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
-        bitswap: bitswap::Behaviour::new(client, store),
+        bitswap: bitswap::Behaviour::new(client, store, options.serve),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
         mdns: mdns.transpose()?.into(),

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::task::Task;
-use super::bitswap::{Client, Ledger};
+use super::bitswap::{Client, Ledger, Serve};
 use super::schedule::Totals;
 use crate::block::Cid;
 use crate::store::BlockStore;
@@ -34,6 +34,8 @@ pub struct SwarmOptions {
     pub peers: Vec<Multiaddr>,
     /// Whether it looks for peers on the local network, and lets them find it.
     pub mdns: bool,
+    /// Who may have what is here.
+    pub serve: Serve,
     /// What it calls itself.
     pub agent: String,
     /// Connections at one time.

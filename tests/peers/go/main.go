@@ -7,7 +7,7 @@
 //	add FILE             stores a file, answers with its CID
 //	block FILE           stores a file as one raw block, answers with its CID
 //	get CID FILE         fetches a file and writes it
-//	fetch CID            fetches a block, answers with its length
+//	fetch TIME CID       fetches a block within a time such as 1s, answers with its length
 //	stat                 answers with blocks received, duplicates among them, and bytes received
 package main
 
@@ -106,8 +106,8 @@ func (node *node) obey(ctx context.Context, words []string) (string, error) {
 		return node.block(ctx, words[1])
 	case len(words) == 3 && words[0] == "get":
 		return "", node.get(ctx, words[1], words[2])
-	case len(words) == 2 && words[0] == "fetch":
-		return node.fetch(ctx, words[1])
+	case len(words) == 3 && words[0] == "fetch":
+		return node.fetch(ctx, words[1], words[2])
 	case len(words) == 1 && words[0] == "stat":
 		return node.stat()
 	}
@@ -189,7 +189,13 @@ func (node *node) get(ctx context.Context, text, path string) error {
 	return out.Close()
 }
 
-func (node *node) fetch(ctx context.Context, text string) (string, error) {
+func (node *node) fetch(ctx context.Context, patience, text string) (string, error) {
+	limit, err := time.ParseDuration(patience)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	id, err := cid.Decode(text)
 	if err != nil {
 		return "", err

@@ -43,6 +43,8 @@ type Place = (Reverse<i32>, u64);
 /// What one peer wants.
 #[derive(Debug, Default)]
 struct Peer {
+    /// Whether it may have what is here; who may not is told that nothing is.
+    may_have: bool,
     queue: BTreeMap<Place, Want>,
     places: HashMap<Cid, Place>,
     /// Wants whose blocks are not here.
@@ -85,9 +87,9 @@ impl Server {
         }
     }
 
-    /// Begins to serve a peer.
-    pub(super) fn join(&mut self, peer: PeerId) {
-        self.peers.entry(peer).or_default();
+    /// Begins to answer a peer, which may have what is here or may not.
+    pub(super) fn join(&mut self, peer: PeerId, may_have: bool) {
+        self.peers.entry(peer).or_default().may_have = may_have;
     }
 
     /// Forgets a peer.
@@ -175,10 +177,11 @@ impl Server {
             let Some((peer, known)) = waiting.min_by_key(|(_, peer)| peer.sent_bytes) else {
                 return;
             };
-            let (peer, wants, store) = (*peer, known.next_wants(), Arc::clone(&self.store));
+            let (peer, wants) = (*peer, known.next_wants());
+            let store = known.may_have.then(|| Arc::clone(&self.store));
             known.replies += 1;
             self.replies += 1;
-            let read = tokio::task::spawn_blocking(move || answer(&*store, wants));
+            let read = tokio::task::spawn_blocking(move || answer(store.as_deref(), wants));
             let read = read.map(move |reply| match reply {
                 Ok(reply) => (peer, reply),
                 Err(error) => {
@@ -266,8 +269,8 @@ impl Peer {
     }
 }
 
-/// Looks for what is wanted, in order, until the reply is full.
-fn answer(store: &dyn BlockStore, wants: Vec<Want>) -> Reply {
+/// Looks for what is wanted, in order, until the reply is full; without a store there is nothing.
+fn answer(store: Option<&dyn BlockStore>, wants: Vec<Want>) -> Reply {
     let mut reply = Reply::default();
     let mut bytes = 0;
     for want in wants {
@@ -275,7 +278,7 @@ fn answer(store: &dyn BlockStore, wants: Vec<Want>) -> Reply {
             reply.rest.push(want);
             continue;
         }
-        match look(store, &want) {
+        match store.and_then(|store| look(store, &want)) {
             Some(Found::Block(block)) => {
                 bytes += block.data().len();
                 reply.outgoing.blocks.push(block);

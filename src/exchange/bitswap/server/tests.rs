@@ -39,7 +39,7 @@ impl Bench {
         let store = Arc::new(MemoryStore::default());
         store.put(blocks).unwrap();
         let (mut server, peer) = (Server::new(store.clone()), PeerId::random());
-        server.join(peer);
+        server.join(peer, true);
         Self { server, store, peer }
     }
 
@@ -163,7 +163,7 @@ async fn who_was_served_least_comes_first() {
         bench.outgoing().await;
     }
     let other = PeerId::random();
-    bench.server.join(other);
+    bench.server.join(other, true);
     bench.server.told(&other, &message([want(&blocks[0], WantKind::Block)], false));
     let mut order = Vec::new();
     for _ in 0..3 {
@@ -172,4 +172,15 @@ async fn who_was_served_least_comes_first() {
         order.push(peer == other);
     }
     assert!(order.contains(&true), "{order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_have_it_is_told_that_it_is_not_here() {
+    let (small, big) = (block(1, 100), block(2, 2000));
+    let mut bench = Bench::new(&[small.clone(), big.clone()]);
+    bench.server.join(bench.peer, false);
+    bench.told([want(&small, WantKind::Have), want(&big, WantKind::Block)]);
+    let outgoing = bench.outgoing().await;
+    assert!(outgoing.blocks.is_empty() && outgoing.presences.iter().all(|presence| !presence.has));
+    assert_eq!(outgoing.presences.len(), 2);
 }

@@ -1,5 +1,8 @@
 //! Two and more nodes on loopback.
 
+mod hostile;
+mod rogue;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +38,7 @@ impl Node {
             listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
             peers: Vec::new(),
             mdns: false,
+            serve: Serve::All,
             agent: "cidfs/test".to_owned(),
             connections_max: 64,
         };
@@ -64,7 +68,7 @@ impl Node {
 
     async fn fetch_all(&self, blocks: &[Block]) {
         let fetch = |block: Block| async move {
-            let fetched = self.network.fetch(block.cid(), Urgency::Demand).await.unwrap();
+            let fetched = self.network.fetch(block.cid(), Urgency::Demand, None).await.unwrap();
             assert_eq!(fetched, block);
         };
         let fetches = futures::stream::iter(blocks.to_vec()).map(fetch).buffer_unordered(256);
@@ -95,7 +99,7 @@ async fn what_comes_later_is_sent_when_it_is_there() {
     taker.connect(&giver).await;
     let late = block(1, 100);
     let cid = *late.cid();
-    let fetch = taker.network.fetch(&cid, Urgency::Demand);
+    let fetch = taker.network.fetch(&cid, Urgency::Demand, None);
     let put = async {
         sleep(Duration::from_millis(300)).await;
         giver.store.put(std::slice::from_ref(&late)).unwrap();
@@ -109,7 +113,7 @@ async fn what_is_called_off_is_wanted_no_longer() {
     let (giver, taker) = (Node::start(&["/ip4/127.0.0.1/tcp/0"]), Node::start(&[]));
     taker.connect(&giver).await;
     let cid = *block(1, 100).cid();
-    let fetch = taker.network.fetch(&cid, Urgency::Demand);
+    let fetch = taker.network.fetch(&cid, Urgency::Demand, None);
     assert!(timeout(Duration::from_millis(300), fetch).await.is_err());
     assert!(taker.swarm().wanted().await.unwrap().is_empty());
 }
