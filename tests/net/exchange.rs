@@ -1,6 +1,6 @@
-//! Blocks between cidfs nodes, and between cidfs and go-libp2p with boxo.
+//! Blocks between cidfs nodes, and between cidfs and go-libp2p with boxo, or Helia.
 
-use super::peers::{GoPeer, Node};
+use super::peers::{Node, Peer};
 use crate::cli::sandbox::Sandbox;
 
 /// Bytes that compress badly and are other ones for each seed.
@@ -15,38 +15,55 @@ fn noise(seed: u32, len: usize) -> Vec<u8> {
     (0..len.div_ceil(8)).flat_map(|_| next()).take(len).collect()
 }
 
-/// The transports that all of them share.
-const TRANSPORTS: [&str; 3] = ["tcp", "quic-v1", "ws"];
-
-#[test]
-fn cidfs_and_go_give_each_other_files_over_every_transport() {
-    let test = "cidfs_and_go_give_each_other_files_over_every_transport";
-    let node = Node::start();
-    for (seed, transport) in (0..).zip(TRANSPORTS) {
-        let Some(mut go) = GoPeer::start(test) else { return };
-        if seed % 2 == 0 {
-            node.connect(&go.address(transport));
-        } else {
-            go.ok(&["connect", &node.address(transport)]);
-        }
-        let (theirs, ours) = (noise(2 * seed, 5_000_000), noise(2 * seed + 1, 5_000_000));
-        node.sandbox.write("theirs", &theirs);
-        let path = node.sandbox.path("theirs");
-        let cid = go.ok(&["add", path.to_str().unwrap()]);
-        assert!(node.sandbox.run(&["cat", &cid]).stdout == theirs, "{transport}: from Go");
-        node.sandbox.write("ours", &ours);
-        let cid = node.sandbox.ok(&["add", "-Q", "ours"]);
-        let copy = node.sandbox.path("copy");
-        go.ok(&["get", &cid, copy.to_str().unwrap()]);
-        assert!(std::fs::read(copy).unwrap() == ours, "{transport}: to Go");
+/// Has a node and a peer give each other a file; who calls whom changes with the seed.
+fn give_each_other(node: &Node, peer: &mut Peer, transport: &str, seed: u32) {
+    if seed.is_multiple_of(2) {
+        node.connect(&peer.address(transport));
+    } else {
+        peer.ok(&["connect", &node.address(transport)]);
     }
+    let (theirs, ours) = (noise(2 * seed, 5_000_000), noise(2 * seed + 1, 5_000_000));
+    node.sandbox.write("theirs", &theirs);
+    let path = node.sandbox.path("theirs");
+    let cid = peer.ok(&["add", path.to_str().unwrap()]);
+    assert!(node.sandbox.run(&["cat", &cid]).stdout == theirs, "{transport}: to cidfs");
+    node.sandbox.write("ours", &ours);
+    let cid = node.sandbox.ok(&["add", "-Q", "ours"]);
+    let copy = node.sandbox.path("copy");
+    peer.ok(&["get", &cid, copy.to_str().unwrap()]);
+    assert!(std::fs::read(copy).unwrap() == ours, "{transport}: from cidfs");
+}
+
+fn nothing_came_twice(node: &Node) {
     let stat = node.sandbox.ok(&["bitswap", "stat"]);
     assert!(stat.contains("came twice or too late: 0"), "{stat}");
 }
 
 #[test]
+fn cidfs_and_go_give_each_other_files_over_every_transport() {
+    let node = Node::start();
+    for (seed, transport) in (0..).zip(["tcp", "quic-v1", "ws"]) {
+        let test = "cidfs_and_go_give_each_other_files_over_every_transport";
+        let Some(mut peer) = Peer::go(test) else { return };
+        give_each_other(&node, &mut peer, transport, seed);
+    }
+    nothing_came_twice(&node);
+}
+
+#[test]
+fn cidfs_and_helia_give_each_other_files_over_every_transport() {
+    let node = Node::start();
+    for (seed, transport) in (0..).zip(["tcp", "ws", "tcp"]) {
+        let test = "cidfs_and_helia_give_each_other_files_over_every_transport";
+        let Some(mut peer) = Peer::helia(test) else { return };
+        give_each_other(&node, &mut peer, transport, seed);
+    }
+    nothing_came_twice(&node);
+}
+
+#[test]
 fn old_cids_are_as_good_as_new_ones() {
-    let Some(mut go) = GoPeer::start("old_cids_are_as_good_as_new_ones") else { return };
+    let Some(mut go) = Peer::go("old_cids_are_as_good_as_new_ones") else { return };
     let node = Node::start();
     go.ok(&["connect", &node.address("tcp")]);
     let data = noise(1, 3_000_000);
@@ -130,7 +147,7 @@ fn what_nobody_has_is_said_in_time() {
 
 #[test]
 fn nobody_gets_what_is_not_served() {
-    let Some(mut go) = GoPeer::start("nobody_gets_what_is_not_served") else { return };
+    let Some(mut go) = Peer::go("nobody_gets_what_is_not_served") else { return };
     let node = Node::start_with(&[("network.serve", "none")]);
     node.sandbox.write("private", noise(5, 2000));
     let cid = node.sandbox.ok(&["add", "-Q", "private"]);

@@ -1,5 +1,5 @@
-//! Nodes of the network that tests talk to, on loopback: cidfs daemons, and a peer in Go built of what kubo
-//! is built of.
+//! Nodes of the network that tests talk to, on loopback: cidfs daemons, a peer in Go built of what kubo is
+//! built of, and Helia in JavaScript.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -60,30 +60,36 @@ fn pick(addresses: Vec<String>, transport: &str) -> String {
     addresses.into_iter().find(is_of).unwrap_or_else(|| panic!("no address for {transport}"))
 }
 
-/// The peer in Go, with its store in memory.
-pub(crate) struct GoPeer {
+/// A peer of another implementation, with its store in memory.
+pub(crate) struct Peer {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     addresses: Vec<String>,
 }
 
-impl GoPeer {
-    /// Starts one; `None`, after saying so under the name of the test, where Go is not installed.
-    pub(crate) fn start(test: &str) -> Option<Self> {
-        let binary = match build() {
-            Ok(binary) => binary,
-            Err(why) => {
-                crate::report(&format!("NOT RUN: {test}: {why}"));
-                return None;
-            }
-        };
-        let mut command = Command::new(binary);
-        command.args([
-            "/ip4/127.0.0.1/tcp/0",
-            "/ip4/127.0.0.1/udp/0/quic-v1",
-            "/ip4/127.0.0.1/tcp/0/ws",
-        ]);
+/// Why a peer is not there to test with.
+type Absent = String;
+
+impl Peer {
+    /// Starts go-libp2p with boxo, over TCP, QUIC and WebSocket; `None`, after saying so under the name of the
+    /// test, where Go is not installed.
+    pub(crate) fn go(test: &str) -> Option<Self> {
+        let binary = told(test, go_peer())?;
+        let listen =
+            ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0/ws"];
+        Some(Self::start(Command::new(binary).args(listen)))
+    }
+
+    /// Starts Helia, over TCP and WebSocket; `None` as above where npm is not installed.
+    pub(crate) fn helia(test: &str) -> Option<Self> {
+        let folder = told(test, helia_peer())?;
+        let mut command = Command::new(folder.join("node_modules/.bin/node"));
+        command.arg(folder.join("peer.js"));
+        Some(Self::start(command.args(["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws"])))
+    }
+
+    fn start(command: &mut Command) -> Self {
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
         let mut peer =
@@ -92,15 +98,15 @@ impl GoPeer {
             let line = peer.line();
             match line.split_once(' ') {
                 Some(("listening", address)) => peer.addresses.push(address.to_owned()),
-                _ if line == "ready" => return Some(peer),
-                _ => panic!("the Go peer says {line:?}"),
+                _ if line == "ready" => return peer,
+                _ => panic!("the peer says {line:?}"),
             }
         }
     }
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        assert!(self.output.read_line(&mut line).unwrap() > 0, "the Go peer has ended");
+        assert!(self.output.read_line(&mut line).unwrap() > 0, "the peer has ended");
         line.trim().to_owned()
     }
 
@@ -130,28 +136,60 @@ impl GoPeer {
     }
 }
 
-impl Drop for GoPeer {
+impl Drop for Peer {
     fn drop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 }
 
-/// Builds it once for all tests.
-fn build() -> &'static Result<PathBuf, String> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+fn told<T>(test: &str, found: &'static Result<T, Absent>) -> Option<&'static T> {
+    let say = |why: &Absent| crate::report(&format!("NOT RUN: {test}: {why}"));
+    found.as_ref().inspect_err(|why| say(why)).ok()
+}
+
+/// Builds the peer in Go, once for all tests.
+fn go_peer() -> &'static Result<PathBuf, Absent> {
+    static BUILT: OnceLock<Result<PathBuf, Absent>> = OnceLock::new();
     BUILT.get_or_init(|| {
         let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-peer");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/go");
-        let mut command = Command::new("go");
-        command.args(["build", "-mod=readonly", "-o"]).arg(&binary).arg(".").current_dir(source);
-        match command.output() {
-            Err(error) => Err(format!("Go 1.26 is not installed: {error}")),
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.success(), "the Go peer does not build: {said}");
-                Ok(binary)
-            }
-        }
+        let mut build = Command::new("go");
+        build.args(["build", "-mod=readonly", "-o"]).arg(&binary).arg(".");
+        run(build.current_dir(source("go")))?;
+        Ok(binary)
     })
+}
+
+/// Installs Helia, with the Node.js that it needs, once for all tests.
+fn helia_peer() -> &'static Result<PathBuf, Absent> {
+    static INSTALLED: OnceLock<Result<PathBuf, Absent>> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helia-peer");
+        std::fs::create_dir_all(&folder).unwrap();
+        let lock = "package-lock.json";
+        let is_new =
+            std::fs::read(folder.join(lock)).ok() != std::fs::read(source("js").join(lock)).ok();
+        for name in ["package.json", lock, "peer.js"] {
+            std::fs::copy(source("js").join(name), folder.join(name)).unwrap();
+        }
+        if is_new || !folder.join("node_modules/.bin/node").exists() {
+            let mut install = Command::new("npm");
+            install.args(["ci", "--no-audit", "--no-fund"]);
+            run(install.current_dir(&folder))?;
+        }
+        Ok(folder)
+    })
+}
+
+fn source(language: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(language)
+}
+
+/// Runs a tool that may be absent; one that fails is a fault.
+fn run(command: &mut Command) -> Result<(), Absent> {
+    let tool = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("{tool} is not installed: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{tool} cannot make the peer: {said}");
+    Ok(())
 }
