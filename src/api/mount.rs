@@ -12,6 +12,7 @@ use crate::api::error::ApiError;
 use crate::api::reply::{self, blocking};
 use crate::api::repo::{RepoStat, repo_stat};
 use crate::api::request::{Form, Params};
+use crate::exchange::swarm::{Swarm, SwarmError};
 
 /// The node at a glance (ours).
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,12 +28,29 @@ pub struct Status {
     pub pins: u64,
     /// Live mounts.
     pub mounts: Vec<MountInfo>,
+    /// What is exchanged with others; absent when the node talks to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkStatus>,
     /// Bytes of memory that the process holds.
     pub memory_bytes: u64,
     /// Bytes of memory for decoded nodes, at most.
     pub node_cache_bytes_max: u64,
     /// Bytes of memory for blocks on their way ahead of readers, at most.
     pub fetch_ahead_bytes_max: u64,
+}
+
+/// The network at a glance.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkStatus {
+    /// Peers that are connected.
+    pub peers: u64,
+    /// Blocks that are wanted of them.
+    pub wanted: u64,
+    /// Bytes of blocks that came since the start.
+    pub data_received: u64,
+    /// Bytes of blocks that were sent to peers that are connected.
+    pub data_sent: u64,
 }
 
 /// `mount?arg=SOURCE&path=DIR&options=`
@@ -69,6 +87,10 @@ fn mount_point(params: &Params) -> Result<PathBuf, ApiError> {
 
 /// `status`
 pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiError> {
+    let network = match node.network().swarm() {
+        Some(swarm) => Some(network_status(swarm).await?),
+        None => None,
+    };
     let status = blocking(move || {
         let memory = node.memory_limits();
         Ok(Status {
@@ -77,12 +99,23 @@ pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiErro
             repo: repo_stat(&node)?,
             pins: node.repository().pins.list().len() as u64,
             mounts: node.mounts(),
+            network,
             memory_bytes: resident_bytes().unwrap_or_default(),
             node_cache_bytes_max: memory.node_cache_bytes,
             fetch_ahead_bytes_max: memory.fetch_ahead_bytes,
         })
     });
     Ok(reply::json(&status.await?))
+}
+
+async fn network_status(swarm: &Swarm) -> Result<NetworkStatus, SwarmError> {
+    let peers = swarm.peers().await?;
+    Ok(NetworkStatus {
+        peers: peers.len() as u64,
+        wanted: swarm.wanted().await?.len() as u64,
+        data_received: swarm.totals().await?.bytes,
+        data_sent: peers.iter().filter_map(|peer| Some(peer.ledger?.sent_bytes)).sum(),
+    })
 }
 
 /// Returns the bytes of memory that this process holds, `None` where the kernel does not tell.

@@ -44,6 +44,15 @@ impl Status {
                     "Memory:     {held} (at most {nodes} for decoded nodes, {ahead} for fetching ahead)"
                 ))?;
             }
+            if let Some(network) = status.network {
+                let (came, sent) = (human_size(network.data_received), human_size(network.data_sent));
+                out.line(format!(
+                    "Network:    {} peers, {} blocks wanted, {came} received, {sent} sent",
+                    network.peers, network.wanted
+                ))?;
+            } else if is_daemon {
+                out.line("Network:    off (network.preset)")?;
+            }
             out.line(format!("Mounts:     {}", status.mounts.len()))?;
             for mount in status.mounts {
                 let mut line = format!("  {} on {}", mount.source, mount.dir.display());

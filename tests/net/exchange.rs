@@ -130,6 +130,8 @@ fn several_providers_share_the_work() {
         let ledger: serde_json::Value = serde_json::from_str(&ledger).unwrap();
         ledger["Recv"].as_u64().unwrap()
     };
+    let status = taker.sandbox.ok(&["status"]);
+    assert!(status.contains("Network:    2 peers, 0 blocks wanted, 40 MB received"), "{status}");
     let (first, second) = (ledger(&one), ledger(&other));
     assert!(first > 4_000_000 && second > 4_000_000, "{first} and {second} of 40 MB");
     assert!(first + second < 44_000_000, "{first} and {second}: too much came twice");

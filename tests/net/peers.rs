@@ -172,7 +172,7 @@ fn helia_peer() -> &'static Result<PathBuf, Absent> {
         for name in ["package.json", lock, "peer.js"] {
             std::fs::copy(source("js").join(name), folder.join(name)).unwrap();
         }
-        if is_new || !folder.join("node_modules/.bin/node").exists() {
+        if is_new || !folder.join("node_modules/.bin/node").try_exists().unwrap() {
             let mut install = Command::new("npm");
             install.args(["ci", "--no-audit", "--no-fund"]);
             run(install.current_dir(&folder))?;
