@@ -4,6 +4,7 @@
 //! bytes. Dropping the future of a fetch cancels it. This layer decides nothing about files,
 //! deadlines or retries of the caller, and stores nothing.
 
+mod address;
 mod bitswap;
 mod network;
 mod offline;

@@ -29,7 +29,7 @@ use crate::api::control::{
 use crate::api::error::ApiError;
 use crate::block::HashFn;
 use crate::dag::{Dag, DagLimits};
-use crate::exchange::swarm::{SwarmError, SwarmOptions};
+use crate::exchange::swarm::{Reach, SwarmError, SwarmOptions};
 use crate::exchange::{Keypair, Network};
 use crate::keep::Keeper;
 use crate::node::config::{Config, ConfigError, Preset};
@@ -198,14 +198,16 @@ impl Node {
     /// When the network cannot be set up.
     pub fn take_part(&self) -> Result<(), NodeError> {
         let config = &self.config.network;
-        if config.preset == Preset::Offline {
-            return Ok(());
-        }
+        let reach = match config.preset {
+            Preset::Offline => return Ok(()),
+            Preset::PeersOnly => Reach::Callers,
+            Preset::Lan => Reach::Lan,
+        };
         let options = SwarmOptions {
             key: self.key.clone(),
             listen: config.listen.clone(),
             peers: config.peers.clone(),
-            mdns: config.preset == Preset::Lan,
+            reach,
             serve: config.serve.into(),
             agent: agent(),
             connections_max: config.connections,

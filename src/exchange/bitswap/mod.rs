@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, FromSwarm};
 use libp2p::swarm::{ConnectionDenied, ConnectionId, NetworkBehaviour, NotifyHandler, THandler};
 use libp2p::swarm::{THandlerInEvent, THandlerOutEvent, ToSwarm};
@@ -30,6 +29,7 @@ use self::handler::{Event as HandlerEvent, Handler, Lane, Outgoing};
 use self::outbox::Outbox;
 use self::server::Server;
 use super::Urgency;
+use super::address::{is_near, is_relayed};
 use super::schedule::{Ask, SourceStat, Totals, Verdict};
 use crate::block::{Block, Cid};
 use crate::codec::bitswap::{Message, Want, WantKind};
@@ -305,23 +305,6 @@ fn send(
     ToSwarm::NotifyHandler { peer_id, handler, event: (lane, outgoing) }
 }
 
-/// Tells whether a connection goes over a relay, which carries no bulk.
-fn is_relayed(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
-}
-
-/// Tells whether an address is on this machine or the local network.
-fn is_near(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        Some(Protocol::Ip6(ip)) => match ip.to_ipv4_mapped() {
-            Some(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-            None => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-        },
-        _ => false,
-    }
-}
-
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = Event;
@@ -403,33 +386,6 @@ impl NetworkBehaviour for Behaviour {
             if !self.is_due(cx) {
                 return Poll::Pending;
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn near_is_what_no_router_passes_on() {
-        let is_near = |text: &str| super::is_near(&text.parse().unwrap());
-        for near in [
-            "/ip4/127.0.0.1",
-            "/ip4/192.168.1.2/tcp/1",
-            "/ip4/10.1.2.3",
-            "/ip6/::1",
-            "/ip6/fe80::1",
-            "/ip6/fd00::1/udp/1/quic-v1",
-            "/ip6/::ffff:172.16.0.1",
-        ] {
-            assert!(is_near(near), "{near}");
-        }
-        for far in [
-            "/ip4/198.51.100.1/tcp/1",
-            "/ip6/2001:db8::1",
-            "/dns4/localhost/tcp/1",
-            "/ip6/::ffff:8.8.8.8",
-        ] {
-            assert!(!is_near(far), "{far}");
         }
     }
 }

@@ -9,7 +9,8 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{SwarmBuilder, identify, mdns, noise, ping, quic, tcp, tls, yamux};
 
-use super::{SwarmError, SwarmOptions};
+use super::gate::Gate;
+use super::{Reach, SwarmError, SwarmOptions};
 use crate::exchange::bitswap::{self, Client};
 use crate::store::BlockStore;
 
@@ -29,6 +30,7 @@ const PENDING_MAX: u32 = 128;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
+    gate: Gate,
     pub(super) bitswap: bitswap::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
@@ -82,11 +84,11 @@ fn behaviour(
         .with_max_pending_outgoing(Some(PENDING_MAX));
     let identify = identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())
         .with_agent_version(options.agent.clone());
-    let mdns = options
-        .mdns
+    let mdns = (options.reach == Reach::Lan)
         .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), key.public().to_peer_id()));
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
+        gate: Gate(options.reach),
         bitswap: bitswap::Behaviour::new(client, store, options.serve),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),

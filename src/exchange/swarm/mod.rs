@@ -2,6 +2,7 @@
 
 mod book;
 mod build;
+mod gate;
 mod task;
 
 use std::sync::Arc;
@@ -23,6 +24,15 @@ use crate::store::BlockStore;
 /// Requests to the task that wait for their turn; who asks when it is full waits.
 const REQUESTS_MAX: usize = 64;
 
+/// Whom a node talks to, beside the peers that it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Those who call it.
+    Callers,
+    /// Peers on the local network: it looks for them and lets them find it, and nobody else may call.
+    Lan,
+}
+
 /// How a node takes part.
 #[derive(Debug, Clone)]
 pub struct SwarmOptions {
@@ -32,8 +42,8 @@ pub struct SwarmOptions {
     pub listen: Vec<Multiaddr>,
     /// Peers that it stays connected to; each address ends with `/p2p/ID`.
     pub peers: Vec<Multiaddr>,
-    /// Whether it looks for peers on the local network, and lets them find it.
-    pub mdns: bool,
+    /// Whom it talks to, beside the peers that it is told.
+    pub reach: Reach,
     /// Who may have what is here.
     pub serve: Serve,
     /// What it calls itself.
@@ -187,14 +197,6 @@ impl Swarm {
 impl Drop for Swarm {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Returns the peer that an address ends with.
-fn peer_of(address: &Multiaddr) -> Option<PeerId> {
-    match address.iter().last()? {
-        libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
-        _ => None,
     }
 }
 

@@ -15,7 +15,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::book::Book;
 use super::build::{Behaviour, BehaviourEvent, build};
-use super::{PeerInfo, Request, SwarmError, SwarmOptions, peer_of, remote};
+use super::{PeerInfo, Request, SwarmError, SwarmOptions, remote};
+use crate::exchange::address::{is_near, peer_of};
 use crate::exchange::bitswap::{self, Client};
 use crate::store::BlockStore;
 
@@ -190,7 +191,8 @@ impl Task {
                 self.swarm.behaviour_mut().bitswap.measured(peer, latency);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
-                for (peer, address) in found {
+                // Whoever answers may name any address.
+                for (peer, address) in found.into_iter().filter(|(_, address)| is_near(address)) {
                     let call = DialOpts::peer_id(peer).addresses(vec![address]).build();
                     if let Err(error) = self.swarm.dial(call) {
                         tracing::debug!(%peer, %error, "a peer near by is not called");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::swarm::SwarmOptions;
+use super::swarm::{Reach, SwarmOptions};
 use super::*;
 use crate::block::{HashFn, codecs};
 use crate::store::{BlockStore, MemoryStore};
@@ -37,7 +37,7 @@ impl Node {
             key: Keypair::generate_ed25519(),
             listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
             peers: Vec::new(),
-            mdns: false,
+            reach: Reach::Callers,
             serve: Serve::All,
             agent: "cidfs/test".to_owned(),
             connections_max: 64,
