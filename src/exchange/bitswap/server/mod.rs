@@ -33,7 +33,7 @@ const SMALL_BLOCK_LEN: u64 = 1024;
 /// Replies that are read from disk at a time.
 const READING_MAX: usize = 8;
 /// Replies of all peers that are read or on their way.
-const REPLIES_MAX: usize = 128;
+const REPLIES_MAX: usize = 64;
 /// How often what was not here is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -43,6 +43,8 @@ type Place = (Reverse<i32>, u64);
 /// What one peer wants.
 #[derive(Debug, Default)]
 struct Peer {
+    /// Number of its joining: what was begun for it before is not its own any more.
+    joined: u64,
     /// Whether it may have what is here; who may not is told that nothing is.
     may_have: bool,
     queue: BTreeMap<Place, Want>,
@@ -70,9 +72,9 @@ pub(super) struct Server {
     store: Arc<dyn BlockStore>,
     peers: HashMap<PeerId, Peer>,
     next_want: u64,
-    reading: FuturesUnordered<BoxFuture<'static, (PeerId, Reply)>>,
+    joins: u64,
+    reading: FuturesUnordered<BoxFuture<'static, (PeerId, u64, Reply)>>,
     look_again: Option<Interval>,
-    replies: usize,
 }
 
 impl Server {
@@ -81,22 +83,21 @@ impl Server {
             store,
             peers: HashMap::new(),
             next_want: 0,
+            joins: 0,
             reading: FuturesUnordered::new(),
             look_again: None,
-            replies: 0,
         }
     }
 
     /// Begins to answer a peer, which may have what is here or may not.
     pub(super) fn join(&mut self, peer: PeerId, may_have: bool) {
-        self.peers.entry(peer).or_default().may_have = may_have;
+        self.joins += 1;
+        self.peers.insert(peer, Peer { joined: self.joins, may_have, ..Peer::default() });
     }
 
     /// Forgets a peer.
     pub(super) fn leave(&mut self, peer: &PeerId) {
-        if let Some(known) = self.peers.remove(peer) {
-            self.replies -= known.replies;
-        }
+        self.peers.remove(peer);
     }
 
     /// Takes what a peer wants now, or no longer.
@@ -119,7 +120,6 @@ impl Server {
     pub(super) fn sent(&mut self, peer: &PeerId) {
         if let Some(known) = self.peers.get_mut(peer) {
             known.replies = known.replies.saturating_sub(1);
-            self.replies = self.replies.saturating_sub(1);
         }
     }
 
@@ -129,8 +129,11 @@ impl Server {
             self.poll_again(cx);
             self.read_more();
             match self.reading.poll_next_unpin(cx) {
-                Poll::Ready(Some((peer, reply))) => {
-                    let Some(known) = self.peers.get_mut(&peer) else { continue };
+                Poll::Ready(Some((peer, joined, reply))) => {
+                    let known = self.peers.get_mut(&peer);
+                    let Some(known) = known.filter(|known| known.joined == joined) else {
+                        continue;
+                    };
                     if let Some(outgoing) = known.take(reply, &mut self.next_want) {
                         return Poll::Ready((peer, outgoing));
                     }
@@ -170,23 +173,27 @@ impl Server {
         }
     }
 
+    /// Returns how many replies are read or on their way.
+    fn replies(&self) -> usize {
+        self.peers.values().map(|peer| peer.replies).sum()
+    }
+
     /// Begins to read replies, as long as there is room for them.
     fn read_more(&mut self) {
-        while self.reading.len() < READING_MAX && self.replies < REPLIES_MAX {
+        while self.reading.len() < READING_MAX && self.replies() < REPLIES_MAX {
             let waiting = self.peers.iter_mut().filter(|(_, peer)| peer.is_waiting());
             let Some((peer, known)) = waiting.min_by_key(|(_, peer)| peer.sent_bytes) else {
                 return;
             };
-            let (peer, wants) = (*peer, known.next_wants());
+            let (peer, joined, wants) = (*peer, known.joined, known.next_wants());
             let store = known.may_have.then(|| Arc::clone(&self.store));
             known.replies += 1;
-            self.replies += 1;
             let read = tokio::task::spawn_blocking(move || answer(store.as_deref(), wants));
             let read = read.map(move |reply| match reply {
-                Ok(reply) => (peer, reply),
+                Ok(reply) => (peer, joined, reply),
                 Err(error) => {
                     tracing::error!(%peer, %error, "reading blocks for a peer failed");
-                    (peer, Reply::default())
+                    (peer, joined, Reply::default())
                 }
             });
             self.reading.push(read.boxed());

@@ -151,7 +151,7 @@ async fn many_wants_are_remembered_within_bounds() {
     }
     assert!(bench.server.ledger(&bench.peer).unwrap().0 > WANTS_MAX / 2);
     bench.server.leave(&bench.peer);
-    assert_eq!((bench.server.ledger(&bench.peer), bench.server.replies), (None, 0));
+    assert_eq!((bench.server.ledger(&bench.peer), bench.server.replies()), (None, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,4 +183,16 @@ async fn who_may_not_have_it_is_told_that_it_is_not_here() {
     let outgoing = bench.outgoing().await;
     assert!(outgoing.blocks.is_empty() && outgoing.presences.iter().all(|presence| !presence.has));
     assert_eq!(outgoing.presences.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_for_a_peer_that_left_is_not_sent_to_it() {
+    let big = block(1, 2000);
+    let mut bench = Bench::new(std::slice::from_ref(&big));
+    bench.told([want(&big, WantKind::Block)]);
+    bench.server.read_more();
+    bench.server.leave(&bench.peer);
+    bench.server.join(bench.peer, true);
+    assert!(bench.reply().await.is_none());
+    assert_eq!(bench.server.replies(), 0);
 }
