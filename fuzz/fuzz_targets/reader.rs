@@ -16,7 +16,7 @@ use cidfs::codec::node::{Node, name_is_legal};
 use cidfs::codec::unixfs::{Kind, UnixFs};
 use cidfs::codec::{dag_cbor, dag_json};
 use cidfs::dag::{Dag, DagLimits};
-use cidfs::exchange::Offline;
+use cidfs::exchange::Network;
 use cidfs::store::{BlockStore, MemoryStore};
 use cidfs::testkit::dag_builder::DagBuilder;
 use cidfs::unixfs::{
@@ -95,7 +95,7 @@ impl World {
     fn dag(&self) -> Dag {
         let store = MemoryStore::default();
         store.put(&self.blocks).expect("memory");
-        Dag::new(Arc::new(store), Arc::new(Offline), DagLimits::default())
+        Dag::new(Arc::new(store), Arc::new(Network::default()), DagLimits::default())
     }
 }
 

@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, join_all};
 
 use super::*;
 use crate::block::{HashFn, cid_from_text, codecs};
-use crate::exchange::{ExchangeError, Offline};
+use crate::exchange::{ExchangeError, Network};
 use crate::testkit::dag_builder::DagBuilder;
 use crate::testkit::exchange::TestExchange;
 use crate::testkit::store::TestStore;
@@ -203,7 +203,7 @@ async fn a_damaged_block_is_fetched_again_or_an_error_of_the_store() {
     let bench = bench(vec![block.clone()], vec![block.clone()]);
     bench.store.damage(block.cid());
     assert_eq!(bench.dag.block(block.cid()).await.unwrap(), block);
-    let offline = Dag::new(bench.store.clone(), Arc::new(Offline), DagLimits::default());
+    let offline = Dag::new(bench.store.clone(), Arc::new(Network::default()), DagLimits::default());
     let error = offline.block(block.cid()).await;
     assert!(matches!(error, Err(DagError::Store(_))), "{error:?}");
 }

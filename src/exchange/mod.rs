@@ -7,7 +7,6 @@
 mod address;
 mod bitswap;
 mod network;
-mod offline;
 mod schedule;
 pub mod swarm;
 
@@ -22,7 +21,6 @@ pub use libp2p::{Multiaddr, PeerId};
 
 pub use self::bitswap::{Ledger, Serve};
 pub use self::network::Network;
-pub use self::offline::Offline;
 pub use self::schedule::{SourceStat, Totals};
 
 /// Why a block did not come.

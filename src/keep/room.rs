@@ -11,7 +11,7 @@ use futures::TryStreamExt as _;
 use super::{KeepError, Keeper};
 use crate::block::{Block, Cid};
 use crate::dag::{Dag, DagLimits};
-use crate::exchange::Offline;
+use crate::exchange::Network;
 use crate::store::{
     BlockRange, BlockStore, DiskStore, FileRange, FileState, KeepSet, PinMode, SpaceReport,
     StoreError,
@@ -102,7 +102,7 @@ impl Keeper {
     pub(super) fn unused_dag(&self) -> Dag {
         let store = Arc::new(Unused(self.inner.repository.blocks.clone()));
         let limits = DagLimits { node_cache_bytes: 0, unstored_bytes: 0, ..DagLimits::default() };
-        Dag::new(store, Arc::new(Offline), limits)
+        Dag::new(store, Arc::new(Network::default()), limits)
     }
 }
 

@@ -254,7 +254,7 @@ impl Pace {
 mod tests {
     use super::*;
     use crate::dag::DagLimits;
-    use crate::exchange::Offline;
+    use crate::exchange::Network;
     use crate::store::MemoryStore;
 
     const KIB: u64 = 1024;
@@ -348,8 +348,11 @@ mod tests {
     #[tokio::test]
     async fn readers_of_one_file_are_told_apart_and_waste_is_remembered() {
         let block = crate::testkit::dag_builder::DagBuilder::new().raw("x");
-        let dag =
-            Dag::new(Arc::new(MemoryStore::default()), Arc::new(Offline), DagLimits::default());
+        let dag = Dag::new(
+            Arc::new(MemoryStore::default()),
+            Arc::new(Network::default()),
+            DagLimits::default(),
+        );
         let mut file = FileStreams::new(&dag, block);
         for reader in 0..5 {
             let start = reader * 100 * MIB;

@@ -6,7 +6,7 @@ use super::*;
 use crate::codec::dag_pb::PbLink;
 use crate::codec::unixfs::{Kind, UnixFs};
 use crate::dag::DagLimits;
-use crate::exchange::{Exchange, Offline};
+use crate::exchange::{Exchange, Network};
 use crate::testkit::dag_builder::DagBuilder;
 use crate::testkit::exchange::TestExchange;
 use crate::testkit::store::TestStore;
@@ -131,7 +131,7 @@ async fn listings_count_look_ups_and_go_on_anywhere() {
     let files: Vec<_> =
         (0..100).map(|n| (format!("{n:03}"), builder.raw(format!("content {n}")))).collect();
     let root = builder.directory(&files);
-    let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
+    let vfs = vfs(&builder, &root, &[], Arc::new(Network::default()));
     let small = Room { looks_up: true, bytes: 1000, entry_bytes: 150 };
     let mut all = Vec::new();
     loop {
@@ -176,8 +176,11 @@ async fn a_listing_waits_its_grace_once() {
 async fn the_namespace_lists_its_roots_in_a_stable_order() {
     let mut builder = DagBuilder::new();
     let roots: Vec<_> = (0..50).map(|n| builder.raw(format!("root {n}"))).collect();
-    let dag =
-        Dag::new(Arc::new(TestStore::new(builder.blocks)), Arc::new(Offline), DagLimits::default());
+    let dag = Dag::new(
+        Arc::new(TestStore::new(builder.blocks)),
+        Arc::new(Network::default()),
+        DagLimits::default(),
+    );
     let list = |listed: &[Cid]| {
         Vfs::new(dag.clone(), Arc::new(TestRoot(None, listed.to_vec())), options())
     };
@@ -198,7 +201,11 @@ async fn the_namespace_lists_its_roots_in_a_stable_order() {
 
 #[tokio::test]
 async fn the_namespace_may_be_closed_to_listing() {
-    let dag = Dag::new(Arc::new(TestStore::default()), Arc::new(Offline), DagLimits::default());
+    let dag = Dag::new(
+        Arc::new(TestStore::default()),
+        Arc::new(Network::default()),
+        DagLimits::default(),
+    );
     let options = VfsOptions { list_root: false, ..options() };
     let vfs = Vfs::new(dag, Arc::new(TestRoot(None, Vec::new())), options);
     assert!(matches!(vfs.readdir(ROOT_INO, 0, ROOM, 0).await, Err(Error::NotListed)));
@@ -209,7 +216,7 @@ async fn the_namespace_may_be_closed_to_listing() {
 async fn inodes_that_the_kernel_does_not_hold_are_stale() {
     let mut builder = DagBuilder::new();
     let root = builder.directory::<&str>(&[]);
-    let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
+    let vfs = vfs(&builder, &root, &[], Arc::new(Network::default()));
     assert!(matches!(vfs.getattr(77).await, Err(Error::Stale)));
     assert!(matches!(vfs.lookup(77, b"x").await, Err(Error::Stale)));
     assert!(matches!(vfs.read(77, 0, 1, 0).await, Err(Error::Stale)));
@@ -332,7 +339,7 @@ async fn opens_that_are_given_up_do_not_pile_up() {
     let leaf = builder.raw(vec![7; 1 << 19]);
     let file = builder.file_node(Kind::File, b"", &[(leaf, 1 << 19); 2]);
     let root = builder.directory(&[("file", file)]);
-    let vfs = vfs(&builder, &root, &[], Arc::new(Offline));
+    let vfs = vfs(&builder, &root, &[], Arc::new(Network::default()));
     let ino = found(&vfs, "file").await.attr.ino;
     let before = vfs.looks_free();
     for given_up in 0..before {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cidfs::block::{Block, Cid, cid_from_text, cid_prefix, codecs};
-use cidfs::exchange::{Exchange, Offline};
+use cidfs::exchange::{Exchange, Network};
 use cidfs::testkit::exchange::TestExchange;
 use cidfs::testkit::fixtures::shared_fixtures;
 use cidfs::testkit::mount::{TempMount, TempPins};
@@ -72,7 +72,8 @@ fn mount(car: &Path, peers: bool) -> (TempMount, TempPins) {
             Err(_) => lies.answer(&cid, bytes),
         }
     }
-    let exchange: Arc<dyn Exchange> = if peers { Arc::new(lies) } else { Arc::new(Offline) };
+    let exchange: Arc<dyn Exchange> =
+        if peers { Arc::new(lies) } else { Arc::new(Network::default()) };
     TempMount::namespace(Arc::new(TestStore::new(blocks)), exchange, "timeout=5")
 }
 

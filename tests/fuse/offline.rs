@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cidfs::codec::unixfs::Kind;
-use cidfs::exchange::{Exchange, Offline};
+use cidfs::exchange::{Exchange, Network};
 use cidfs::testkit::dag_builder::DagBuilder;
 use cidfs::testkit::exchange::TestExchange;
 use cidfs::testkit::mount::TempMount;
@@ -19,7 +19,7 @@ use super::{check_errno, directory_claiming, names, pb_file, take};
 #[test]
 fn what_is_not_here_is_unreachable_at_once() {
     let silent = TestExchange::default();
-    check(Arc::new(Offline), "");
+    check(Arc::new(Network::default()), "");
     check(Arc::new(silent.clone()), "offline");
     assert_eq!(silent.counts().started, 0, "nobody was asked");
 }

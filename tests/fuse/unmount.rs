@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cidfs::dag::{Dag, DagLimits};
-use cidfs::exchange::Offline;
+use cidfs::exchange::Network;
 use cidfs::fuse::{self, Mount, MountOptions};
 use cidfs::sys::mount::{MountError, MountSpec, mount_at, prepare_point};
 use cidfs::testkit::dag_builder::DagBuilder;
@@ -122,7 +122,7 @@ fn mount_on(
     let file = builder.raw("content");
     let root = builder.directory(&[("file", file)]);
     let store = Arc::new(TestStore::new(builder.blocks));
-    let dag = Dag::new(store, Arc::new(Offline), DagLimits::default());
+    let dag = Dag::new(store, Arc::new(Network::default()), DagLimits::default());
     let options = MountOptions::parse(options).unwrap();
     let root = runtime.block_on(FixedRoot::new(&dag, root)).unwrap();
     let vfs = Vfs::new(dag, Arc::new(root), options.vfs(INODE_KEY, None));

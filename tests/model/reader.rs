@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cidfs::block::Cid;
 use cidfs::dag::{Dag, DagLimits};
-use cidfs::exchange::Offline;
+use cidfs::exchange::Network;
 use cidfs::testkit::dag_builder::{DagBuilder, Shape};
 use cidfs::testkit::exchange::TestExchange;
 use cidfs::testkit::store::TestStore;
@@ -27,7 +27,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn here(builder: DagBuilder) -> Dag {
     let store = Arc::new(TestStore::new(builder.blocks));
-    Dag::new(store, Arc::new(Offline), DagLimits::default())
+    Dag::new(store, Arc::new(Network::default()), DagLimits::default())
 }
 
 /// Blocks that all have to be fetched, and a cache too small to keep a node.

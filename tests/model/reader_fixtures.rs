@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cidfs::block::{Block, Cid, cid_from_text, codecs};
 use cidfs::codec::car::CarReader;
 use cidfs::dag::{Dag, DagError, DagLimits};
-use cidfs::exchange::Offline;
+use cidfs::exchange::Network;
 use cidfs::testkit::fixtures::shared_fixtures;
 use cidfs::testkit::store::TestStore;
 use cidfs::unixfs::{
@@ -31,7 +31,7 @@ fn open(archive: &Path) -> Dag {
         let section = section.unwrap();
         Block::verify(section.cid, section.data).unwrap()
     });
-    Dag::new(Arc::new(TestStore::new(blocks)), Arc::new(Offline), DagLimits::default())
+    Dag::new(Arc::new(TestStore::new(blocks)), Arc::new(Network::default()), DagLimits::default())
 }
 
 fn names(dag: &Dag, dir: &Cid) -> Vec<String> {

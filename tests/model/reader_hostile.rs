@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cidfs::block::{Cid, codecs};
 use cidfs::codec::unixfs::Kind;
 use cidfs::dag::{Dag, DagLimits};
-use cidfs::exchange::Offline;
+use cidfs::exchange::Network;
 use cidfs::testkit::dag_builder::DagBuilder;
 use cidfs::testkit::store::TestStore;
 use cidfs::unixfs::{UnixfsError, read, stat};
@@ -111,7 +111,7 @@ proptest! {
         let mut builder = DagBuilder::new();
         let built = build(&mut builder, &records);
         let store = Arc::new(TestStore::new(builder.blocks));
-        let dag = Dag::new(store, Arc::new(Offline), DagLimits::default());
+        let dag = Dag::new(store, Arc::new(Network::default()), DagLimits::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for node in built {
             let Some(content) = node.content else { continue };
@@ -144,7 +144,7 @@ fn each_kind_of_lie_is_told_apart() {
     ];
     let file = build(&mut builder, &records).pop().unwrap();
     let store = Arc::new(TestStore::new(builder.blocks));
-    let dag = Dag::new(store, Arc::new(Offline), DagLimits::default());
+    let dag = Dag::new(store, Arc::new(Network::default()), DagLimits::default());
     let at = |offset| read(&dag, &file.cid, offset, 1).now_or_never().expect("ready");
     assert!(matches!(at(0), Err(UnixfsError::PartLen { claimed: 4, real: 3, .. })));
     assert_eq!(at(4).unwrap(), "a");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cidfs::block::{Block, Cid};
 use cidfs::codec::dag_pb::PbNode;
 use cidfs::dag::{Dag, DagLimits};
-use cidfs::exchange::Offline;
+use cidfs::exchange::Network;
 use cidfs::store::{BlockStore, DiskOptions, DiskStore};
 use cidfs::unixfs::import::{
     BigFiles, CHUNK_LEN_MAX, ImportError, ImportOptions, Progress, import_paths, import_stream,
@@ -118,7 +118,7 @@ fn short_files_of_several_blocks_do_so_too_and_all_become_durable() {
             assert!(bytes == key_stream(&format!("short {n}"), lens[n]), "{flags}: {n}");
         }
         let store = open_with(home.path(), 256 * 1024);
-        let dag = Dag::new(store.clone(), Arc::new(Offline), DagLimits::default());
+        let dag = Dag::new(store.clone(), Arc::new(Network::default()), DagLimits::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let visits: Vec<_> = runtime.block_on(walk(&dag, copied).collect());
         assert!(visits.len() > lens.len());

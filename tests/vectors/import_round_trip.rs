@@ -12,7 +12,7 @@ use cidfs::block::{Block, Cid, cid_from_text};
 use cidfs::codec::car::CarReader;
 use cidfs::codec::node::Metadata;
 use cidfs::dag::{Dag, DagLimits};
-use cidfs::exchange::Offline;
+use cidfs::exchange::Network;
 use cidfs::testkit::fixtures::shared_fixtures;
 use cidfs::testkit::store::TestStore;
 use cidfs::unixfs::import::{
@@ -37,7 +37,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn dag(store: &Arc<TestStore>) -> Dag {
-    Dag::new(store.clone(), Arc::new(Offline), DagLimits::default())
+    Dag::new(store.clone(), Arc::new(Network::default()), DagLimits::default())
 }
 
 fn content(dag: &Dag, cid: &Cid) -> Vec<u8> {

@@ -6,8 +6,8 @@ use super::rogue::{Manner, Rogue};
 use super::*;
 use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want, WantKind};
 
-/// How long the honest answer may take beside a rogue.
-const UNDISTURBED: Duration = Duration::from_secs(8);
+/// How long the honest answer may take beside a rogue, on a loaded machine too: a few time-outs.
+const UNDISTURBED: Duration = Duration::from_secs(15);
 
 fn message(write: impl FnOnce(&mut MessageWriter)) -> Bytes {
     let mut writer = MessageWriter::new(Version::V1_2);
@@ -89,7 +89,12 @@ async fn who_says_nothing_costs_little() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_sends_nonsense_is_disconnected() {
     let taker = read_beside(nonsense).await;
-    assert_eq!(taker.swarm().peers().await.unwrap().len(), 1);
+    let alone = async {
+        while taker.swarm().peers().await.unwrap().len() > 1 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, alone).await.expect("it is disconnected");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

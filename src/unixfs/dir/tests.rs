@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 
 use super::*;
 use crate::dag::{DagError, DagLimits};
-use crate::exchange::Offline;
+use crate::exchange::Network;
 use crate::store::BlockStore as _;
 use crate::testkit::dag_builder::DagBuilder;
 use crate::testkit::exchange::TestExchange;
@@ -21,7 +21,7 @@ struct Bench {
 
 fn bench(builder: DagBuilder) -> Bench {
     let store = Arc::new(TestStore::new(builder.blocks));
-    let dag = Dag::new(store.clone(), Arc::new(Offline), DagLimits::default());
+    let dag = Dag::new(store.clone(), Arc::new(Network::default()), DagLimits::default());
     Bench { dag, store }
 }
 

@@ -5,7 +5,7 @@ use futures::FutureExt as _;
 use super::*;
 use crate::codec::unixfs::{Kind, UnixFs};
 use crate::dag::{DagError, DagLimits};
-use crate::exchange::Offline;
+use crate::exchange::Network;
 use crate::testkit::dag_builder::{DagBuilder, Shape};
 use crate::testkit::exchange::TestExchange;
 use crate::testkit::store::TestStore;
@@ -17,7 +17,7 @@ struct Bench {
 
 fn bench(builder: DagBuilder) -> Bench {
     let store = Arc::new(TestStore::new(builder.blocks));
-    let dag = Dag::new(store.clone(), Arc::new(Offline), DagLimits::default());
+    let dag = Dag::new(store.clone(), Arc::new(Network::default()), DagLimits::default());
     Bench { dag, store }
 }
 

@@ -112,7 +112,7 @@ async fn inner(dag: &Dag, cid: &Cid, nodes_bytes: &mut usize) -> Result<File, No
 mod tests {
     use super::*;
     use crate::dag::DagLimits;
-    use crate::exchange::Offline;
+    use crate::exchange::Network;
     use crate::testkit::dag_builder::DagBuilder;
     use crate::testkit::store::TestStore;
 
@@ -126,7 +126,7 @@ mod tests {
     fn dag(builder: &DagBuilder) -> (Dag, Arc<TestStore>) {
         let store = Arc::new(TestStore::new(builder.blocks.iter().cloned()));
         let limits = DagLimits { node_cache_bytes: 0, ..DagLimits::default() };
-        (Dag::new(store.clone(), Arc::new(Offline), limits), store)
+        (Dag::new(store.clone(), Arc::new(Network::default()), limits), store)
     }
 
     #[tokio::test]

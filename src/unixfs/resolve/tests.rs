@@ -9,7 +9,7 @@ use super::*;
 use crate::codec::dag_pb::{PbLink, encode};
 use crate::codec::ipld::Map;
 use crate::dag::DagLimits;
-use crate::exchange::Offline;
+use crate::exchange::Network;
 use crate::testkit::dag_builder::DagBuilder;
 use crate::testkit::store::TestStore;
 
@@ -45,7 +45,12 @@ fn bench() -> Bench {
         builder.directory(&[("cbor", cbor), ("plain", plain), ("leaf", leaf), ("link", link)]);
     let root = builder.directory(&[("dir", dir)]);
     let store = Arc::new(TestStore::new(builder.blocks));
-    Bench { dag: Dag::new(store, Arc::new(Offline), DagLimits::default()), root, leaf, json }
+    Bench {
+        dag: Dag::new(store, Arc::new(Network::default()), DagLimits::default()),
+        root,
+        leaf,
+        json,
+    }
 }
 
 impl Bench {
@@ -116,7 +121,7 @@ fn a_chain_of_blocks_that_are_only_links_ends() {
         cid = builder.block(codecs::DAG_CBOR, dag_cbor::encode(&Ipld::from(cid)).unwrap().into());
     }
     let store = Arc::new(TestStore::new(builder.blocks));
-    let dag = Dag::new(store, Arc::new(Offline), DagLimits::default());
+    let dag = Dag::new(store, Arc::new(Network::default()), DagLimits::default());
     let path: ContentPath = format!("{cid}/x").parse().unwrap();
     let error = resolve(&dag, &path).now_or_never().unwrap().unwrap_err();
     assert!(matches!(error, UnixfsError::TooDeep { .. }), "{error:?}");
@@ -127,7 +132,7 @@ fn mutable_names_and_broken_values_are_errors() {
     let mut builder = DagBuilder::new();
     let broken = builder.block(codecs::DAG_CBOR, Bytes::from_static(b"garbage"));
     let store = Arc::new(TestStore::new(builder.blocks));
-    let dag = Dag::new(store, Arc::new(Offline), DagLimits::default());
+    let dag = Dag::new(store, Arc::new(Network::default()), DagLimits::default());
     let at = |path: String| {
         let path: ContentPath = path.parse().unwrap();
         resolve(&dag, &path).now_or_never().unwrap().unwrap_err()

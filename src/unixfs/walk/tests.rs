@@ -9,14 +9,14 @@ use super::*;
 use crate::codec::ipld::Ipld;
 use crate::codec::{dag_cbor, dag_json};
 use crate::dag::DagLimits;
-use crate::exchange::Offline;
+use crate::exchange::Network;
 use crate::testkit::dag_builder::{DagBuilder, Shape};
 use crate::testkit::exchange::TestExchange;
 use crate::testkit::store::TestStore;
 
 fn dag(builder: DagBuilder) -> Dag {
     let store = Arc::new(TestStore::new(builder.blocks));
-    Dag::new(store, Arc::new(Offline), DagLimits::default())
+    Dag::new(store, Arc::new(Network::default()), DagLimits::default())
 }
 
 fn visit(dag: &Dag, root: Cid) -> Result<Vec<Cid>, UnixfsError> {
