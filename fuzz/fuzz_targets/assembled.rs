@@ -97,7 +97,10 @@ impl Case {
         let go_on = &mut || ControlFlow::Continue(());
         let gathered = store.gather(&self.asked, go_on).expect("the disk is sound");
         for block in &self.put {
-            assert_eq!(store.get(block.cid()).expect("it was put").as_ref(), Some(block));
+            // A file that says its leaves overlap may have lost one to another; it is never served wrong.
+            if let Some(found) = unless_corrupt(store.get(block.cid())) {
+                assert_eq!(found, *block);
+            }
         }
         let is_whole = self.check_whole(&store);
         assert!(is_whole || gathered != Gathered::Done, "what was laid out is whole");
