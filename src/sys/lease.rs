@@ -62,6 +62,7 @@ mod tests {
         drop(map);
         assert!(!is_open_elsewhere(&ours).unwrap());
     }
+
     #[test]
     fn two_who_ask_at_one_time_both_learn_it() {
         let dir = tempfile::tempdir().unwrap();

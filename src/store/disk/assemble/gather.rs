@@ -67,29 +67,6 @@ pub enum Gathered {
     Stopped,
 }
 
-/// Tells whether a gap of a file reaches into another one or what lies in it, which only a sidecar that was
-/// tampered with says; filling it would take away the other.
-fn overlap(file: &Pack, gaps: &[Gap]) -> bool {
-    let is_good = |(_, state): &(Entry, CopyState)| *state < CopyState::Damaged;
-    let good = file.entries().into_iter().filter(is_good);
-    let mut taken: Vec<_> = good.map(|(entry, _)| (entry.start, entry.end())).collect();
-    taken.sort_unstable();
-    let mut places: Vec<_> = gaps.iter().map(|gap| (gap.entry.start, gap.entry.end())).collect();
-    places.sort_unstable();
-    if places.windows(2).any(|pair| pair[0].1 > pair[1].0) {
-        return true;
-    }
-    let mut farthest = 0;
-    for (_, end) in &mut taken {
-        farthest = farthest.max(*end);
-        *end = farthest;
-    }
-    gaps.iter().any(|gap| {
-        let before = taken.partition_point(|(start, _)| *start < gap.entry.end());
-        before.checked_sub(1).is_some_and(|last| taken[last].1 > gap.entry.start)
-    })
-}
-
 impl DiskStore {
     /// Lays out the file that is `leaves`, in order and without gaps, when all of them lie in our own
     /// packs, or in the file that it was laid out as before, and there is room to copy those in packs.
@@ -196,12 +173,10 @@ impl DiskStore {
             let has_room = self.has_room_to_spare(once, leaves.len());
             return if has_room { Ok(Plan::LayOut { once }) } else { declined(NO_ROOM_TWICE) };
         };
-        if overlap(&file, &gaps) {
-            return declined("what it lost overlaps what it has");
-        }
         let missing = gaps.iter().map(|gap| u64::from(gap.entry.len)).sum();
         match gaps.len() {
             0 => Err(Gathered::Whole),
+            _ if has_overlap(&file) => declined("its leaves overlap"),
             count if self.has_room_to_spare(missing, count) => Ok(Plan::Fill(file, gaps)),
             _ => declined(NO_ROOM_TWICE),
         }
@@ -303,6 +278,15 @@ impl Assembly {
         }
         Ok(None)
     }
+}
+
+/// Tells whether places of a file reach into each other, which only a sidecar that was tampered with says:
+/// what is written to one would take away the other.
+fn has_overlap(file: &Pack) -> bool {
+    let entries = file.entries().into_iter();
+    let mut places: Vec<_> = entries.map(|(entry, _)| (entry.start, entry.end())).collect();
+    places.sort_unstable();
+    places.windows(2).any(|pair| pair[0].1 > pair[1].0)
 }
 
 /// Tells whether something failed because the disk or the cap is full.

@@ -55,7 +55,8 @@ impl DiskStore {
     ///
     /// The active pack is made durable before, so that a tombstone never points beyond what a
     /// power cut leaves, where another section may come to lie. Readers of the block are waited
-    /// for, and so is a file that is just being shown. After an error the block is not here in this run, and may be back in the next.
+    /// for, and so is a file that is just being shown. After an error the block is not here in this run, and
+    /// may be back in the next.
     pub(in crate::store::disk) fn bury(&self, key: &BlockKey) -> Result<bool, StoreError> {
         let _in_turn = self.removing.lock();
         let mut buried = Vec::new();

@@ -1,6 +1,7 @@
 //! Files whose leaves came one by one: what is laid out, what is not, and what a failure costs.
 
 use super::*;
+use crate::store::pack::index;
 
 fn gather(store: &Arc<DiskStore>, numbers: impl IntoIterator<Item = u32>) -> Gathered {
     store.gather(&ranges(numbers), &mut || ControlFlow::Continue(())).unwrap()
@@ -301,6 +302,28 @@ fn a_disk_that_fails_while_a_file_is_filled_costs_no_leaf() {
             assert!(is_whole(&store, 0..6), "{call:?} {after}: {again:?}");
         }
     }
+}
+
+#[test]
+fn a_hole_that_reaches_into_another_leaf_is_not_filled() {
+    let fixture = Fixture::new();
+    let store = fixture.open(None);
+    store.put(&leaves(0..4)).unwrap();
+    assert_eq!(gather(&store, 0..4), Gathered::Done);
+    let file =
+        store.packs.read().packs.iter().find(|pack| matches!(***pack, Pack::Assembled(_))).cloned();
+    let file = file.unwrap();
+    let mut entries: Vec<_> = file.entries().into_iter().map(|(entry, _)| entry).collect();
+    drop(store);
+    let of_one = |entry: &&mut Entry| entry.key == BlockKey::of(leaf(1).cid());
+    entries.iter_mut().find(of_one).unwrap().start -= LEN as u64 / 2;
+    let path = fixture.packs.join(format!("{:010}.leaves", file.id().0));
+    index::write(&*fixture.disk, &path, file.id(), file.covered_len(), entries).unwrap();
+    let store = fixture.open(None);
+    store.get(leaf(1).cid()).map(drop).unwrap_err();
+    store.put(&[leaf(1)]).unwrap();
+    assert_eq!(gather(&store, 0..4), Gathered::Declined("its leaves overlap"));
+    assert_eq!(here(&store, 0..4), [0, 1, 2, 3]);
 }
 
 #[test]
