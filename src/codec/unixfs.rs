@@ -203,6 +203,12 @@ pub fn leaf_frame(kind: Kind, len: u64) -> (Vec<u8>, Vec<u8>) {
     (head, tail)
 }
 
+/// Returns the length of the dag-pb node of such a leaf, at most [`u64::MAX`].
+pub fn leaf_node_len(kind: Kind, len: u64) -> u64 {
+    let (head, tail) = leaf_frame(kind, len);
+    len.saturating_add((head.len() + tail.len()) as u64)
+}
+
 /// A uint32 in protobuf is the low half of its varint.
 fn low_half(value: u64) -> u32 {
     u32::try_from(value & u64::from(u32::MAX)).unwrap_or_default()

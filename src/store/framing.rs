@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::block::{Block, Cid, codecs};
 use crate::codec::dag_pb::PbNode;
-use crate::codec::unixfs::{Kind, UnixFs, leaf_frame};
+use crate::codec::unixfs::{Kind, UnixFs, leaf_frame, leaf_node_len};
 
 /// How a block is made of the bytes in its file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,19 +65,22 @@ impl Framing {
 
     /// Returns the length of the block around `len` bytes of a file.
     pub(super) fn block_len(self, len: u32) -> u64 {
-        let Frame { head, tail } = self.frame(len);
-        head.len() as u64 + u64::from(len) + tail.len() as u64
+        self.kind().map_or(len.into(), |kind| leaf_node_len(kind, len.into()))
     }
 
     /// Returns what is around `len` bytes of a file.
     pub(super) fn frame(self, len: u32) -> Frame {
-        let kind = match self {
-            Self::Bare => return Frame::default(),
-            Self::PbFile => Kind::File,
-            Self::PbRaw => Kind::Raw,
-        };
+        let Some(kind) = self.kind() else { return Frame::default() };
         let (head, tail) = leaf_frame(kind, len.into());
         Frame { head, tail }
+    }
+
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Bare => None,
+            Self::PbFile => Some(Kind::File),
+            Self::PbRaw => Some(Kind::Raw),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{FILE_DEPTH_MAX, File};
 use crate::block::{Cid, codecs};
-use crate::codec::unixfs::{Kind, leaf_frame};
+use crate::codec::unixfs::{Kind, leaf_node_len};
 use crate::dag::{Dag, DagError};
 use crate::store::{FileRange, FileState};
 use crate::unixfs::UnixfsError;
@@ -88,10 +88,7 @@ pub async fn leaves(dag: &Dag, cid: &Cid) -> Result<Vec<FileRange>, NoLeaves> {
 
 /// Tells whether a block with `len` bytes of a file is a leaf, as importers write them.
 fn is_leaf(dag: &Dag, cid: &Cid, len: u64) -> bool {
-    cid.codec() == codecs::RAW || {
-        let (head, tail) = leaf_frame(Kind::File, len);
-        dag.store().peek_len(cid) == len.checked_add((head.len() + tail.len()) as u64)
-    }
+    cid.codec() == codecs::RAW || dag.store().peek_len(cid) == Some(leaf_node_len(Kind::File, len))
 }
 
 /// Loads a node with links and counts what it takes.
