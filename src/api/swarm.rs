@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
+use crate::api::car::Link;
 use crate::api::control::Node;
 use crate::api::error::ApiError;
 use crate::api::reply;
@@ -74,7 +75,7 @@ pub struct Addrs {
 #[serde(rename_all = "PascalCase")]
 pub struct BitswapStat {
     /// What is wanted.
-    pub wantlist: Vec<CidJson>,
+    pub wantlist: Vec<Link>,
     /// Ids of peers that speak bitswap.
     pub peers: Vec<String>,
     /// Blocks that were wanted and came.
@@ -89,20 +90,12 @@ pub struct BitswapStat {
     pub data_sent: u64,
 }
 
-/// A CID as kubo writes it.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct CidJson {
-    /// The CID.
-    #[serde(rename = "/")]
-    pub cid: String,
-}
-
 /// What is wanted.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Wantlist {
     /// The oldest first.
-    pub keys: Vec<CidJson>,
+    pub keys: Vec<Link>,
 }
 
 /// What passed between this node and a peer.
@@ -219,7 +212,7 @@ pub(super) async fn stat(
     let wanted = swarm.wanted().await?;
     let speaks = peers.iter().filter(|peer| peer.ledger.is_some());
     Ok(reply::json(&BitswapStat {
-        wantlist: wanted.iter().map(|cid| CidJson { cid: encoder.encode(cid) }).collect(),
+        wantlist: wanted.iter().map(|cid| Link { cid: encoder.encode(cid) }).collect(),
         peers: speaks.map(|peer| peer.id.to_string()).collect(),
         blocks_received: totals.blocks,
         data_received: totals.bytes,
@@ -236,7 +229,7 @@ pub(super) async fn wantlist(
 ) -> Result<Response, ApiError> {
     let encoder = params.encoder()?;
     let wanted = swarm(&node)?.wanted().await?;
-    let keys = wanted.iter().map(|cid| CidJson { cid: encoder.encode(cid) }).collect();
+    let keys = wanted.iter().map(|cid| Link { cid: encoder.encode(cid) }).collect();
     Ok(reply::json(&Wantlist { keys }))
 }
 

@@ -10,6 +10,9 @@ use super::hash::DIGEST_LEN_MAX;
 /// A content identifier: version, codec, multihash of at most 128 digest bytes.
 pub type Cid = cid::CidGeneric<DIGEST_LEN_MAX>;
 
+/// What of a CID proves bytes; blocks are the same whatever codec they are read with.
+pub type Multihash = multihash::Multihash<DIGEST_LEN_MAX>;
+
 /// Longest unsigned varint in bytes (spec 01 §1: 63 bits). The `unsigned_varint` crate reads a tenth
 /// byte and drops the bits of it that do not fit, so two spellings would mean one number.
 pub const VARINT_LEN_MAX: usize = 9;

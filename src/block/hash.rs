@@ -4,9 +4,10 @@
 //! so is a digest shorter than 20 or longer than 128 bytes: a short digest can be forged.
 
 use blake2::digest::{Update as _, VariableOutput as _};
-use multihash::Multihash;
 use sha2::Digest as _;
 use sha3::digest::{ExtendableOutput as _, XofReader as _};
+
+use super::cid::Multihash;
 
 /// Multihash code of the identity function: the digest is the data.
 pub const IDENTITY_CODE: u64 = 0x00;
@@ -121,7 +122,7 @@ impl HashFn {
     ///
     /// # Errors
     /// [`HashError::DigestLen`] when identity data is over 128 bytes.
-    pub(super) fn multihash(self, data: &[u8]) -> Result<Multihash<DIGEST_LEN_MAX>, HashError> {
+    pub(super) fn multihash(self, data: &[u8]) -> Result<Multihash, HashError> {
         multihash(self.code, self.digest_len, data)
     }
 }
@@ -160,11 +161,7 @@ pub(super) fn matches(code: u64, digest: &[u8], data: &[u8]) -> Result<bool, Has
 }
 
 /// Returns the multihash of `data` with the first `len` bytes of the digest.
-pub(super) fn multihash(
-    code: u64,
-    len: usize,
-    data: &[u8],
-) -> Result<Multihash<DIGEST_LEN_MAX>, HashError> {
+pub(super) fn multihash(code: u64, len: usize, data: &[u8]) -> Result<Multihash, HashError> {
     check_hash(code, len)?;
     if code == IDENTITY_CODE {
         let wrong_len = |_| HashError::DigestLen { code, len: data.len() };

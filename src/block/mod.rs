@@ -10,11 +10,10 @@ mod hash;
 use std::ops::Range;
 
 use bytes::Bytes;
-use multihash::Multihash;
 
 pub use self::cid::{
-    Cid, CidError, VARINT_LEN_MAX, cid_from_bytes, cid_from_text, cid_prefix, codec_by_name,
-    codec_name, codecs, encode_base, parse_base,
+    Cid, CidError, Multihash, VARINT_LEN_MAX, cid_from_bytes, cid_from_text, cid_prefix,
+    codec_by_name, codec_name, codecs, encode_base, parse_base,
 };
 pub use self::hash::{
     DIGEST_LEN_MAX, DIGEST_LEN_MIN, HashError, HashFn, IDENTITY_CODE, check_hash,

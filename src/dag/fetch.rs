@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::cache::ByteLru;
-use super::{DagError, DagLimits, Multihash};
-use crate::block::{Block, Cid};
+use super::{DagError, DagLimits};
+use crate::block::{Block, Cid, Multihash};
 use crate::exchange::{Exchange, Session, Urgency};
 use crate::store::{BlockStore, StoreError};
 

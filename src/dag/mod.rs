@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use self::cache::ByteLru;
 pub use self::error::DagError;
 use self::fetch::Fetches;
-use crate::block::{Block, Cid, DIGEST_LEN_MAX, check_hash};
+use crate::block::{Block, Cid, Multihash, check_hash};
 use crate::codec::node::Node;
 use crate::exchange::{Exchange, Session, Urgency};
 use crate::store::{BlockRange, BlockStore, StoreError};
@@ -36,9 +36,6 @@ pub const UNSTORED_BYTES: usize = 16 * 1024 * 1024;
 pub const FETCHES_MAX: usize = 1024;
 /// Blocks of one batch that are waited for together; more would not fill a link any better.
 pub const BATCH_AHEAD: usize = 32;
-
-/// A multihash; blocks are the same whatever codec they are read with.
-type Multihash = multihash::Multihash<DIGEST_LEN_MAX>;
 
 /// The bounds of a [`Dag`].
 #[derive(Debug, Clone, Copy)]

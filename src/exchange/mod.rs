@@ -14,14 +14,14 @@ use std::fmt::Debug;
 
 use futures::future::BoxFuture;
 
-use crate::block::{Block, Cid, DIGEST_LEN_MAX};
+use crate::block::{Block, Cid, Multihash};
 
 pub use libp2p::identity::{Keypair, PublicKey};
 pub use libp2p::{Multiaddr, PeerId};
 
 pub use self::bitswap::{Ledger, Serve};
 pub use self::network::Network;
-pub use self::schedule::{SourceStat, Totals};
+pub use self::schedule::Totals;
 
 /// Why a block did not come.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum Urgency {
 
 /// The root below which a block is wanted: who gave others from there is asked first. Wants without one
 /// are taken together.
-pub type Session = Option<multihash::Multihash<DIGEST_LEN_MAX>>;
+pub type Session = Option<Multihash>;
 
 /// A way to get blocks that are not here.
 pub trait Exchange: Debug + Send + Sync + 'static {

@@ -4,7 +4,6 @@
 //! keys and their types: what a user's file leaves out comes from it, what it does not have is
 //! refused. Changing a value edits the user's own text and keeps comments and order.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use crate::exchange::{Multiaddr, Serve};
+use crate::node::files::replace;
 use crate::node::size::{CacheMax, byte_size};
 
 /// The file that `init` writes, and every default.
@@ -292,7 +292,7 @@ impl Config {
 /// # Errors
 /// When the file cannot be written.
 pub fn create(repo: &Path) -> Result<(), ConfigError> {
-    replace(&repo.join(FILE_NAME), TEMPLATE)
+    write(&repo.join(FILE_NAME), TEMPLATE)
 }
 
 /// Changes one value in the file of the repository at `repo`; the rest of the text stays.
@@ -327,7 +327,7 @@ pub fn set(repo: &Path, key: &str, value: &str) -> Result<Json, ConfigError> {
     }
     let text = document.to_string();
     let config = Config::parse(&text, &path)?;
-    replace(&path, &text)?;
+    write(&path, &text)?;
     config.get(key)
 }
 
@@ -340,17 +340,9 @@ fn read(path: &Path) -> Result<String, ConfigError> {
         .map_err(|source| ConfigError::Io { path: path.to_owned(), source })
 }
 
-/// Replaces the file in one step, so that a crash leaves the old text or the new.
-fn replace(path: &Path, text: &str) -> Result<(), ConfigError> {
-    let write = || {
-        let new = path.with_extension("toml.new");
-        let mut file = std::fs::File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
-    };
-    write().map_err(|source| ConfigError::Io { path: path.to_owned(), source })
+fn write(path: &Path, text: &str) -> Result<(), ConfigError> {
+    replace(path, text.as_bytes(), 0o666)
+        .map_err(|source| ConfigError::Io { path: path.to_owned(), source })
 }
 
 /// Puts a user's values over the defaults.

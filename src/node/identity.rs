@@ -1,11 +1,10 @@
 //! The key that a node is known by among others: `keys/self`, libp2p's private key (spec 06 §1).
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 
 use super::NodeError;
+use super::files::replace;
 use crate::exchange::Keypair;
 
 /// Returns the key of the repository at `repo`; one is made at the first use.
@@ -25,18 +24,9 @@ pub(super) fn load(repo: &Path) -> Result<Keypair, NodeError> {
     }
 }
 
-/// Makes a key that is whole, or not there, after any crash.
 fn make(path: &Path) -> io::Result<Keypair> {
     let key = Keypair::generate_ed25519();
-    let bytes = key.to_protobuf_encoding().map_err(io::Error::other)?;
-    let new = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::File::open(folder)?.sync_all()?;
+    replace(path, &key.to_protobuf_encoding().map_err(io::Error::other)?, 0o600)?;
     Ok(key)
 }
 

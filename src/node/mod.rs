@@ -5,6 +5,7 @@
 //! its configuration says.
 
 pub mod config;
+mod files;
 mod housekeeping;
 mod identity;
 mod mounts;

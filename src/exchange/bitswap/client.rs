@@ -9,11 +9,9 @@ use futures::task::AtomicWaker;
 use libp2p::PeerId;
 use parking_lot::Mutex;
 
-use crate::block::{Block, Cid, DIGEST_LEN_MAX};
+use crate::block::{Block, Cid, Multihash};
 use crate::exchange::schedule::Scheduler;
 use crate::exchange::{Session, Urgency};
-
-type Multihash = multihash::Multihash<DIGEST_LEN_MAX>;
 
 /// What is wanted, and from whom.
 #[derive(Debug, Default)]

@@ -30,7 +30,7 @@ use self::outbox::Outbox;
 use self::server::Server;
 use super::Urgency;
 use super::address::{is_near, is_relayed};
-use super::schedule::{Ask, SourceStat, Totals, Verdict};
+use super::schedule::{Ask, Totals, Verdict};
 use crate::block::{Block, Cid};
 use crate::codec::bitswap::{Message, Want, WantKind};
 use crate::store::BlockStore;
@@ -59,11 +59,9 @@ pub(in crate::exchange) enum Event {
 }
 
 /// Bitswap with one peer, for people.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ledger {
-    /// How fast it is, and what is under way from it.
-    pub source: SourceStat,
-    /// Bytes of blocks that came from it, and that were sent to it.
+    /// Bytes of blocks that came from it.
     pub received_bytes: u64,
     /// Bytes of blocks that were sent to it.
     pub sent_bytes: u64,
@@ -140,13 +138,11 @@ impl Behaviour {
 
     /// Returns what passed between this node and each peer that is connected.
     pub(in crate::exchange) fn ledgers(&self) -> Vec<(PeerId, Ledger)> {
-        let sources: Vec<_> = self.client.within(|wants| wants.scheduler.sources().collect());
-        let ledger = |(peer, source)| {
-            let received_bytes = self.peers.get(&peer).map_or(0, |known| known.received_bytes);
-            let (wants, sent_bytes) = self.server.ledger(&peer).unwrap_or_default();
-            (peer, Ledger { source, received_bytes, sent_bytes, wants })
+        let ledger = |(peer, known): (&PeerId, &Peer)| {
+            let (wants, sent_bytes) = self.server.ledger(peer).unwrap_or_default();
+            (*peer, Ledger { received_bytes: known.received_bytes, sent_bytes, wants })
         };
-        sources.into_iter().map(ledger).collect()
+        self.peers.iter().map(ledger).collect()
     }
 
     fn joined(&mut self, peer: PeerId, connection: ConnectionId, is_near: bool) {
@@ -159,7 +155,7 @@ impl Behaviour {
                 Serve::Nobody => false,
             };
             self.server.join(peer, may_have);
-            self.client.with(|wants| wants.scheduler.join(peer, None, Instant::now()));
+            self.client.with(|wants| wants.scheduler.join(peer, Instant::now()));
         }
     }
 
@@ -235,15 +231,10 @@ impl Behaviour {
     fn ask(&mut self) {
         let now = Instant::now();
         while let Some(ask) = self.client.within(|wants| wants.scheduler.poll(now)) {
-            let (peer, cid, kind, priority, is_cancel) = match ask {
-                Ask::Have(peer, cid) => (peer, cid, WantKind::Have, AHEAD_PRIORITY, false),
-                Ask::Block(peer, cid, Urgency::Demand) => {
-                    (peer, cid, WantKind::Block, DEMAND_PRIORITY, false)
-                }
-                Ask::Block(peer, cid, Urgency::Ahead) => {
-                    (peer, cid, WantKind::Block, AHEAD_PRIORITY, false)
-                }
-                Ask::Cancel(peer, cid) => (peer, cid, WantKind::Block, AHEAD_PRIORITY, true),
+            let (peer, cid, kind, urgency, is_cancel) = match ask {
+                Ask::Have(peer, cid) => (peer, cid, WantKind::Have, Urgency::Ahead, false),
+                Ask::Block(peer, cid, urgency) => (peer, cid, WantKind::Block, urgency, false),
+                Ask::Cancel(peer, cid) => (peer, cid, WantKind::Block, Urgency::Ahead, true),
                 Ask::Search(cid) => {
                     let event = Event::Search(Box::new(cid));
                     self.events.push_back(ToSwarm::GenerateEvent(event));
@@ -252,7 +243,7 @@ impl Behaviour {
             };
             let Some(known) = self.peers.get_mut(&peer) else { continue };
             self.asked = (self.asked + 1) % AHEAD_PRIORITY;
-            let (priority, send_dont_have) = (priority - self.asked, !is_cancel);
+            let (priority, send_dont_have) = (base_of(urgency) - self.asked, !is_cancel);
             known.outbox.push(Want { cid, priority, is_cancel, kind, send_dont_have });
         }
     }
@@ -292,6 +283,14 @@ impl Behaviour {
         let is_due = timer.as_mut().poll(cx).is_ready();
         self.timer = Some(timer);
         is_due
+    }
+}
+
+/// Returns the priority of the first want of an urgency; later ones have less.
+fn base_of(urgency: Urgency) -> i32 {
+    match urgency {
+        Urgency::Demand => DEMAND_PRIORITY,
+        Urgency::Ahead => AHEAD_PRIORITY,
     }
 }
 

@@ -26,10 +26,7 @@ use self::session::Session;
 use self::source::Source;
 use self::want::{Answer, Want, WantId};
 use super::{Session as SessionKey, Urgency};
-use crate::block::{Cid, DIGEST_LEN_MAX};
-
-/// A multihash; blocks are the same whatever codec they are read with.
-type Multihash = multihash::Multihash<DIGEST_LEN_MAX>;
+use crate::block::{Cid, Multihash};
 
 /// Sessions that are remembered; the one not used for longest goes first.
 const SESSIONS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("positive");
@@ -55,6 +52,9 @@ const HEDGE_BYTES: u64 = 4 * 1024 * 1024;
 const HEDGE_SHARE: u64 = 20;
 /// Blocks that came or were given up lately: a second copy of one is no lie, and who has it is of use.
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
+
+/// The order in which sources are found for wants: the most urgent first, then the oldest.
+type Place = (Reverse<Urgency>, WantId);
 
 /// What is to be sent to a source, or found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,17 +97,6 @@ pub struct Totals {
     pub unasked_bytes: u64,
 }
 
-/// What is known of a source, for people.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SourceStat {
-    /// The shortest time to an answer.
-    pub latency: Option<Duration>,
-    /// Bytes in a second while it had enough to do; 0 when that was not measured.
-    pub rate: f64,
-    /// Blocks under way.
-    pub under_way: usize,
-}
-
 /// The wants, the sources, and what is between them.
 #[derive(Debug)]
 pub(super) struct Scheduler<S: Copy + Ord + Hash + Debug> {
@@ -116,7 +105,7 @@ pub(super) struct Scheduler<S: Copy + Ord + Hash + Debug> {
     ids: HashMap<Multihash, WantId>,
     wants: BTreeMap<WantId, Want<S>>,
     /// Wants that are under way from nowhere, the most urgent and oldest in front.
-    idle: BTreeSet<(Reverse<Urgency>, WantId)>,
+    idle: BTreeSet<Place>,
     next_id: WantId,
     recent: LruCache<Multihash, SessionKey>,
     asks: VecDeque<Ask<S>>,
@@ -177,19 +166,18 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
     }
 
-    /// Begins to use a source; its latency, if it is known.
-    pub(super) fn join(&mut self, source: S, latency: Option<Duration>, now: Instant) {
+    /// Begins to use a source.
+    pub(super) fn join(&mut self, source: S, now: Instant) {
         if self.sources.contains_key(&source) {
             return;
         }
-        self.sources.insert(source, Source::new(latency, now));
+        self.sources.insert(source, Source::new(now));
         let mut greeted = HashMap::<SessionKey, usize>::new();
         for want in self.wants.values_mut().rev() {
             let count = greeted.entry(want.session).or_default();
             if *count < GREETING_MAX && want.under_way().next().is_some() {
                 *count += 1;
-                want.answers.insert(source, Answer::Asked(now));
-                self.asks.push_back(Ask::Have(source, want.cid));
+                inquire(want, source, now, &mut self.asks);
             }
         }
     }
@@ -208,10 +196,8 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             session.remove(source);
         }
         for (&id, want) in &mut self.wants {
-            if let Some(Answer::UnderWay(_)) = want.answers.remove(&source)
-                && want.under_way().next().is_none()
-            {
-                self.idle.insert((Reverse(want.urgency), id));
+            if let Some(Answer::UnderWay(_)) = want.answers.remove(&source) {
+                rest(&mut self.idle, id, want);
             }
         }
     }
@@ -246,9 +232,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         want.answers.insert(source, Answer::Lacks);
         if let Some(Answer::UnderWay(since)) = before {
             known.forget(since, id);
-            if want.under_way().next().is_none() {
-                self.idle.insert((Reverse(want.urgency), id));
-            }
+            rest(&mut self.idle, id, want);
         }
     }
 
@@ -303,9 +287,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         for (_, id) in under_way {
             let Some(want) = self.wants.get_mut(&id) else { continue };
             want.answers.insert(source, Answer::Late(until));
-            if want.under_way().next().is_none() {
-                self.idle.insert((Reverse(want.urgency), id));
-            }
+            rest(&mut self.idle, id, want);
         }
     }
 
@@ -337,14 +319,6 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     /// Returns what is wanted, the oldest first.
     pub(super) fn wanted(&self) -> impl Iterator<Item = &Cid> {
         self.wants.values().map(|want| &want.cid)
-    }
-
-    /// Returns what is known of each source.
-    pub(super) fn sources(&self) -> impl Iterator<Item = (S, SourceStat)> {
-        self.sources.iter().map(|(source, known)| {
-            let (latency, rate) = (known.latency(), known.rate());
-            (*source, SourceStat { latency, rate, under_way: known.under_way_count() })
-        })
     }
 
     /// Removes a want from all tables but those of the sources.
@@ -435,8 +409,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         };
         for other in beside {
             if !want.answers.contains_key(&other) && self.sources.contains_key(&other) {
-                want.answers.insert(other, Answer::Asked(now));
-                self.asks.push_back(Ask::Have(other, want.cid));
+                inquire(want, other, now, &mut self.asks);
             }
         }
     }
@@ -446,8 +419,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         let Some(want) = self.wants.get_mut(&id) else { return };
         let others = self.sources.keys().filter(|source| !want.answers.contains_key(source));
         for other in others.take(BROADCAST_MAX).copied().collect::<Vec<_>>() {
-            want.answers.insert(other, Answer::Asked(now));
-            self.asks.push_back(Ask::Have(other, want.cid));
+            inquire(want, other, now, &mut self.asks);
         }
         if now < want.searches_at() {
             return;
@@ -498,6 +470,24 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
                 self.ask(id, other, now);
             }
         }
+    }
+}
+
+/// Asks a source whether it has a block.
+fn inquire<S: Copy + Ord>(
+    want: &mut Want<S>,
+    source: S,
+    now: Instant,
+    asks: &mut VecDeque<Ask<S>>,
+) {
+    want.answers.insert(source, Answer::Asked(now));
+    asks.push_back(Ask::Have(source, want.cid));
+}
+
+/// Puts a want among those that are under way from nowhere, if it is.
+fn rest<S: Copy + Ord>(idle: &mut BTreeSet<Place>, id: WantId, want: &Want<S>) {
+    if want.under_way().next().is_none() {
+        idle.insert((Reverse(want.urgency), id));
     }
 }
 

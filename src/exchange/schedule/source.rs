@@ -60,10 +60,10 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(latency: Option<Duration>, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             under_way: BTreeSet::new(),
-            latency,
+            latency: None,
             rate: 0.0,
             block_len: BLOCK_LEN_GUESS,
             sample: (now, 0),
@@ -174,17 +174,8 @@ impl Source {
         (until, std::mem::take(&mut self.under_way))
     }
 
-    /// Returns the mean rate in bytes a second, as far as it was measured.
-    pub(super) fn rate(&self) -> f64 {
-        self.rate
-    }
-
-    /// Returns the shortest time to an answer.
-    pub(super) fn latency(&self) -> Option<Duration> {
-        self.latency
-    }
-
     /// Returns how many blocks are under way.
+    #[cfg(test)]
     pub(super) fn under_way_count(&self) -> usize {
         self.under_way.len()
     }

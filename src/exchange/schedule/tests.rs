@@ -88,7 +88,8 @@ impl World {
         let number = self.peers.len();
         let (free_at, wants) = (self.now, BTreeSet::new());
         self.peers.push(Peer { latency, rate, manner, free_at, wants, asked: 0 });
-        self.scheduler.join(number, Some(latency), self.now);
+        self.scheduler.join(number, self.now);
+        self.scheduler.measured(number, latency);
         self
     }
 
@@ -377,7 +378,7 @@ fn whatever_happens_each_want_is_idle_or_under_way() {
                 match kind {
                     0 => scheduler.want(cid, urgency, None, now),
                     1 => scheduler.cancel(&cid),
-                    2 => scheduler.join(source, None, now),
+                    2 => scheduler.join(source, now),
                     3 => scheduler.leave(source),
                     4 => scheduler.told(source, &cid, ms % 2 == 0, now),
                     5 => drop(scheduler.came(source, &cid, 1000, now)),

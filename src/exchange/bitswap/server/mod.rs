@@ -257,8 +257,10 @@ impl Peer {
     fn take(&mut self, reply: Reply, next_want: &mut u64) -> Option<Outgoing> {
         let Reply { mut outgoing, absent, rest } = reply;
         outgoing.blocks.retain(|block| self.reading.remove(block.cid()));
-        outgoing.presences.retain(|presence| !presence.has || self.reading.remove(&presence.cid));
-        outgoing.presences.retain(|presence| presence.has || self.reading.contains(&presence.cid));
+        // What is absent is taken out of `reading` below, when it is remembered.
+        outgoing.presences.retain(|Presence { cid, has }| {
+            if *has { self.reading.remove(cid) } else { self.reading.contains(cid) }
+        });
         for want in absent {
             if self.reading.remove(&want.cid) {
                 self.absent.insert(want.cid, want);
