@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::store::StoreError;
@@ -211,7 +212,12 @@ pub(in crate::store) fn open_archive(path: &Path) -> io::Result<File> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    Ok(openat2(AT_FDCWD, path, how)?.into())
+    loop {
+        match openat2(AT_FDCWD, path, how) {
+            Err(Errno::EINTR) => {}
+            done => return Ok(done?.into()),
+        }
+    }
 }
 
 /// Tells whether a path without symbolic links lies below a mount of cidfs. To read such a file may

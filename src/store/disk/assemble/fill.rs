@@ -28,13 +28,16 @@ pub(super) struct Gap {
     pub(super) cid: Cid,
 }
 
-/// Returns the place that a file has for a leaf, whatever became of what was there.
+/// Returns the place that a file has for a leaf, if it is where the leaf lies first, whatever became of what
+/// was there.
 pub(super) fn place_of(
     file: &Pack,
     key: &BlockKey,
     leaf: &FileRange,
 ) -> Option<(Entry, CopyState)> {
-    let fits = |entry: &Entry| entry.len == leaf.len && entry.framing.fits(&leaf.cid);
+    let fits = |entry: &Entry| {
+        (entry.start, entry.len) == (leaf.offset, leaf.len) && entry.framing.fits(&leaf.cid)
+    };
     file.find(key).filter(|(entry, _)| fits(entry))
 }
 

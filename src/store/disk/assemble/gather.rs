@@ -33,6 +33,7 @@ pub(super) const OTHER_LEAF: &str =
 
 pub(super) const NO_ROOM: &str = "there is no room for it";
 const NO_ROOM_TWICE: &str = "there is no room for it twice";
+const OTHER_FILE: &str = "it has leaves of another file";
 const SHARED: &str = "another file has a part of it";
 
 /// How a file can be laid out.
@@ -176,7 +177,10 @@ impl DiskStore {
         let missing = gaps.iter().map(|gap| u64::from(gap.entry.len)).sum();
         match gaps.len() {
             0 => Err(Gathered::Whole),
-            _ if has_overlap(&file) => declined("its leaves overlap"),
+            // What is written to one place must not take away what the file has in another.
+            _ if file.entries().iter().any(|(entry, _)| !seen.contains_key(&entry.key)) => {
+                declined(OTHER_FILE)
+            }
             count if self.has_room_to_spare(missing, count) => Ok(Plan::Fill(file, gaps)),
             _ => declined(NO_ROOM_TWICE),
         }
@@ -278,15 +282,6 @@ impl Assembly {
         }
         Ok(None)
     }
-}
-
-/// Tells whether places of a file reach into each other, which only a sidecar that was tampered with says:
-/// what is written to one would take away the other.
-fn has_overlap(file: &Pack) -> bool {
-    let entries = file.entries().into_iter();
-    let mut places: Vec<_> = entries.map(|(entry, _)| (entry.start, entry.end())).collect();
-    places.sort_unstable();
-    places.windows(2).any(|pair| pair[0].1 > pair[1].0)
 }
 
 /// Tells whether something failed because the disk or the cap is full.

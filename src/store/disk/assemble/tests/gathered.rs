@@ -306,24 +306,35 @@ fn a_disk_that_fails_while_a_file_is_filled_costs_no_leaf() {
 
 #[test]
 fn a_hole_that_reaches_into_another_leaf_is_not_filled() {
-    let fixture = Fixture::new();
-    let store = fixture.open(None);
-    store.put(&leaves(0..4)).unwrap();
-    assert_eq!(gather(&store, 0..4), Gathered::Done);
-    let file =
-        store.packs.read().packs.iter().find(|pack| matches!(***pack, Pack::Assembled(_))).cloned();
-    let file = file.unwrap();
-    let mut entries: Vec<_> = file.entries().into_iter().map(|(entry, _)| entry).collect();
-    drop(store);
-    let of_one = |entry: &&mut Entry| entry.key == BlockKey::of(leaf(1).cid());
-    entries.iter_mut().find(of_one).unwrap().start -= LEN as u64 / 2;
-    let path = fixture.packs.join(format!("{:010}.leaves", file.id().0));
-    index::write(&*fixture.disk, &path, file.id(), file.covered_len(), entries).unwrap();
-    let store = fixture.open(None);
-    store.get(leaf(1).cid()).map(drop).unwrap_err();
-    store.put(&[leaf(1)]).unwrap();
-    assert_eq!(gather(&store, 0..4), Gathered::Declined("its leaves overlap"));
-    assert_eq!(here(&store, 0..4), [0, 1, 2, 3]);
+    // One at the wrong place, and one that the file does not have beside it.
+    let moved = |entry: &mut Entry| entry.start -= LEN as u64 / 2;
+    let other = |entry: &mut Entry| {
+        moved(entry);
+        entry.key = BlockKey::of(leaf(9).cid());
+    };
+    let cases: [(&dyn Fn(&mut Entry), u32); 2] = [(&moved, 1), (&other, 2)];
+    for (change, hole) in cases {
+        let fixture = Fixture::new();
+        let store = fixture.open(None);
+        store.put(&leaves(0..4)).unwrap();
+        assert_eq!(gather(&store, 0..4), Gathered::Done);
+        let list = Arc::clone(&store.packs.read());
+        let file = list.packs.iter().find(|pack| matches!(***pack, Pack::Assembled(_))).unwrap();
+        let mut entries: Vec<_> = file.entries().into_iter().map(|(entry, _)| entry).collect();
+        let of_hole = |entry: &&Entry| entry.key == BlockKey::of(leaf(hole).cid());
+        let mut changed = *entries.iter().find(of_hole).unwrap();
+        change(&mut changed);
+        entries.retain(|entry| entry.key != changed.key);
+        entries.push(changed);
+        let path = fixture.packs.join(format!("{:010}.leaves", file.id().0));
+        index::write(&*fixture.disk, &path, file.id(), file.covered_len(), entries).unwrap();
+        drop((list, store));
+        let store = fixture.open(None);
+        store.remove(leaf(hole).cid()).unwrap();
+        store.put(&[leaf(hole)]).unwrap();
+        assert!(matches!(gather(&store, 0..4), Gathered::Declined(_)), "{hole}");
+        assert_eq!(here(&store, 0..4), [0, 1, 2, 3]);
+    }
 }
 
 #[test]
