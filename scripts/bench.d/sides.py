@@ -91,7 +91,7 @@ class Cidfs(Side):
         self.add(source, place)
 
     def init(self, repository):
-        machine.output([str(self.binary), "init"], env=self.env(repository))
+        machine.output([str(self.binary), "init", "--preset=offline"], env=self.env(repository))
 
     def add(self, source, repository):
         return machine.output([str(self.binary), "add", "-r", "-Q", str(source)],

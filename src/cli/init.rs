@@ -14,11 +14,15 @@ use crate::node;
 #[command(after_help = "Examples:
   cidfs init
   cidfs --repo /srv/cidfs init
-  cidfs init --profile=unixfs-v0-2015    files get the CIDs that they used to have")]
+  cidfs init --profile=unixfs-v0-2015    files get the CIDs that they used to have
+  cidfs init --preset=offline            its daemon talks to nobody")]
 pub(crate) struct Init {
     /// How files become blocks: unixfs-v1-2025 or unixfs-v0-2015
     #[arg(short, long, value_name = "NAME")]
     profile: Option<String>,
+    /// Whom its daemon talks to: public, lan, peers-only or offline
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
 }
 
 impl Init {
@@ -29,9 +33,14 @@ impl Init {
             let known = crate::unixfs::import::Profile::by_name(profile);
             known.ok_or_else(|| told(crate::api::add::unknown_profile(profile)))?;
         }
+        let values = [("import.profile", &self.profile), ("network.preset", &self.preset)];
+        let values = values.into_iter().filter_map(|(key, value)| Some((key, value.as_deref()?)));
+        for (key, value) in values.clone() {
+            node::config::check(key, value).map_err(Failure::usage)?;
+        }
         node::init(&repo)?;
-        if let Some(profile) = &self.profile {
-            node::config::set(&repo, "import.profile", profile).map_err(node::NodeError::from)?;
+        for (key, value) in values {
+            node::config::set(&repo, key, value).map_err(node::NodeError::from)?;
         }
         let mut out = Output::new();
         out.line(format!("initialized cidfs repository at {}", repo.display()))?;

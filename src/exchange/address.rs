@@ -1,5 +1,7 @@
 //! What an address says of the way to a peer.
 
+use std::net::IpAddr;
+
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 
@@ -8,16 +10,26 @@ pub(super) fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
+/// Returns the IP address that an address begins with; an IPv4 one in the form of IPv6 as what it is.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(IpAddr::from(ip).to_canonical()),
+        _ => None,
+    }
+}
+
 /// Tells whether an address is on this machine or the local network.
 pub(super) fn is_near(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        Some(Protocol::Ip6(ip)) => match ip.to_ipv4_mapped() {
-            Some(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-            None => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-        },
-        _ => false,
-    }
+    // Over a relay it is wherever the other end is.
+    !is_relayed(address)
+        && match ip_of(address) {
+            Some(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+            Some(IpAddr::V6(ip)) => {
+                ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()
+            }
+            None => false,
+        }
 }
 
 /// Returns the peer that an address ends with.
@@ -49,6 +61,7 @@ mod tests {
             "/ip6/2001:db8::1",
             "/dns4/localhost/tcp/1",
             "/ip6/::ffff:8.8.8.8",
+            "/ip4/127.0.0.1/tcp/1/p2p-circuit",
         ] {
             assert!(!is_near(far), "{far}");
         }

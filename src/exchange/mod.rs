@@ -17,9 +17,10 @@ use futures::future::BoxFuture;
 use crate::block::{Block, Cid, Multihash};
 
 pub use libp2p::identity::{Keypair, PublicKey};
+pub use libp2p::pnet::PreSharedKey;
 pub use libp2p::{Multiaddr, PeerId};
 
-pub use self::bitswap::{Ledger, Serve};
+pub use self::bitswap::{Ledger, Rates, Serve, Shared};
 pub use self::network::Network;
 pub use self::schedule::Totals;
 

@@ -76,7 +76,11 @@ impl Keeper {
         Ok(self.inner.repository.blocks.sweep_dry_run(&keep))
     }
 
-    fn kept(&self) -> Result<KeepSet, KeepError> {
+    /// Returns what is pinned, and all below it. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`KeepError::PinsUnknown`].
+    pub fn kept(&self) -> Result<KeepSet, KeepError> {
         let repository = &self.inner.repository;
         let mut keep = repository.blocks.keep_set();
         let mut roots = Vec::new();

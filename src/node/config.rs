@@ -6,10 +6,12 @@
 
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
+use crate::exchange::swarm::NETWORKS_MAX;
 use crate::exchange::{Multiaddr, Serve};
 use crate::node::files::replace;
 use crate::node::size::{CacheMax, byte_size};
@@ -29,6 +31,9 @@ const ASSEMBLE_BYTES_MIN: u64 = 256 * 1024;
 
 /// Least number of connections to peers.
 const CONNECTIONS_MIN: u32 = 8;
+
+/// Least rate in bytes a second: a long block takes two minutes with it.
+const RATE_MIN: u64 = 16 * 1024;
 
 /// Least likeness (1 = equal) at which another key is suggested; lower ones are guesses.
 const LIKENESS_MIN: f64 = 0.75;
@@ -156,12 +161,24 @@ pub struct MountConfig {
 pub struct NetworkConfig {
     /// Whom the node talks to.
     pub preset: Preset,
+    /// Networks that a site reaches beside the local one.
+    pub site: Vec<IpNet>,
     /// Where it listens.
     pub listen: Vec<Multiaddr>,
     /// Peers that it stays connected to.
     pub peers: Vec<Multiaddr>,
     /// Who may have what is here.
     pub serve: Serving,
+    /// Bytes a second to peers; 0 = as many as there can be.
+    #[serde(deserialize_with = "byte_size")]
+    pub rate_up: u64,
+    /// Bytes a second from peers; 0 = as many as there can be.
+    #[serde(deserialize_with = "byte_size")]
+    pub rate_down: u64,
+    /// Whether it gets through to others, and they to it, where a router is in between.
+    pub hole_punching: Switch,
+    /// Whether it asks the router to let calls in.
+    pub port_mapping: Switch,
     /// Connections at one time.
     pub connections: u32,
 }
@@ -172,6 +189,8 @@ pub struct NetworkConfig {
 pub enum Serving {
     /// Every peer.
     All,
+    /// Every peer, but only what is pinned.
+    Announced,
     /// Peers on the local network.
     Lan,
     /// Nobody.
@@ -181,7 +200,7 @@ pub enum Serving {
 impl From<Serving> for Serve {
     fn from(serving: Serving) -> Self {
         match serving {
-            Serving::All => Self::All,
+            Serving::All | Serving::Announced => Self::All,
             Serving::Lan => Self::Lan,
             Serving::None => Self::Nobody,
         }
@@ -192,12 +211,39 @@ impl From<Serving> for Serve {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// Nobody.
-    Offline,
+    /// Everybody.
+    Public,
+    /// Peers that it was told, and those on the networks of its site.
+    Site,
+    /// Peers that it was told, and those on the local network.
+    Lan,
     /// Peers that it was told, and those who call it.
     PeersOnly,
-    /// Those, and peers on the local network.
-    Lan,
+    /// Nobody.
+    Offline,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switch {
+    /// As the preset says.
+    Auto,
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl Switch {
+    /// Tells whether it is done, where the preset says `otherwise`.
+    pub fn is_on(self, otherwise: bool) -> bool {
+        match self {
+            Self::Auto => otherwise,
+            Self::On => true,
+            Self::Off => false,
+        }
+    }
 }
 
 /// The control socket.
@@ -277,6 +323,18 @@ impl Config {
         if self.store.assemble_min_bytes < ASSEMBLE_BYTES_MIN {
             return Err(bad("store.assemble_min_bytes", "at least 256KiB are needed"));
         }
+        let network = &self.network;
+        if network.site.len() > NETWORKS_MAX {
+            return Err(bad("network.site", "at most 64 networks can be named"));
+        }
+        if network.preset == Preset::Site && network.site.is_empty() {
+            return Err(bad("network.preset", "\"site\" needs the networks in network.site"));
+        }
+        for (key, rate) in [("rate_up", network.rate_up), ("rate_down", network.rate_down)] {
+            if (1..RATE_MIN).contains(&rate) {
+                return Err(bad(&format!("network.{key}"), "at least 16KiB are needed, or 0"));
+            }
+        }
         if self.network.connections < CONNECTIONS_MIN {
             return Err(bad("network.connections", "at least 8 are needed"));
         }
@@ -301,6 +359,21 @@ pub fn create(repo: &Path) -> Result<(), ConfigError> {
 /// When the key is unknown or the value does not fit it; the file is then as it was.
 pub fn set(repo: &Path, key: &str, value: &str) -> Result<Json, ConfigError> {
     let path = repo.join(FILE_NAME);
+    let (text, value) = changed(&read(&path)?, &path, key, value)?;
+    write(&path, &text)?;
+    Ok(value)
+}
+
+/// Checks that a new configuration can have a value.
+///
+/// # Errors
+/// As [`set`].
+pub fn check(key: &str, value: &str) -> Result<(), ConfigError> {
+    changed(TEMPLATE, Path::new(FILE_NAME), key, value).map(drop)
+}
+
+/// Returns the text of a configuration with another value, and that value; `path` is only for messages.
+fn changed(text: &str, path: &Path, key: &str, value: &str) -> Result<(String, Json), ConfigError> {
     let template = template();
     let value = match lookup(&template, key) {
         Some(Value::Table(_)) => {
@@ -310,12 +383,11 @@ pub fn set(repo: &Path, key: &str, value: &str) -> Result<Json, ConfigError> {
         Some(default) => parse_like(key, default, value)?,
         None => return Err(unknown(key)),
     };
-    let text = read(&path)?;
     // Also makes sure that the section is one.
-    Config::parse(&text, &path)?;
+    Config::parse(text, path)?;
     let mut document: toml_edit::DocumentMut =
         text.parse().map_err(|error: toml_edit::TomlError| ConfigError::Syntax {
-            path: path.clone(),
+            path: path.to_owned(),
             message: error.to_string(),
         })?;
     let (section, name) = key.split_once('.').ok_or_else(|| unknown(key))?;
@@ -326,9 +398,8 @@ pub fn set(repo: &Path, key: &str, value: &str) -> Result<Json, ConfigError> {
         *new.decor_mut() = decor;
     }
     let text = document.to_string();
-    let config = Config::parse(&text, &path)?;
-    write(&path, &text)?;
-    config.get(key)
+    let value = Config::parse(&text, path)?.get(key)?;
+    Ok((text, value))
 }
 
 fn template() -> Table {
@@ -454,6 +525,10 @@ mod tests {
         refused("[network]\nlisten = [\"nowhere\"]", "listen");
         refused("[network]\nlisten = \"/ip4/127.0.0.1/tcp/1\"", "a list");
         refused("[network]\nconnections = 1", "at least 8");
+        refused("[network]\npreset = \"site\"", "network.site");
+        refused("[network]\nsite = [\"10.0.0.1/33\"]", "site");
+        refused("[network]\nrate_up = \"1KiB\"", "at least 16KiB");
+        refused("[network]\nport_mapping = true", "a text");
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! nothing reads configuration. A node that serves one command talks to nobody; a daemon does, as far as
 //! its configuration says.
 
+mod announced;
 pub mod config;
 mod files;
 mod housekeeping;
 mod identity;
 mod mounts;
+mod network;
 pub mod size;
 
 use std::fs::OpenOptions;
@@ -30,10 +32,10 @@ use crate::api::control::{
 use crate::api::error::ApiError;
 use crate::block::HashFn;
 use crate::dag::{Dag, DagLimits};
-use crate::exchange::swarm::{Reach, SwarmError, SwarmOptions};
+use crate::exchange::swarm::SwarmError;
 use crate::exchange::{Keypair, Network};
 use crate::keep::Keeper;
-use crate::node::config::{Config, ConfigError, Preset};
+use crate::node::config::{Config, ConfigError, Serving};
 use crate::node::housekeeping::Housekeeping;
 use crate::node::mounts::Mounts;
 use crate::store::{DiskOptions, OpenMode, Progress, RebuildReport, Repository, StoreError};
@@ -198,22 +200,17 @@ impl Node {
     /// # Errors
     /// When the network cannot be set up.
     pub fn take_part(&self) -> Result<(), NodeError> {
-        let config = &self.config.network;
-        let reach = match config.preset {
-            Preset::Offline => return Ok(()),
-            Preset::PeersOnly => Reach::Callers,
-            Preset::Lan => Reach::Lan,
+        let repo = self.repository.path();
+        let Some(mut options) = network::options(repo, &self.key, &self.config.network)? else {
+            return Ok(());
         };
-        let options = SwarmOptions {
-            key: self.key.clone(),
-            listen: config.listen.clone(),
-            peers: config.peers.clone(),
-            reach,
-            serve: config.serve.into(),
-            agent: agent(),
-            connections_max: config.connections,
-        };
-        Ok(self.network.start(options, self.repository.blocks.clone())?)
+        if self.config.network.serve == Serving::Announced {
+            options.shared = Some(announced::pinned(self.keeper.clone(), &self.repository));
+        }
+        self.network.start(options, self.repository.blocks.clone())?;
+        let network = Arc::downgrade(&self.network);
+        tokio::spawn(network::keep_remembering(network, repo.to_owned()));
+        Ok(())
     }
 
     /// Waits until somebody asks the node to stop.
@@ -230,6 +227,7 @@ impl Node {
         if let Some(housekeeping) = housekeeping {
             housekeeping.stop().await;
         }
+        network::remember(&self.network, self.repository.path()).await;
         let close = move || {
             let unmounted = self.mounts.unmount_all();
             self.network.stop();

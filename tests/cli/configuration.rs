@@ -47,7 +47,7 @@ fn a_broken_file_stops_everything_with_a_sentence() {
 #[test]
 fn the_profile_of_the_configuration_counts() {
     let sandbox = Sandbox::without_repository();
-    sandbox.ok(&["init", "--profile=unixfs-v0-2015"]);
+    sandbox.ok(&["init", "--preset=offline", "--profile=unixfs-v0-2015"]);
     vector_tree(&sandbox);
     let old = "QmSGuAmMcrJoUhjD2air2WUGVVJ4KCdhnXqLk6qwKN5jqN";
     assert_eq!(sandbox.ok(&["add", "-rQ", "d"]), old);
@@ -60,5 +60,6 @@ fn the_profile_of_the_configuration_counts() {
 fn an_unknown_profile_makes_no_repository() {
     let sandbox = Sandbox::without_repository();
     sandbox.fails(&["init", "--profile=nonsense"], 2, &["no import profile"]);
+    sandbox.fails(&["init", "--preset=nonsense"], 2, &["nonsense", "peers-only"]);
     assert!(!sandbox.repo().try_exists().unwrap());
 }

@@ -132,7 +132,7 @@ fn a_long_path_has_a_socket_too() {
     let sandbox = Sandbox::without_repository();
     let repo = sandbox.path("deep/".repeat(40));
     let repo = repo.to_str().unwrap();
-    sandbox.ok(&["--repo", repo, "init"]);
+    sandbox.ok(&["--repo", repo, "init", "--preset=offline"]);
     let mut daemon = sandbox.command().args(["--repo", repo, "daemon"]).spawn().unwrap();
     wait_for("the daemon", || {
         let status = sandbox.run(&["--repo", repo, "status"]);

@@ -27,7 +27,8 @@ impl Sandbox {
     /// Returns a sandbox with an empty repository.
     pub(crate) fn new() -> Self {
         let sandbox = Self::without_repository();
-        sandbox.ok(&["init"]);
+        // A node under test talks to nobody it is not told to.
+        sandbox.ok(&["init", "--preset=offline"]);
         sandbox
     }
 

@@ -65,7 +65,7 @@ fn a_disk_that_can_share_bytes_copies_nothing() {
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         ran.stdout
     };
-    cidfs(&["init"]);
+    cidfs(&["init", "--preset=offline"]);
     big_file(&sandbox, "disk/film", 1, 100);
     let content = std::fs::read(point.join("film")).unwrap();
     let before = disk.free();

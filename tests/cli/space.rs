@@ -102,7 +102,7 @@ fn a_full_disk_is_made_room_on() {
     }
     let sandbox = Sandbox::without_repository();
     let disk = SmallDisk::new(&sandbox, "100m");
-    sandbox.ok(&["init"]);
+    sandbox.ok(&["init", "--preset=offline"]);
     sandbox.ok(&["config", "store.cache_max_bytes", "none"]);
     big_file(&sandbox, "kept", 1, 8);
     big_file(&sandbox, "gone", 2, 8);

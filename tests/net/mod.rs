@@ -1,4 +1,5 @@
 //! Nodes that talk to each other over the real protocols, on loopback.
 
+mod company;
 mod exchange;
 mod peers;

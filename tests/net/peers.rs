@@ -21,20 +21,24 @@ impl Node {
 
     /// Starts it with some values of the configuration.
     pub(crate) fn start_with(values: &[(&str, &str)]) -> Self {
-        let sandbox = Sandbox::new();
-        sandbox.ok(&["config", "network.preset", "peers-only"]);
-        for (key, value) in values {
-            sandbox.ok(&["config", key, value]);
-        }
-        let listen = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0/ws"]"#;
-        sandbox.ok(&["config", "network.listen", listen]);
-        let daemon = sandbox.daemon();
-        let node = Self { sandbox, _daemon: daemon };
+        let node = Self::of(Sandbox::new(), values);
         wait_for("the addresses", || node.addresses().len() == 3);
         node
     }
 
-    fn addresses(&self) -> Vec<String> {
+    /// Starts a daemon for a repository that is there.
+    pub(crate) fn of(sandbox: Sandbox, values: &[(&str, &str)]) -> Self {
+        sandbox.ok(&["config", "network.preset", "peers-only"]);
+        let listen = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0/ws"]"#;
+        sandbox.ok(&["config", "network.listen", listen]);
+        for (key, value) in values {
+            sandbox.ok(&["config", key, value]);
+        }
+        let daemon = sandbox.daemon();
+        Self { sandbox, _daemon: daemon }
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
         self.sandbox.ok(&["swarm", "addrs", "local"]).lines().map(str::to_owned).collect()
     }
 
@@ -75,10 +79,15 @@ impl Peer {
     /// Starts go-libp2p with boxo, over TCP, QUIC and WebSocket; `None`, after saying so under the name of the
     /// test, where Go is not installed.
     pub(crate) fn go(test: &str) -> Option<Self> {
-        let binary = told(test, go_peer())?;
         let listen =
             ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0/ws"];
-        Some(Self::start(Command::new(binary).args(listen)))
+        Self::go_with(test, &listen)
+    }
+
+    /// Starts it with other words on its command line.
+    pub(crate) fn go_with(test: &str, words: &[&str]) -> Option<Self> {
+        let binary = told(test, go_peer())?;
+        Some(Self::start(Command::new(binary).args(words)))
     }
 
     /// Starts Helia, over TCP and WebSocket; `None` as above where npm is not installed.

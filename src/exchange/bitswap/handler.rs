@@ -12,6 +12,7 @@ use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, Stream, Substream
 use tokio::sync::Semaphore;
 
 use super::stream::{StreamError, Upgrade, read_message, write_message};
+use super::throttle::{Rates, Throttle};
 use crate::block::Block;
 use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
 
@@ -58,11 +59,27 @@ pub(in crate::exchange) enum Event {
 
 type Incoming = BoxStream<'static, Result<(Message, Vec<Block>, usize), StreamError>>;
 
+/// How fast messages go each way, all connections together.
+#[derive(Debug)]
+pub(in crate::exchange) struct Throttles {
+    up: Throttle,
+    down: Throttle,
+}
+
+impl Throttles {
+    pub(super) fn new(rates: Rates) -> Self {
+        Self { up: Throttle::new(rates.up), down: Throttle::new(rates.down) }
+    }
+}
+
 /// The bitswap side of one connection.
 pub(in crate::exchange) struct Handler {
     incoming: SelectAll<Incoming>,
     /// For a message of more than a piece.
     turn: Arc<Semaphore>,
+    throttles: Arc<Throttles>,
+    /// Whether bitswap is spoken here, as far as is known: not over a relay, which carries no bulk.
+    is_spoken: bool,
     lanes: [(Lane, Outbound); 2],
     events: VecDeque<Event>,
 }
@@ -90,11 +107,13 @@ enum State {
 }
 
 impl Handler {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(throttles: Arc<Throttles>, is_spoken: bool) -> Self {
         let lane = |lane| (lane, Outbound { waiting: VecDeque::new(), state: State::Closed });
         Self {
             incoming: SelectAll::new(),
             turn: Arc::new(Semaphore::new(1)),
+            throttles,
+            is_spoken,
             lanes: [lane(Lane::Wants), lane(Lane::Blocks)],
             events: VecDeque::new(),
         }
@@ -105,16 +124,16 @@ impl Handler {
     }
 
     fn accept(&mut self, stream: Stream) {
-        if self.incoming.len() >= STREAMS_MAX {
-            tracing::debug!("a peer opens too many streams");
+        if !self.is_spoken || self.incoming.len() >= STREAMS_MAX {
+            tracing::debug!("a peer opens too many streams, or one over a relay");
             return;
         }
-        let turn = Arc::clone(&self.turn);
-        let messages = futures::stream::unfold(Some((stream, turn)), |state| async {
-            let (mut stream, turn) = state?;
-            match read_message(&mut stream, &turn).await {
+        let ours = (Arc::clone(&self.turn), Arc::clone(&self.throttles));
+        let messages = futures::stream::unfold(Some((stream, ours)), |state| async {
+            let (mut stream, ours) = state?;
+            match read_message(&mut stream, &ours.0, &ours.1.down).await {
                 Ok(None) => None,
-                Ok(Some(message)) => Some((Ok(proved(message)), Some((stream, turn)))),
+                Ok(Some(message)) => Some((Ok(proved(message)), Some((stream, ours)))),
                 Err(error) => Some((Err(error), None)),
             }
         });
@@ -130,6 +149,7 @@ impl Handler {
         outbound.state = State::Closed;
         let lost = std::mem::take(&mut outbound.waiting).len();
         if is_unsupported {
+            self.is_spoken = false;
             self.events.push_back(Event::Unsupported);
         }
         self.events.extend((0..lost).map(|_| Event::Failed(lane)));
@@ -149,6 +169,7 @@ async fn write(
     mut stream: Stream,
     version: Version,
     outgoing: Outgoing,
+    throttles: Arc<Throttles>,
 ) -> Result<(Stream, Version), StreamError> {
     let mut writer = MessageWriter::new(version);
     for want in &outgoing.wants {
@@ -162,14 +183,18 @@ async fn write(
     }
     drop(outgoing);
     if !writer.is_empty() {
-        write_message(&mut stream, &writer.finish(false)).await?;
+        write_message(&mut stream, &writer.finish(false), &throttles.up).await?;
     }
     Ok((stream, version))
 }
 
 impl Outbound {
     /// Goes on as far as it can; tells what came of a message, or that a stream is wanted.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<StreamError>>> {
+    fn poll(
+        &mut self,
+        throttles: &Arc<Throttles>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Option<StreamError>>> {
         loop {
             match std::mem::replace(&mut self.state, State::Closed) {
                 State::Closed if self.waiting.is_empty() => return Poll::Pending,
@@ -183,7 +208,8 @@ impl Outbound {
                         self.state = State::Idle(stream, version);
                         return Poll::Pending;
                     };
-                    self.state = State::Writing(write(stream, version, outgoing).boxed());
+                    let writing = write(stream, version, outgoing, Arc::clone(throttles));
+                    self.state = State::Writing(writing.boxed());
                 }
                 State::Writing(mut writing) => match writing.poll_unpin(cx) {
                     Poll::Pending => {
@@ -213,6 +239,11 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(Upgrade, ())
     }
 
+    /// Peers stay connected while nothing is wanted: who is too many, the swarm decides.
+    fn connection_keep_alive(&self) -> bool {
+        self.is_spoken
+    }
+
     fn on_behaviour_event(&mut self, (lane, outgoing): Self::FromBehaviour) {
         self.lane(lane).waiting.push_back(outgoing);
     }
@@ -240,7 +271,7 @@ impl ConnectionHandler for Handler {
             return notify(event);
         }
         for (lane, outbound) in &mut self.lanes {
-            match outbound.poll(cx) {
+            match outbound.poll(&self.throttles, cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => return notify(Event::Sent(*lane)),
                 Poll::Ready(Err(None)) => {

@@ -8,7 +8,9 @@ mod client;
 mod handler;
 mod outbox;
 mod server;
+mod shelf;
 pub(in crate::exchange) mod stream;
+pub(in crate::exchange) mod throttle;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -25,15 +27,17 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::time::Sleep;
 
 pub(in crate::exchange) use self::client::Client;
-use self::handler::{Event as HandlerEvent, Handler, Lane, Outgoing};
+use self::handler::{Event as HandlerEvent, Handler, Lane, Outgoing, Throttles};
 use self::outbox::Outbox;
 use self::server::Server;
+pub use self::shelf::Shared;
+pub(in crate::exchange) use self::shelf::Shelf;
+pub use self::throttle::Rates;
 use super::Urgency;
 use super::address::{is_near, is_relayed};
 use super::schedule::{Ask, Totals, Verdict};
 use crate::block::{Block, Cid};
 use crate::codec::bitswap::{Message, Want, WantKind};
-use crate::store::BlockStore;
 
 /// Blocks that nobody asked for before a peer is disconnected.
 const UNASKED_MAX: u32 = 32;
@@ -84,6 +88,7 @@ pub enum Serve {
 pub(in crate::exchange) struct Behaviour {
     client: Client,
     serve: Serve,
+    throttles: Arc<Throttles>,
     server: Server,
     peers: HashMap<PeerId, Peer>,
     events: VecDeque<ToSwarm<Event, (Lane, Outgoing)>>,
@@ -108,17 +113,33 @@ struct Peer {
     failures: u32,
     unasked: u32,
     received_bytes: u64,
+    /// When a message last came, or one with blocks or answers went.
+    last_used: Option<Instant>,
 }
 
 impl Behaviour {
-    /// Returns the behaviour of a node that asks for what `client` wants and serves what `store` has.
+    /// Returns the behaviour of a node that asks for what `client` wants and serves what `shelf` has.
     pub(in crate::exchange) fn new(
         client: Client,
-        store: Arc<dyn BlockStore>,
+        shelf: Shelf,
         serve: Serve,
+        rates: Rates,
     ) -> Self {
-        let (peers, events) = (HashMap::new(), VecDeque::new());
-        Self { client, serve, server: Server::new(store), peers, events, timer: None, asked: 0 }
+        Self {
+            client,
+            serve,
+            throttles: Arc::new(Throttles::new(rates)),
+            server: Server::new(shelf),
+            peers: HashMap::new(),
+            events: VecDeque::new(),
+            timer: None,
+            asked: 0,
+        }
+    }
+
+    /// Returns when something was last exchanged with a peer; `None` when nothing was.
+    pub(in crate::exchange) fn last_used(&self, peer: &PeerId) -> Option<Instant> {
+        self.peers.get(peer)?.last_used
     }
 
     /// Notes how long a peer takes to answer a ping.
@@ -198,6 +219,7 @@ impl Behaviour {
         let now = Instant::now();
         self.server.told(&peer, message);
         let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.last_used = Some(now);
         let mut unasked = refused;
         self.client.within(|wants| {
             for presence in message.presences() {
@@ -265,8 +287,9 @@ impl Behaviour {
     /// Sends blocks and answers.
     fn serve(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready((peer, outgoing)) = self.server.poll(cx) {
-            let connection = self.peers.get(&peer).and_then(|known| known.connections.first());
-            if let Some((connection, _)) = connection {
+            let Some(known) = self.peers.get_mut(&peer) else { continue };
+            known.last_used = Some(Instant::now());
+            if let Some((connection, _)) = known.connections.first() {
                 self.events.push_back(send(peer, *connection, Lane::Blocks, outgoing));
             }
         }
@@ -312,21 +335,21 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         _connection: ConnectionId,
         _peer: PeerId,
-        _local: &Multiaddr,
+        local: &Multiaddr,
         _remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new())
+        Ok(Handler::new(Arc::clone(&self.throttles), !is_relayed(local)))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         _connection: ConnectionId,
         _peer: PeerId,
-        _address: &Multiaddr,
+        address: &Multiaddr,
         _role: Endpoint,
         _port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new())
+        Ok(Handler::new(Arc::clone(&self.throttles), !is_relayed(address)))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
@@ -336,7 +359,7 @@ impl NetworkBehaviour for Behaviour {
                 connection_id,
                 endpoint,
                 ..
-            }) if !is_relayed(endpoint.get_remote_address()) => {
+            }) if !endpoint.is_relayed() => {
                 self.joined(peer_id, connection_id, is_near(endpoint.get_remote_address()));
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {

@@ -12,6 +12,7 @@ use libp2p::swarm::Stream;
 use libp2p::{InboundUpgrade, OutboundUpgrade};
 use tokio::sync::Semaphore;
 
+use super::throttle::Throttle;
 use crate::codec::bitswap::{MESSAGE_LEN_MAX, Message, MessageError, Version};
 
 /// Names of the forms, the best one first.
@@ -93,14 +94,18 @@ fn version(name: &StreamProtocol) -> Version {
 pub(in crate::exchange) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     turn: &Semaphore,
+    throttle: &Throttle,
 ) -> Result<Option<Message>, StreamError> {
     let Some(len) = read_len(stream).await? else { return Ok(None) };
     let _turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
+    let piece = throttle.piece(PIECE_LEN);
     let mut bytes = Vec::new();
     while bytes.len() < len {
         // No memory for what is only claimed.
         let start = bytes.len();
-        bytes.resize(len.min(start + PIECE_LEN), 0);
+        let end = len.min(start + piece);
+        throttle.pass(end - start).await;
+        bytes.resize(end, 0);
         within_rest(stream.read_exact(&mut bytes[start..])).await?;
     }
     Ok(Some(Message::decode(bytes.into())?))
@@ -133,8 +138,10 @@ async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>
 pub(super) async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin),
     framed: &Bytes,
+    throttle: &Throttle,
 ) -> Result<(), StreamError> {
-    for piece in framed.chunks(PIECE_LEN) {
+    for piece in framed.chunks(throttle.piece(PIECE_LEN)) {
+        throttle.pass(piece.len()).await;
         within_rest(stream.write_all(piece)).await?;
     }
     within_rest(stream.flush()).await
@@ -178,21 +185,21 @@ mod tests {
     }
 
     async fn read(bytes: &[u8]) -> Result<Option<Message>, StreamError> {
-        read_message(&mut Cursor::new(bytes), &Semaphore::new(1)).await
+        read_message(&mut Cursor::new(bytes), &Semaphore::new(1), &Throttle::new(None)).await
     }
 
     #[tokio::test]
     async fn messages_follow_each_other_until_the_end() {
-        let mut written = Cursor::new(Vec::new());
+        let (mut written, throttle) = (Cursor::new(Vec::new()), Throttle::new(None));
         for _ in 0..2 {
-            write_message(&mut written, &framed()).await.unwrap();
+            write_message(&mut written, &framed(), &throttle).await.unwrap();
         }
         let (mut stream, turn) = (Cursor::new(written.into_inner()), Semaphore::new(1));
         for _ in 0..2 {
-            let message = read_message(&mut stream, &turn).await.unwrap().unwrap();
+            let message = read_message(&mut stream, &turn, &throttle).await.unwrap().unwrap();
             assert_eq!(message.presences().count(), 1);
         }
-        assert!(read_message(&mut stream, &turn).await.unwrap().is_none());
+        assert!(read_message(&mut stream, &turn, &throttle).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -208,7 +215,8 @@ mod tests {
     async fn a_message_that_comes_to_rest_is_given_up() {
         let mut resting = Cursor::new([100, 1, 2]).chain(Rests);
         let started = tokio::time::Instant::now();
-        let error = read_message(&mut resting, &Semaphore::new(1)).await.unwrap_err();
+        let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
+        let error = read_message(&mut resting, &turn, &throttle).await.unwrap_err();
         assert!(matches!(error, StreamError::Rest), "{error}");
         assert_eq!(started.elapsed(), REST_MAX);
     }

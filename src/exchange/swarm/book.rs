@@ -41,6 +41,10 @@ impl Book {
         self.kept.remove(peer);
     }
 
+    pub(super) fn keeps(&self, peer: &PeerId) -> bool {
+        self.kept.contains_key(peer)
+    }
+
     pub(super) fn connected(&mut self, peer: &PeerId) {
         if let Some(kept) = self.kept.get_mut(peer) {
             (kept.is_connected, kept.failures) = (true, 0);

@@ -9,11 +9,10 @@ use libp2p::swarm::{THandlerInEvent, THandlerOutEvent, ToSwarm, dummy};
 use libp2p::{Multiaddr, PeerId};
 
 use super::Reach;
-use crate::exchange::address::is_near;
 
 /// Why a call is refused.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is not on the local network, and network.preset is \"lan\"")]
+#[error("{0} is out of reach of network.preset")]
 struct TooFar(Multiaddr);
 
 /// Refuses calls from too far away.
@@ -30,10 +29,10 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        match self.0 {
-            Reach::Lan if !is_near(remote) => Err(ConnectionDenied::new(TooFar(remote.clone()))),
-            Reach::Lan | Reach::Callers => Ok(()),
+        if self.0.includes(remote) {
+            return Ok(());
         }
+        Err(ConnectionDenied::new(TooFar(remote.clone())))
     }
 
     fn handle_established_inbound_connection(
@@ -83,8 +82,8 @@ mod tests {
             let (id, to) = (ConnectionId::new_unchecked(1), "/ip4/10.0.0.1/tcp/1".parse().unwrap());
             Gate(reach).handle_pending_inbound_connection(id, &to, &from.parse().unwrap()).is_ok()
         };
-        assert!(call(Reach::Lan, "/ip4/10.0.0.2/tcp/1"));
-        assert!(!call(Reach::Lan, "/ip4/198.51.100.1/tcp/1"));
-        assert!(call(Reach::Callers, "/ip4/198.51.100.1/tcp/1"));
+        assert!(call(Reach::Near(Vec::new()), "/ip4/10.0.0.2/tcp/1"));
+        assert!(!call(Reach::Near(Vec::new()), "/ip4/198.51.100.1/tcp/1"));
+        assert!(call(Reach::World, "/ip4/198.51.100.1/tcp/1"));
     }
 }

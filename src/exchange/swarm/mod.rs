@@ -3,7 +3,12 @@
 mod book;
 mod build;
 mod gate;
+mod known;
+mod reach;
+mod rejoin;
+mod relays;
 mod task;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,27 +16,21 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use libp2p::core::ConnectedPoint;
 use libp2p::identity::Keypair;
+use libp2p::pnet::PreSharedKey;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+pub use self::known::KnownPeer;
+pub use self::reach::{NETWORKS_MAX, Reach};
 use self::task::Task;
-use super::bitswap::{Client, Ledger, Serve};
+use super::bitswap::{Client, Ledger, Rates, Serve, Shared};
 use super::schedule::Totals;
 use crate::block::Cid;
 use crate::store::BlockStore;
 
 /// Requests to the task that wait for their turn; who asks when it is full waits.
 const REQUESTS_MAX: usize = 64;
-
-/// Whom a node talks to, beside the peers that it is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Those who call it.
-    Callers,
-    /// Peers on the local network: it looks for them and lets them find it, and nobody else may call.
-    Lan,
-}
 
 /// How a node takes part.
 #[derive(Debug, Clone)]
@@ -44,8 +43,26 @@ pub struct SwarmOptions {
     pub peers: Vec<Multiaddr>,
     /// Whom it talks to, beside the peers that it is told.
     pub reach: Reach,
+    /// The key of the private network that it is in; it talks to nobody without that.
+    pub private: Option<PreSharedKey>,
+    /// Whether it looks for peers on the local network, and lets them find it (mDNS).
+    pub finds_near: bool,
+    /// Whom it calls when few are connected, as far as they are within reach, beside those that it has reached
+    /// before; each address ends with `/p2p/ID`. With `None` it calls nobody by itself.
+    pub others: Option<Vec<Multiaddr>>,
+    /// Peers that it has reached before.
+    pub known: Vec<KnownPeer>,
+    /// Whether it finds out if it can be called, has itself called over relays if not, and takes part in
+    /// making direct connections out of relayed ones (`AutoNAT`, relay, `DCUtR`).
+    pub hole_punching: bool,
+    /// Whether it asks the router to let calls in (`UPnP`).
+    pub port_mapping: bool,
     /// Who may have what is here.
     pub serve: Serve,
+    /// What of it they may have, if not all.
+    pub shared: Option<Shared>,
+    /// Bytes a second that blocks may take.
+    pub rates: Rates,
     /// What it calls itself.
     pub agent: String,
     /// Connections at one time.
@@ -100,6 +117,7 @@ enum Request {
     Addresses(oneshot::Sender<Vec<Multiaddr>>),
     Wanted(oneshot::Sender<Vec<Cid>>),
     Totals(oneshot::Sender<Totals>),
+    Known(oneshot::Sender<Vec<KnownPeer>>),
 }
 
 /// A handle to the task.
@@ -136,7 +154,8 @@ impl Swarm {
         self.id
     }
 
-    /// Connects to a peer, and returns its id.
+    /// Connects to a peer, and returns its id. An address that is only `/p2p/ID` means where it was reached
+    /// before.
     ///
     /// # Errors
     /// [`SwarmError::Connect`], [`SwarmError::Stopped`].
@@ -184,6 +203,14 @@ impl Swarm {
         self.request(Request::Totals).await
     }
 
+    /// Returns the peers that this node has reached, the last one first.
+    ///
+    /// # Errors
+    /// [`SwarmError::Stopped`].
+    pub async fn known(&self) -> Result<Vec<KnownPeer>, SwarmError> {
+        self.request(Request::Known).await
+    }
+
     async fn request<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
@@ -200,6 +227,13 @@ impl Drop for Swarm {
     }
 }
 
+/// Returns the way to a peer, and whether this node took it.
 fn remote(endpoint: &ConnectedPoint) -> (Multiaddr, bool) {
-    (endpoint.get_remote_address().clone(), endpoint.is_dialer())
+    let address = match endpoint {
+        // Who calls over a relay has no address of its own.
+        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr,
+        ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+        ConnectedPoint::Dialer { address, .. } => address,
+    };
+    (address.clone(), endpoint.is_dialer())
 }

@@ -1,5 +1,6 @@
 //! Two and more nodes on loopback.
 
+mod company;
 mod hostile;
 mod rogue;
 
@@ -33,15 +34,28 @@ impl Node {
     }
 
     fn start(listen: &[&str]) -> Self {
-        let options = SwarmOptions {
+        Self::start_with(listen, |_| ())
+    }
+
+    fn start_with(listen: &[&str], change: impl FnOnce(&mut SwarmOptions)) -> Self {
+        let mut options = SwarmOptions {
             key: Keypair::generate_ed25519(),
             listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
             peers: Vec::new(),
-            reach: Reach::Callers,
+            reach: Reach::World,
+            private: None,
+            finds_near: false,
+            others: None,
+            known: Vec::new(),
+            hole_punching: false,
+            port_mapping: false,
             serve: Serve::All,
+            shared: None,
+            rates: Rates::default(),
             agent: "cidfs/test".to_owned(),
             connections_max: 64,
         };
+        change(&mut options);
         let store = Arc::new(MemoryStore::default());
         let network = Network::default();
         network.start(options, store.clone()).unwrap();

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::codec::bitswap::Message;
 use crate::exchange::bitswap::stream::{Upgrade, read_message};
+use crate::exchange::bitswap::throttle::Throttle;
 
 /// What it sends, each on a stream of its own, when a message comes.
 pub(super) type Manner = fn(&Message) -> Vec<Bytes>;
@@ -172,7 +173,8 @@ impl ConnectionHandler for Handler {
 
 fn messages(stream: Stream) -> BoxStream<'static, Message> {
     futures::stream::unfold(stream, |mut stream| async {
-        let message = read_message(&mut stream, &Semaphore::new(1)).await.ok()??;
+        let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
+        let message = read_message(&mut stream, &turn, &throttle).await.ok()??;
         Some((message, stream))
     })
     .boxed()

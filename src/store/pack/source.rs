@@ -13,7 +13,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
 use crate::store::StoreError;
@@ -213,8 +212,8 @@ pub(in crate::store) fn open_archive(path: &Path) -> io::Result<File> {
         .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     loop {
-        match openat2(AT_FDCWD, path, how) {
-            Err(Errno::EINTR) => {}
+        match openat2(AT_FDCWD, path, how).map_err(io::Error::from) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             done => return Ok(done?.into()),
         }
     }

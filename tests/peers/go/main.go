@@ -1,5 +1,8 @@
 // A peer of the network as kubo is built of: go-libp2p and boxo's bitswap over a store in memory.
 //
+// Before the addresses to listen on, "relay" makes it a relay for others too, and "key FILE" has it in the
+// private network of that key.
+//
 // It prints its addresses, one a line, each after the word "listening", and then "ready". Commands come
 // on standard input, one a line; each is answered with one line, "ok …" or "error …":
 //
@@ -36,6 +39,8 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-multiaddr"
 	"github.com/multiformats/go-multihash"
 )
@@ -85,7 +90,11 @@ func run() error {
 
 // start listens on the addresses.
 func start(ctx context.Context, addresses []string) (*node, error) {
-	host, err := libp2p.New(libp2p.ListenAddrStrings(addresses...), libp2p.DisableRelay())
+	options, addresses, err := options(addresses)
+	if err != nil {
+		return nil, err
+	}
+	host, err := libp2p.New(append(options, libp2p.ListenAddrStrings(addresses...))...)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +103,40 @@ func start(ctx context.Context, addresses []string) (*node, error) {
 	exchange := bitswap.New(ctx, network, nil, store)
 	network.Start(exchange)
 	return &node{host, store, exchange, blockservice.New(store, exchange)}, nil
+}
+
+// options reads the words in front of the addresses.
+func options(words []string) ([]libp2p.Option, []string, error) {
+	options := []libp2p.Option{libp2p.DisableRelay()}
+	for len(words) > 0 {
+		switch {
+		case words[0] == "relay":
+			options = []libp2p.Option{
+				libp2p.EnableRelayService(), libp2p.ForceReachabilityPublic(), libp2p.AddrsFactory(named),
+			}
+			words = words[1:]
+		case words[0] == "key" && len(words) > 1:
+			file, err := os.Open(words[1])
+			if err != nil {
+				return nil, nil, err
+			}
+			key, err := pnet.DecodeV1PSK(file)
+			file.Close()
+			if err != nil {
+				return nil, nil, err
+			}
+			options = append(options, libp2p.PrivateNetwork(key), libp2p.Transport(tcp.NewTCPTransport))
+			words = words[2:]
+		default:
+			return options, words, nil
+		}
+	}
+	return options, words, nil
+}
+
+// named adds an address with a name that nobody looks up: a relay tells others its public addresses only.
+func named(addresses []multiaddr.Multiaddr) []multiaddr.Multiaddr {
+	return append(addresses, multiaddr.StringCast("/dns4/relay.example.org/tcp/1"))
 }
 
 func (node *node) obey(ctx context.Context, words []string) (string, error) {

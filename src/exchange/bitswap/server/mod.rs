@@ -5,7 +5,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,9 +16,9 @@ use libp2p::PeerId;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::handler::{Outgoing, SENDING_MAX};
+use super::shelf::Shelf;
 use crate::block::{Block, Cid, IDENTITY_CODE};
 use crate::codec::bitswap::{Message, Presence, Want, WantKind};
-use crate::store::BlockStore;
 
 /// Wants of one peer that are remembered (boxo and Helia, spec 05 §5); of more, those for blocks that are
 /// not here go first, then the least urgent.
@@ -69,7 +68,7 @@ struct Reply {
 
 /// The wants of all peers.
 pub(super) struct Server {
-    store: Arc<dyn BlockStore>,
+    shelf: Shelf,
     peers: HashMap<PeerId, Peer>,
     next_want: u64,
     joins: u64,
@@ -78,9 +77,9 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(store: Arc<dyn BlockStore>) -> Self {
+    pub(super) fn new(shelf: Shelf) -> Self {
         Self {
-            store,
+            shelf,
             peers: HashMap::new(),
             next_want: 0,
             joins: 0,
@@ -186,9 +185,9 @@ impl Server {
                 return;
             };
             let (peer, joined, wants) = (*peer, known.joined, known.next_wants());
-            let store = known.may_have.then(|| Arc::clone(&self.store));
+            let shelf = known.may_have.then(|| self.shelf.clone());
             known.replies += 1;
-            let read = tokio::task::spawn_blocking(move || answer(store.as_deref(), wants));
+            let read = tokio::task::spawn_blocking(move || answer(shelf.as_ref(), wants));
             let read = read.map(move |reply| match reply {
                 Ok(reply) => (peer, joined, reply),
                 Err(error) => {
@@ -278,8 +277,8 @@ impl Peer {
     }
 }
 
-/// Looks for what is wanted, in order, until the reply is full; without a store there is nothing.
-fn answer(store: Option<&dyn BlockStore>, wants: Vec<Want>) -> Reply {
+/// Looks for what is wanted, in order, until the reply is full; without a shelf there is nothing.
+fn answer(shelf: Option<&Shelf>, wants: Vec<Want>) -> Reply {
     let mut reply = Reply::default();
     let mut bytes = 0;
     for want in wants {
@@ -287,7 +286,7 @@ fn answer(store: Option<&dyn BlockStore>, wants: Vec<Want>) -> Reply {
             reply.rest.push(want);
             continue;
         }
-        match store.and_then(|store| look(store, &want)) {
+        match shelf.and_then(|shelf| look(shelf, &want)) {
             Some(Found::Block(block)) => {
                 bytes += block.data().len();
                 reply.outgoing.blocks.push(block);
@@ -312,15 +311,15 @@ enum Found {
 }
 
 /// A block that the disk cannot give is not here, as far as peers are concerned.
-fn look(store: &dyn BlockStore, want: &Want) -> Option<Found> {
+fn look(shelf: &Shelf, want: &Want) -> Option<Found> {
     let failed = |error| tracing::warn!(cid = %want.cid, %error, "cannot give a peer a block");
     if want.kind == WantKind::Have {
-        let len = store.block_len(&want.cid).map_err(failed).ok()??;
+        let len = shelf.block_len(&want.cid).map_err(failed).ok()??;
         if len > SMALL_BLOCK_LEN {
             return Some(Found::Here);
         }
     }
-    store.get(&want.cid).map_err(failed).ok()?.map(Found::Block)
+    shelf.get(&want.cid).map_err(failed).ok()?.map(Found::Block)
 }
 
 #[cfg(test)]

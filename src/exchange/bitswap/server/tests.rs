@@ -1,6 +1,7 @@
 //! What peers are answered, without a network.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -8,7 +9,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::block::{HashFn, codecs};
 use crate::codec::bitswap::{MessageWriter, Version};
-use crate::store::MemoryStore;
+use crate::exchange::bitswap::Shared;
+use crate::store::{BlockStore as _, MemoryStore};
 
 fn block(number: usize, len: usize) -> Block {
     let mut data = vec![0; len.max(8)];
@@ -38,7 +40,7 @@ impl Bench {
     fn new(blocks: &[Block]) -> Self {
         let store = Arc::new(MemoryStore::default());
         store.put(blocks).unwrap();
-        let (mut server, peer) = (Server::new(store.clone()), PeerId::random());
+        let (mut server, peer) = (Server::new(Shelf::new(store.clone(), None)), PeerId::random());
         server.join(peer, true);
         Self { server, store, peer }
     }
@@ -195,4 +197,20 @@ async fn what_was_begun_for_a_peer_that_left_is_not_sent_to_it() {
     bench.server.join(bench.peer, true);
     assert!(bench.reply().await.is_none());
     assert_eq!(bench.server.replies(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_shared_is_not_here() {
+    let (public, secret) = (block(1, 100), block(2, 100));
+    let store = Arc::new(MemoryStore::default());
+    store.put(&[public.clone(), secret.clone()]).unwrap();
+    let cid = *public.cid();
+    let shelf = Shelf::new(store.clone(), Some(Shared::new(move |asked| *asked == cid)));
+    let (mut server, peer) = (Server::new(shelf), PeerId::random());
+    server.join(peer, true);
+    let mut bench = Bench { server, store, peer };
+    bench.told([want(&public, WantKind::Block), want(&secret, WantKind::Block)]);
+    let outgoing = bench.outgoing().await;
+    assert_eq!(outgoing.blocks, [public]);
+    assert_eq!(outgoing.presences, [Presence { cid: *secret.cid(), has: false }]);
 }

@@ -36,7 +36,8 @@ pub(super) fn place_of(
     leaf: &FileRange,
 ) -> Option<(Entry, CopyState)> {
     let fits = |entry: &Entry| {
-        (entry.start, entry.len) == (leaf.offset, leaf.len) && entry.framing.fits(&leaf.cid)
+        (entry.start, entry.head_len, entry.len) == (leaf.offset, 0, leaf.len)
+            && entry.framing.fits(&leaf.cid)
     };
     file.find(key).filter(|(entry, _)| fits(entry))
 }

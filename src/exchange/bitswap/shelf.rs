@@ -1,0 +1,49 @@
+//! What is here for peers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::block::{Block, Cid};
+use crate::store::{BlockStore, StoreError};
+
+/// Tells of a block that is here whether peers may have it.
+#[derive(Clone)]
+pub struct Shared(Arc<dyn Fn(&Cid) -> bool + Send + Sync>);
+
+impl Shared {
+    /// Lets peers have what `may_have` says. It is asked often, and must not wait for anything.
+    pub fn new(may_have: impl Fn(&Cid) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(may_have))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+/// The store as peers see it. Looking waits for the disk.
+#[derive(Debug, Clone)]
+pub(in crate::exchange) struct Shelf {
+    store: Arc<dyn BlockStore>,
+    shared: Option<Shared>,
+}
+
+impl Shelf {
+    pub(in crate::exchange) fn new(store: Arc<dyn BlockStore>, shared: Option<Shared>) -> Self {
+        Self { store, shared }
+    }
+
+    pub(super) fn block_len(&self, cid: &Cid) -> Result<Option<u64>, StoreError> {
+        if self.has(cid) { self.store.block_len(cid) } else { Ok(None) }
+    }
+
+    pub(super) fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        if self.has(cid) { self.store.get(cid) } else { Ok(None) }
+    }
+
+    fn has(&self, cid: &Cid) -> bool {
+        self.shared.as_ref().is_none_or(|shared| (shared.0)(cid))
+    }
+}
