@@ -19,6 +19,7 @@ use crate::block::{Block, Cid, Multihash};
 pub use libp2p::identity::{Keypair, PublicKey};
 pub use libp2p::{Multiaddr, PeerId};
 
+pub use self::address::peer_of;
 pub use self::bitswap::{Ledger, Serve};
 pub use self::network::Network;
 pub use self::schedule::Totals;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use crate::exchange::{Multiaddr, Serve};
+use crate::exchange::{Multiaddr, Serve, peer_of};
 use crate::node::files::replace;
 use crate::node::size::{CacheMax, byte_size};
 
@@ -160,6 +160,8 @@ pub struct NetworkConfig {
     pub listen: Vec<Multiaddr>,
     /// Peers that it stays connected to.
     pub peers: Vec<Multiaddr>,
+    /// Where it begins to look for others in the wide network.
+    pub bootstrap: Vec<Multiaddr>,
     /// Who may have what is here.
     pub serve: Serving,
     /// Connections at one time.
@@ -276,6 +278,16 @@ impl Config {
         }
         if self.store.assemble_min_bytes < ASSEMBLE_BYTES_MIN {
             return Err(bad("store.assemble_min_bytes", "at least 256KiB are needed"));
+        }
+        let named = [
+            ("network.peers", &self.network.peers),
+            ("network.bootstrap", &self.network.bootstrap),
+        ];
+        for (key, addresses) in named {
+            if let Some(address) = addresses.iter().find(|address| peer_of(address).is_none()) {
+                let reason = format!("{address} does not end with /p2p/ and the peer's id");
+                return Err(bad(key, &reason));
+            }
         }
         if self.network.connections < CONNECTIONS_MIN {
             return Err(bad("network.connections", "at least 8 are needed"));
@@ -449,11 +461,15 @@ mod tests {
     fn lists_and_words_of_the_network_are_checked() {
         let config = parse("[network]\npreset = \"lan\"\npeers = []\nserve = \"none\"").unwrap();
         assert_eq!((config.network.preset, config.network.serve), (Preset::Lan, Serving::None));
-        assert_eq!(config.network.listen.len(), 4);
+        assert_eq!((config.network.listen.len(), config.network.bootstrap.len()), (4, 7));
         refused("[network]\npreset = \"everybody\"", "everybody");
         refused("[network]\nlisten = [\"nowhere\"]", "listen");
         refused("[network]\nlisten = \"/ip4/127.0.0.1/tcp/1\"", "a list");
         refused("[network]\nconnections = 1", "at least 8");
+        for key in ["peers", "bootstrap"] {
+            let text = format!("[network]\n{key} = [\"/ip4/127.0.0.1/tcp/1\"]");
+            refused(&text, &format!("\"network.{key}\": /ip4/127.0.0.1/tcp/1 does not end with"));
+        }
     }
 
     #[test]
