@@ -32,8 +32,8 @@ pub(super) fn is_near(address: &Multiaddr) -> bool {
         }
 }
 
-/// Returns the peer that an address ends with.
-pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+/// Returns the peer that an address ends with, as `/p2p/ID`.
+pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last()? {
         Protocol::P2p(peer) => Some(peer),
         _ => None,

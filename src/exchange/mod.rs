@@ -20,6 +20,7 @@ pub use libp2p::identity::{Keypair, PublicKey};
 pub use libp2p::pnet::PreSharedKey;
 pub use libp2p::{Multiaddr, PeerId};
 
+pub use self::address::peer_of;
 pub use self::bitswap::{Ledger, Rates, Serve, Shared};
 pub use self::network::Network;
 pub use self::schedule::Totals;

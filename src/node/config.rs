@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use crate::exchange::swarm::NETWORKS_MAX;
-use crate::exchange::{Multiaddr, Serve};
+use crate::exchange::{Multiaddr, Serve, peer_of};
 use crate::node::files::replace;
 use crate::node::size::{CacheMax, byte_size};
 
@@ -167,6 +167,8 @@ pub struct NetworkConfig {
     pub listen: Vec<Multiaddr>,
     /// Peers that it stays connected to.
     pub peers: Vec<Multiaddr>,
+    /// Where it begins to look for others in the wide network.
+    pub bootstrap: Vec<Multiaddr>,
     /// Who may have what is here.
     pub serve: Serving,
     /// Bytes a second to peers; 0 = as many as there can be.
@@ -333,6 +335,16 @@ impl Config {
         for (key, rate) in [("rate_up", network.rate_up), ("rate_down", network.rate_down)] {
             if (1..RATE_MIN).contains(&rate) {
                 return Err(bad(&format!("network.{key}"), "at least 16KiB are needed, or 0"));
+            }
+        }
+        let named = [
+            ("network.peers", &self.network.peers),
+            ("network.bootstrap", &self.network.bootstrap),
+        ];
+        for (key, addresses) in named {
+            if let Some(address) = addresses.iter().find(|address| peer_of(address).is_none()) {
+                let reason = format!("{address} does not end with /p2p/ and the peer's id");
+                return Err(bad(key, &reason));
             }
         }
         if self.network.connections < CONNECTIONS_MIN {
@@ -520,7 +532,7 @@ mod tests {
     fn lists_and_words_of_the_network_are_checked() {
         let config = parse("[network]\npreset = \"lan\"\npeers = []\nserve = \"none\"").unwrap();
         assert_eq!((config.network.preset, config.network.serve), (Preset::Lan, Serving::None));
-        assert_eq!(config.network.listen.len(), 4);
+        assert_eq!((config.network.listen.len(), config.network.bootstrap.len()), (4, 7));
         refused("[network]\npreset = \"everybody\"", "everybody");
         refused("[network]\nlisten = [\"nowhere\"]", "listen");
         refused("[network]\nlisten = \"/ip4/127.0.0.1/tcp/1\"", "a list");
@@ -529,6 +541,10 @@ mod tests {
         refused("[network]\nsite = [\"10.0.0.1/33\"]", "site");
         refused("[network]\nrate_up = \"1KiB\"", "at least 16KiB");
         refused("[network]\nport_mapping = true", "a text");
+        for key in ["peers", "bootstrap"] {
+            let text = format!("[network]\n{key} = [\"/ip4/127.0.0.1/tcp/1\"]");
+            refused(&text, &format!("\"network.{key}\": /ip4/127.0.0.1/tcp/1 does not end with"));
+        }
     }
 
     #[test]

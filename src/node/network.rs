@@ -47,6 +47,9 @@ pub(super) fn options(
     };
     let is_public = config.preset == Preset::Public;
     let private = private_key(repo)?;
+    // Who is in the wide network has no key of a private one.
+    let is_wide = is_public && private.is_none();
+    let bootstrap = if is_wide { config.bootstrap.clone() } else { Vec::new() };
     Ok(Some(SwarmOptions {
         key: key.clone(),
         listen: config.listen.clone(),
@@ -54,7 +57,7 @@ pub(super) fn options(
         reach,
         private,
         finds_near: looks_around,
-        others: looks_around.then(Vec::new),
+        others: looks_around.then_some(bootstrap),
         known: known(repo),
         hole_punching: config.hole_punching.is_on(is_public),
         port_mapping: config.port_mapping.is_on(is_public),
@@ -161,11 +164,13 @@ mod tests {
         assert!(named.others.is_none() && is_on(&named) == (true, false));
         let lan = of("preset = \"lan\"\nsite = [\"192.0.2.0/24\"]").unwrap();
         assert_eq!((&lan.reach, is_on(&lan)), (&Reach::Near(Vec::new()), (false, false)));
+        assert_eq!(lan.others, Some(Vec::new()));
         let site = of("preset = \"site\"\nsite = [\"192.0.2.0/24\"]").unwrap();
         assert_eq!(site.reach, Reach::Near(vec!["192.0.2.0/24".parse().unwrap()]));
         let public = of("port_mapping = \"off\"").unwrap();
-        assert!(public.others.is_some() && public.reach == Reach::World);
+        assert!(public.finds_near && public.reach == Reach::World);
         assert_eq!(is_on(&public), (true, false), "it is the default");
+        assert_eq!(public.others.map(|others| others.len()), Some(7));
     }
 
     #[test]
@@ -176,6 +181,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let options = options_of(repo.path(), "").unwrap().unwrap();
         assert_eq!(options.private, Some(PreSharedKey::new([10; 32])));
+        assert_eq!(options.others, Some(Vec::new()));
         std::fs::write(&path, "no key").unwrap();
         let error = options_of(repo.path(), "").unwrap_err().to_string();
         assert!(error.contains("swarm.key") && error.contains("private network"), "{error}");

@@ -11,7 +11,7 @@ const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
 async fn who_has_the_key_of_a_private_network_talks_and_nobody_else_does() {
     let with = |byte: u8| {
         Node::start_with(&[LOOPBACK], |options| {
-            options.private = Some(PreSharedKey::new([byte; 32]))
+            options.private = Some(PreSharedKey::new([byte; 32]));
         })
     };
     let (one, two, other, public) = (with(1), with(1), with(2), Node::start(&[LOOPBACK]));
@@ -41,7 +41,7 @@ async fn a_peer_is_found_again_where_it_was_reached() {
     let again = Node::start_with(&[], |options| options.known = known.clone());
     assert_eq!(again.swarm().connect(only_id).await.unwrap(), id);
     let alone = Node::start_with(&[], |options| {
-        (options.known, options.others) = (known, Some(Vec::new()))
+        (options.known, options.others) = (known, Some(Vec::new()));
     });
     let joined = async {
         while alone.swarm().peers().await.unwrap().is_empty() {
