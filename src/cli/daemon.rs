@@ -239,11 +239,16 @@ impl Shutdown {
         if !client.is_daemon() {
             return Err(Failure::new("no daemon is running for this repository"));
         }
-        client.send(Call::new("shutdown")).await?;
-        if is_free_within(&global.repository()?, STOP_WAIT_MAX).await? {
-            return Ok(());
-        }
-        Err(Failure::new("the daemon has not stopped yet")
-            .hint("it finishes what is under way; `cidfs status` tells when it is gone"))
+        stop(global, client).await
     }
+}
+
+/// Asks the daemon to stop and waits until it has: until then another command would find it, and lose it.
+pub(crate) async fn stop(global: &Global, client: &Client) -> Result<(), Failure> {
+    client.send(Call::new("shutdown")).await?;
+    if is_free_within(&global.repository()?, STOP_WAIT_MAX).await? {
+        return Ok(());
+    }
+    Err(Failure::new("the daemon has not stopped yet")
+        .hint("it finishes what is under way; `cidfs status` tells when it is gone"))
 }

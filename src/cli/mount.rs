@@ -11,7 +11,7 @@ use crate::api::mount::Status;
 use crate::cli::Global;
 use crate::cli::call::Call;
 use crate::cli::client::{Client, daemon};
-use crate::cli::daemon::{Daemon, start_in_background};
+use crate::cli::daemon::{Daemon, start_in_background, stop};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 
@@ -54,7 +54,7 @@ impl Mount {
         if answer.is_err() && is_ours && !has_mounts(&client).await? {
             // A daemon that was started for this mount is not left behind without it, unless
             // another command has found it meanwhile.
-            client.send(Call::new("shutdown")).await?;
+            stop(global, &client).await?;
         }
         let answer = answer?;
         let mut out = Output::new();
