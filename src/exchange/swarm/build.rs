@@ -11,6 +11,7 @@ use libp2p::{SwarmBuilder, autonat, dcutr, identify, mdns, memory_connection_lim
 use libp2p::{relay, tls, upnp, yamux};
 
 use super::gate::Gate;
+use super::reachability::Reachability;
 use super::transport::{private, resolver, tcp_config, wide};
 use super::{SwarmError, SwarmOptions};
 use crate::exchange::bitswap::{self, Client, Shelf};
@@ -39,7 +40,7 @@ pub(super) struct Behaviour {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     relay: relay::client::Behaviour,
     hole_punching: Toggle<dcutr::Behaviour>,
-    reachability: Toggle<autonat::v2::client::Behaviour>,
+    reachability: Toggle<Reachability>,
     reachability_of_others: Toggle<autonat::v2::server::Behaviour>,
     port_mapping: Toggle<upnp::tokio::Behaviour>,
 }
@@ -121,7 +122,7 @@ fn behaviour(
         mdns: mdns.transpose()?.into(),
         relay,
         hole_punching: punches.then(|| dcutr::Behaviour::new(own)).into(),
-        reachability: punches.then(autonat::v2::client::Behaviour::default).into(),
+        reachability: punches.then(Reachability::new).into(),
         reachability_of_others: punches.then(autonat::v2::server::Behaviour::default).into(),
         port_mapping: options.port_mapping.then(upnp::tokio::Behaviour::default).into(),
     })

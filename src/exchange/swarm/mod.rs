@@ -5,6 +5,7 @@ mod build;
 mod gate;
 mod known;
 mod reach;
+mod reachability;
 mod rejoin;
 mod relays;
 mod task;
