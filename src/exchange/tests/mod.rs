@@ -1,7 +1,6 @@
 //! Two and more nodes on loopback.
 
 mod hostile;
-mod rogue;
 
 use std::sync::Arc;
 use std::time::Duration;
