@@ -7,6 +7,8 @@
 mod address;
 mod bitswap;
 mod network;
+#[cfg(any(test, feature = "testkit"))]
+pub mod rogue;
 mod schedule;
 pub mod swarm;
 

@@ -195,24 +195,27 @@ impl Behaviour {
     /// on with the next one, if there is any.
     fn begin_anew(&mut self, peer: PeerId) {
         self.server.leave(&peer);
-        self.client.with(|wants| wants.scheduler.leave(peer));
+        self.client.with(|wants| wants.scheduler.leave(peer, Instant::now()));
         let Some(known) = self.peers.remove(&peer) else { return };
         for (connection, is_near) in known.connections {
             self.joined(peer, connection, is_near);
         }
     }
 
-    /// Notes that wants could not be sent.
+    /// Notes that wants could not be sent: what the peer was told before on that stream may be lost too, so it
+    /// is asked anew. What it wants of this node has nothing to do with that.
     fn failed(&mut self, peer: PeerId, connection: ConnectionId) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        let failures = known.failures + 1;
-        if failures > FAILURES_MAX {
+        known.failures += 1;
+        if known.failures > FAILURES_MAX {
             return self.left(peer, connection);
         }
-        self.begin_anew(peer);
-        if let Some(known) = self.peers.get_mut(&peer) {
-            known.failures = failures;
-        }
+        (known.outbox, known.is_telling) = (Outbox::default(), false);
+        let now = Instant::now();
+        self.client.with(|wants| {
+            wants.scheduler.leave(peer, now);
+            wants.scheduler.join(peer, now);
+        });
     }
 
     fn came(&mut self, peer: PeerId, message: &Message, blocks: Vec<Block>, refused: usize) {

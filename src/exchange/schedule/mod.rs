@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use self::session::Session;
-use self::source::Source;
+use self::source::{Record, Source};
 use self::want::{Answer, Want, WantId};
 use super::{Session as SessionKey, Urgency};
 use crate::block::{Cid, Multihash};
@@ -52,6 +52,10 @@ const HEDGE_BYTES: u64 = 4 * 1024 * 1024;
 const HEDGE_SHARE: u64 = 20;
 /// Blocks that came or were given up lately: a second copy of one is no lie, and who has it is of use.
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
+/// Copies that one source may send of such a block: it was asked whether it has it, for it, and once more.
+const COPIES_MAX: u8 = 3;
+/// Sources that left with something against them, which are known again when they come back.
+const RECORDS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("positive");
 
 /// The order in which sources are found for wants: the most urgent first, then the oldest.
 type Place = (Reverse<Urgency>, WantId);
@@ -107,10 +111,19 @@ pub(super) struct Scheduler<S: Copy + Ord + Hash + Debug> {
     /// Wants that are under way from nowhere, the most urgent and oldest in front.
     idle: BTreeSet<Place>,
     next_id: WantId,
-    recent: LruCache<Multihash, SessionKey>,
+    recent: LruCache<Multihash, Recent<S>>,
+    records: LruCache<S, Record>,
     asks: VecDeque<Ask<S>>,
     hedges_at: Option<Instant>,
     totals: Totals,
+}
+
+/// A block that came or was given up.
+#[derive(Debug)]
+struct Recent<S> {
+    session: SessionKey,
+    /// How many copies may still come from whom.
+    copies: Vec<(S, u8)>,
 }
 
 impl<S: Copy + Ord + Hash + Debug> Default for Scheduler<S> {
@@ -123,6 +136,7 @@ impl<S: Copy + Ord + Hash + Debug> Default for Scheduler<S> {
             idle: BTreeSet::new(),
             next_id: 0,
             recent: LruCache::new(RECENT_MAX),
+            records: LruCache::new(RECORDS_MAX),
             asks: VecDeque::new(),
             hedges_at: None,
             totals: Totals::default(),
@@ -171,7 +185,8 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         if self.sources.contains_key(&source) {
             return;
         }
-        self.sources.insert(source, Source::new(now));
+        let record = self.records.pop(&source).unwrap_or_default();
+        self.sources.insert(source, Source::new(record, now));
         let mut greeted = HashMap::<SessionKey, usize>::new();
         for want in self.wants.values_mut().rev() {
             let count = greeted.entry(want.session).or_default();
@@ -190,8 +205,11 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// Ends to use a source: what was under way from it is asked for elsewhere.
-    pub(super) fn leave(&mut self, source: S) {
-        self.sources.remove(&source);
+    pub(super) fn leave(&mut self, source: S, now: Instant) {
+        let record = self.sources.remove(&source).map(|known| known.leave(now));
+        if let Some(record) = record.filter(|record| !record.is_clean()) {
+            self.records.put(source, record);
+        }
         for (_, session) in &mut self.sessions {
             session.remove(source);
         }
@@ -212,12 +230,9 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             return;
         };
         let before = want.answers.get(&source).copied();
-        let asked = match before {
-            Some(Answer::Asked(asked) | Answer::UnderWay(asked)) => Some(asked),
-            // What it was not asked, or was asked long ago, says nothing of its speed.
-            _ => None,
-        };
-        known.heard(asked.map(|asked| now.saturating_duration_since(asked)), now);
+        if let Some(Answer::Asked(asked) | Answer::UnderWay(asked)) = before {
+            known.answered(now.saturating_duration_since(asked));
+        }
         let session = self.sessions.get_or_insert_mut(want.session, Session::new);
         if has {
             session.hit(source, false);
@@ -231,6 +246,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
         want.answers.insert(source, Answer::Lacks);
         if let Some(Answer::UnderWay(since)) = before {
+            known.heard(now);
             known.forget(since, id);
             rest(&mut self.idle, id, want);
         }
@@ -238,8 +254,8 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
 
     /// Who has a block that came from somebody faster may have the next one too.
     fn told_late(&mut self, source: S, cid: &Cid, has: bool) {
-        if let Some(session) = self.recent.peek(cid.hash())
-            && let Some(session) = self.sessions.get_mut(session)
+        if let Some(recent) = self.recent.peek(cid.hash())
+            && let Some(session) = self.sessions.get_mut(&recent.session)
             && self.sources.contains_key(&source)
             && has
         {
@@ -250,26 +266,26 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     /// Notes that a block came, of so many bytes, and says what it is.
     pub(super) fn came(&mut self, source: S, cid: &Cid, len: usize, now: Instant) -> Verdict {
         let was_recent = self.recent.contains(cid.hash());
+        let is_owed = self.owes_copy(source, cid);
         let taken = self.take(cid);
-        let (verdict, blocks, bytes) = match (&taken, was_recent, &mut self.totals) {
-            (Some(_), _, sums) => (Verdict::Wanted, &mut sums.blocks, &mut sums.bytes),
-            (None, true, sums) => (Verdict::Late, &mut sums.late_blocks, &mut sums.late_bytes),
-            (None, false, sums) => {
-                (Verdict::Unasked, &mut sums.unasked_blocks, &mut sums.unasked_bytes)
-            }
+        let sums = &mut self.totals;
+        let (verdict, blocks, bytes) = match (&taken, was_recent) {
+            (Some(_), _) => (Verdict::Wanted, &mut sums.blocks, &mut sums.bytes),
+            (None, true) if is_owed => (Verdict::Late, &mut sums.late_blocks, &mut sums.late_bytes),
+            // It may have been asked before it came back, so it is no liar; but it gets no credit either.
+            (None, true) => (Verdict::Late, &mut sums.unasked_blocks, &mut sums.unasked_bytes),
+            (None, false) => (Verdict::Unasked, &mut sums.unasked_blocks, &mut sums.unasked_bytes),
         };
         *blocks += 1;
         *bytes += len as u64;
         let known = self.sources.get_mut(&source);
-        if let Some(known) = known.filter(|_| verdict != Verdict::Unasked) {
+        if let Some(known) = known.filter(|_| taken.is_some() || is_owed) {
             let answer =
                 taken.as_ref().and_then(|(id, want)| Some((*id, want.answers.get(&source)?)));
-            let mut after = None;
             if let Some((id, Answer::UnderWay(since))) = answer {
                 known.forget(*since, id);
-                after = Some(now.saturating_duration_since(*since));
+                known.answered(now.saturating_duration_since(*since));
             }
-            known.heard(after, now);
             known.got(len, now);
         }
         if let Some((id, want)) = taken {
@@ -277,6 +293,15 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             self.call_off(id, &want, Some(source));
         }
         verdict
+    }
+
+    /// Tells whether a copy of a block that came, or was given up, was to be expected of a source.
+    fn owes_copy(&mut self, source: S, cid: &Cid) -> bool {
+        let recent = self.recent.peek_mut(cid.hash());
+        let copies = recent.and_then(|recent| {
+            recent.copies.iter_mut().find(|(asked, left)| *asked == source && *left > 0)
+        });
+        copies.map(|(_, left)| *left -= 1).is_some()
     }
 
     /// Notes that a source sent what nobody asked for or what cannot be read: nothing is asked of it for a
@@ -326,7 +351,8 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         let id = self.ids.remove(cid.hash())?;
         let want = self.wants.remove(&id)?;
         self.idle.remove(&(Reverse(want.urgency), id));
-        self.recent.put(*cid.hash(), want.session);
+        let copies = want.answers.keys().map(|source| (*source, COPIES_MAX)).collect();
+        self.recent.put(*cid.hash(), Recent { session: want.session, copies });
         if self.wants.is_empty() {
             self.hedges_at = None;
         }
@@ -395,30 +421,30 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             self.hedges_at.get_or_insert(now + HEDGE_EVERY);
         }
         let session = self.sessions.get_or_insert_mut(want.session, Session::new);
+        let may_inquire = |other: &S| {
+            let known = self.sources.get(other).filter(|known| known.returns_at(now).is_none());
+            known.is_some() && !want.answers.contains_key(other)
+        };
         let beside: Vec<S> = if session.is_proven(source) {
             Vec::new()
         } else if session.is_member(source) {
-            session.members().filter(|member| *member != source).take(BESIDE_MAX).collect()
+            session.members().filter(may_inquire).take(BESIDE_MAX).collect()
         } else {
-            self.sources
-                .keys()
-                .copied()
-                .filter(|other| *other != source)
-                .take(BROADCAST_MAX)
-                .collect()
+            self.sources.keys().copied().filter(may_inquire).take(BROADCAST_MAX).collect()
         };
         for other in beside {
-            if !want.answers.contains_key(&other) && self.sources.contains_key(&other) {
-                inquire(want, other, now, &mut self.asks);
-            }
+            inquire(want, other, now, &mut self.asks);
         }
     }
 
     /// Asks everybody whether they have a block that nobody known has, and searches for others.
     fn search(&mut self, id: WantId, now: Instant) {
         let Some(want) = self.wants.get_mut(&id) else { return };
-        let others = self.sources.keys().filter(|source| !want.answers.contains_key(source));
-        for other in others.take(BROADCAST_MAX).copied().collect::<Vec<_>>() {
+        let others = self.sources.iter().filter(|(source, known)| {
+            !want.answers.contains_key(source) && known.returns_at(now).is_none()
+        });
+        let others = others.map(|(source, _)| *source).take(BROADCAST_MAX);
+        for other in others.collect::<Vec<_>>() {
             inquire(want, other, now, &mut self.asks);
         }
         if now < want.searches_at() {

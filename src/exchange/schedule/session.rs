@@ -51,8 +51,11 @@ impl<S: Copy + Ord> Session<S> {
             return;
         }
         let member = self.members.entry(source).or_default();
-        member.misses = 0;
-        member.hits = member.hits.saturating_add(u32::from(gave));
+        if gave {
+            // To say that one has it is no merit yet.
+            member.misses = 0;
+            member.hits = member.hits.saturating_add(1);
+        }
     }
 
     /// Notes that a source lacks a block of the session.

@@ -37,6 +37,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 const PENANCE: Duration = Duration::from_secs(2);
 /// It is doubled so often at most.
 const PENANCE_DOUBLINGS: u32 = 6;
+/// How long a block may be under way in any case, whatever else the source answers meanwhile.
+const OVERDUE: Duration = Duration::from_secs(20);
 
 /// A peer, or whatever else gives blocks.
 #[derive(Debug)]
@@ -53,14 +55,27 @@ pub(super) struct Source {
     sample: (Instant, u64),
     /// Whether there was always enough to do during the measurement.
     was_busy: bool,
+    /// When it last gave a block that it was asked for, or said that it lacks one.
     last_heard: Instant,
+    record: Record,
+}
+
+/// What is held against a source; a block that it was asked for wipes it out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Record {
     /// Failures one after another.
     failures: u32,
     left_alone_until: Option<Instant>,
 }
 
+impl Record {
+    pub(super) fn is_clean(&self) -> bool {
+        self.failures == 0
+    }
+}
+
 impl Source {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(record: Record, now: Instant) -> Self {
         Self {
             under_way: BTreeSet::new(),
             latency: None,
@@ -69,8 +84,7 @@ impl Source {
             sample: (now, 0),
             was_busy: true,
             last_heard: now,
-            failures: 0,
-            left_alone_until: None,
+            record,
         }
     }
 
@@ -88,10 +102,9 @@ impl Source {
 
     /// Tells whether it may be asked for one more block.
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        let is_left_alone = self.left_alone_until.is_some_and(|until| now < until);
         // One that failed has one chance at a time.
-        let window = if self.failures > 0 { 1 } else { self.window() };
-        !is_left_alone && self.under_way.len() < window
+        let window = if self.record.is_clean() { self.window() } else { 1 };
+        self.returns_at(now).is_none() && self.under_way.len() < window
     }
 
     /// Returns how long a block that is asked for now will take.
@@ -112,12 +125,13 @@ impl Source {
             None => PATIENCE_AT_FIRST,
             Some(_) => (self.time_of(1) * 4).clamp(PATIENCE.0, PATIENCE.1),
         };
-        Some(self.last_heard.max(*first) + patience)
+        let overdue = (self.time_of(self.under_way.len()) * 4).max(OVERDUE);
+        Some((self.last_heard.max(*first) + patience).min(*first + overdue))
     }
 
     /// Returns when it is no longer left alone, if it is.
     pub(super) fn returns_at(&self, now: Instant) -> Option<Instant> {
-        self.left_alone_until.filter(|until| now < *until)
+        self.record.left_alone_until.filter(|until| now < *until)
     }
 
     pub(super) fn asked(&mut self, want: WantId, now: Instant) {
@@ -133,14 +147,15 @@ impl Source {
         self.under_way.remove(&(asked, want));
     }
 
-    /// Notes an answer that came so long after its question.
-    pub(super) fn heard(&mut self, after: Option<Duration>, now: Instant) {
+    /// Notes that an answer came so long after its question.
+    pub(super) fn answered(&mut self, after: Duration) {
+        // Blocks wait for each other, so only what is shorter says something of the way.
+        self.latency = Some(self.latency.map_or(after, |known| known.min(after)));
+    }
+
+    /// Notes that it dealt with a request for a block; what else it says is no sign that it gives any.
+    pub(super) fn heard(&mut self, now: Instant) {
         self.last_heard = now;
-        (self.failures, self.left_alone_until) = (0, None);
-        if let Some(after) = after {
-            // Blocks wait for each other, so only what is shorter says something of the way.
-            self.latency = Some(self.latency.map_or(after, |known| known.min(after)));
-        }
     }
 
     /// Notes how long an answer takes that waits for no block.
@@ -148,8 +163,10 @@ impl Source {
         self.latency = Some(self.latency.map_or(latency, |known| (known + latency) / 2));
     }
 
-    /// Notes the length of a block that came.
+    /// Notes the length of a block that it was asked for and that came.
     pub(super) fn got(&mut self, len: usize, now: Instant) {
+        self.heard(now);
+        self.record = Record::default();
         self.block_len += (len as f64 - self.block_len) * SAMPLE_WEIGHT;
         self.sample.1 += len as u64;
         let time = now.saturating_duration_since(self.sample.0);
@@ -168,10 +185,21 @@ impl Source {
     /// Notes that it was silent for too long or lied: nothing is under way from it any more, and it is left
     /// alone for a while. Returns until when, and what was under way.
     pub(super) fn fail(&mut self, now: Instant) -> (Instant, BTreeSet<(Instant, WantId)>) {
-        let until = now + PENANCE * 2_u32.pow(self.failures.min(PENANCE_DOUBLINGS));
-        self.failures = self.failures.saturating_add(1);
-        self.left_alone_until = Some(until);
+        let until = now + PENANCE * 2_u32.pow(self.record.failures.min(PENANCE_DOUBLINGS));
+        self.record.failures = self.record.failures.saturating_add(1);
+        self.record.left_alone_until = Some(until);
         (until, std::mem::take(&mut self.under_way))
+    }
+
+    /// Returns what is held against it when it leaves. To leave with something under way may happen to
+    /// anybody once, but is a failure when nothing came since the last one.
+    pub(super) fn leave(mut self, now: Instant) -> Record {
+        match (self.under_way.is_empty(), self.record.is_clean()) {
+            (true, _) => {}
+            (false, true) => self.record.failures = 1,
+            (false, false) => drop(self.fail(now)),
+        }
+        self.record
     }
 
     /// Returns how many blocks are under way.

@@ -11,6 +11,8 @@ use crate::block::{Block, HashFn, codecs};
 
 const MS: Duration = Duration::from_millis(1);
 const MIB: usize = 1024 * 1024;
+/// Most time after which a block that is held back is asked for elsewhere.
+const OVERDUE_MAX: Duration = Duration::from_secs(25);
 
 fn cid(number: usize) -> Cid {
     let data = Bytes::copy_from_slice(&number.to_le_bytes());
@@ -29,6 +31,10 @@ enum Manner {
     Silent,
     /// Says it has everything and sends something else.
     Liar,
+    /// Says it has everything and sends nothing.
+    Promiser,
+    /// Says it has everything until it is asked for it.
+    Denier,
 }
 
 #[derive(Debug)]
@@ -101,7 +107,7 @@ impl World {
     fn has(&self, peer: usize, cid: &Cid) -> bool {
         let Some(number) = self.numbers.get(cid) else { return false };
         match self.peers[peer].manner {
-            Manner::Honest | Manner::Liar => true,
+            Manner::Honest | Manner::Liar | Manner::Promiser | Manner::Denier => true,
             Manner::Part { of, from } => number % of == from,
             Manner::Silent => false,
         }
@@ -125,8 +131,9 @@ impl World {
             Event::Asked(peer, _, _) if self.peers[peer].manner == Manner::Silent => {}
             Event::Asked(peer, 2, cid) => drop(self.peers[peer].wants.remove(&cid)),
             Event::Asked(peer, kind, cid) => {
-                let has = self.has(peer, &cid);
-                if kind == 0 || !has {
+                let manner = self.peers[peer].manner;
+                let has = self.has(peer, &cid) && (manner, kind) != (Manner::Denier, 1);
+                if kind == 0 || !has || manner == Manner::Promiser {
                     let time = now + self.peers[peer].latency / 2;
                     return self.at(time, Event::Told(peer, cid, has));
                 }
@@ -316,6 +323,115 @@ fn a_liar_is_left_alone() {
     assert!(world.scheduler.totals().unasked_blocks > 0);
 }
 
+/// Reads a block every half second for two minutes beside a source of this manner, which is the nearer one.
+fn read_now_and_then(manner: Manner) -> (World, Duration) {
+    let mut world = World::new(240, 100_000);
+    world = world.peer(MS, 1000.0, manner).peer(MS * 50, 100.0, Manner::Honest);
+    let mut slowest = Duration::ZERO;
+    for number in 0..240 {
+        let asked = world.now;
+        world.scheduler.want(cid(number), Urgency::Demand, None, world.now);
+        while !world.came.contains(&cid(number)) {
+            assert!(world.step(asked + MS * 20_000), "block {number} after 20 s");
+        }
+        slowest = slowest.max(world.now - asked);
+        while world.step(asked + MS * 500) {}
+    }
+    (world, slowest)
+}
+
+#[test]
+fn promises_and_no_block_are_as_good_as_silence() {
+    let mut world = World::new(64, MIB);
+    world = world.peer(MS, 1000.0, Manner::Promiser).peer(MS * 50, 100.0, Manner::Honest);
+    let took = world.read_all(16, Duration::from_mins(1));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let (world, slowest) = read_now_and_then(Manner::Promiser);
+    assert!(slowest < MS * 1000, "{slowest:?}");
+    // After two seconds, and each time after twice as long.
+    assert!(world.peers[0].asked < 16, "asked {} times", world.peers[0].asked);
+}
+
+#[test]
+fn who_takes_back_what_it_said_is_believed_no_more() {
+    let (world, slowest) = read_now_and_then(Manner::Denier);
+    assert!(slowest < MS * 200, "{slowest:?}");
+    assert!(world.peers[0].asked < 40, "asked {} times", world.peers[0].asked);
+}
+
+#[test]
+fn what_is_held_against_a_source_is_not_forgotten_when_it_leaves() {
+    let mut world = World::new(20, 1000).peer(MS, 100.0, Manner::Silent);
+    for number in 0..20 {
+        world.scheduler.want(cid(number), Urgency::Demand, None, world.now);
+    }
+    while world.step(world.start + MS * 5000) {}
+    let before = world.peers[0].asked;
+    assert!(before >= 4, "asked {before} times");
+    for _ in 0..10 {
+        world.scheduler.leave(0, world.now);
+        world.scheduler.join(0, world.now);
+        while world.step(world.now + MS * 150) {}
+    }
+    assert_eq!(world.peers[0].asked, before, "it is left alone");
+    while world.step(world.start + MS * 10_000) {}
+    assert_eq!(world.peers[0].asked, before + 1, "one chance");
+}
+
+#[test]
+fn who_leaves_again_and_again_without_giving_anything_is_left_alone() {
+    let mut world = World::new(1, 1000).peer(MS, 100.0, Manner::Silent);
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    for _ in 0..100 {
+        while world.step(world.now + MS * 100) {}
+        world.scheduler.leave(0, world.now);
+        world.scheduler.join(0, world.now);
+    }
+    assert!((2..6).contains(&world.peers[0].asked), "asked {} times", world.peers[0].asked);
+    let mut world = World::new(1, 1000).peer(MS, 100.0, Manner::Honest);
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    assert!(matches!(world.scheduler.poll(world.now), Some(Ask::Block(0, ..))));
+    world.scheduler.leave(0, world.now);
+    world.scheduler.join(0, world.now);
+    while world.step(world.start + MS * 50) {}
+    assert!(world.came.contains(&cid(0)), "once may happen to anybody");
+}
+
+#[test]
+fn copies_that_nobody_asked_for_earn_nothing() {
+    let mut world = World::new(2, 1000).peer(MS, 100.0, Manner::Honest);
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    while world.step(world.start + MS * 50) {}
+    assert!(world.came.contains(&cid(0)));
+    world.peers[0].manner = Manner::Silent;
+    world.scheduler.want(cid(1), Urgency::Demand, None, world.now);
+    for _ in 0..200 {
+        while world.step(world.now + MS * 50) {}
+        assert_eq!(world.scheduler.came(0, &cid(0), MIB, world.now), Verdict::Late);
+    }
+    let totals = world.scheduler.totals();
+    assert!(totals.late_blocks <= COPIES_MAX.into(), "{totals:?}");
+    assert!(world.peers[0].asked > 2, "it was found silent, and asked again");
+}
+
+#[test]
+fn one_block_is_not_held_back_for_ever_by_answers_to_others() {
+    let mut world = World::new(1, 1000).peer(MS, 100.0, Manner::Silent);
+    world.scheduler.want(cid(0), Urgency::Ahead, None, world.now);
+    while world.step(world.start + MS * 100) {}
+    world = world.peer(MS * 20, 100.0, Manner::Honest);
+    for other in 100.. {
+        if world.came.contains(&cid(0)) {
+            break;
+        }
+        assert!(world.now < world.start + OVERDUE_MAX, "it never comes");
+        world.scheduler.want(cid(other), Urgency::Ahead, None, world.now);
+        while world.step(world.now + MS * 500) {}
+        world.scheduler.told(0, &cid(other), false, world.now);
+        world.scheduler.cancel(&cid(other));
+    }
+}
+
 #[test]
 fn what_nobody_has_is_searched_for_and_comes_when_somebody_does() {
     let mut world = World::new(1, 1000).peer(MS * 20, 100.0, Manner::Part { of: 2, from: 1 });
@@ -334,7 +450,7 @@ fn a_source_that_leaves_is_replaced_at_once() {
     let mut world = World::new(2, MIB).peer(MS * 20, 8.0, Manner::Honest);
     world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
     while world.step(world.start + MS * 100) {}
-    world.scheduler.leave(0);
+    world.scheduler.leave(0, world.now);
     world = world.peer(MS * 20, 1000.0, Manner::Honest);
     while world.step(world.start + MS * 200) {}
     assert!(world.came.contains(&cid(0)));
@@ -379,7 +495,7 @@ fn whatever_happens_each_want_is_idle_or_under_way() {
                     0 => scheduler.want(cid, urgency, None, now),
                     1 => scheduler.cancel(&cid),
                     2 => scheduler.join(source, now),
-                    3 => scheduler.leave(source),
+                    3 => scheduler.leave(source, now),
                     4 => scheduler.told(source, &cid, ms % 2 == 0, now),
                     5 => drop(scheduler.came(source, &cid, 1000, now)),
                     6 => scheduler.distrust(source, now),

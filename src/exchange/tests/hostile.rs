@@ -1,94 +1,87 @@
 //! Peers that lie, flood and say nothing, beside an honest one.
 
-use bytes::Bytes;
-
-use super::rogue::{Manner, Rogue};
 use super::*;
-use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want, WantKind};
+use crate::codec::bitswap::Message;
+use crate::exchange::rogue::{Manner, Rogue, manners};
 
 /// How long the honest answer may take beside a rogue, on a loaded machine too: a few time-outs.
 const UNDISTURBED: Duration = Duration::from_secs(15);
-
-fn message(write: impl FnOnce(&mut MessageWriter)) -> Bytes {
-    let mut writer = MessageWriter::new(Version::V1_2);
-    write(&mut writer);
-    writer.finish(false)
-}
-
-fn wrong_blocks(asked: &Message) -> Vec<Bytes> {
-    let wrong = (0..asked.wants().count()).map(|number| block(number + 1_000_000, 5000));
-    vec![message(|writer| wrong.for_each(|block| writer.block(&block)))]
-}
-
-fn lying_haves(asked: &Message) -> Vec<Bytes> {
-    let has = asked.wants().map(|want| Presence { cid: want.cid, has: true });
-    vec![message(|writer| has.for_each(|presence| writer.presence(&presence)))]
-}
-
-fn silence(_: &Message) -> Vec<Bytes> {
-    Vec::new()
-}
-
-fn nonsense(_: &Message) -> Vec<Bytes> {
-    vec![Bytes::from_static(&[5, 0xff, 0xff, 0xff, 0xff, 0xff])]
-}
-
-/// Says that a message of 4 MiB follows, and stops.
-fn giants(_: &Message) -> Vec<Bytes> {
-    vec![Bytes::from_static(&[0x80, 0x80, 0x80, 2, 0]); 64]
-}
-
-fn streams(_: &Message) -> Vec<Bytes> {
-    vec![Bytes::from_static(&[0x81]); 500]
-}
-
-fn a_million_wants(_: &Message) -> Vec<Bytes> {
-    let want = |number| {
-        let cid = *block(number, 8).cid();
-        let kind = WantKind::Block;
-        Want { cid, priority: 1, is_cancel: false, kind, send_dont_have: true }
-    };
-    let wants: Vec<_> = (0..40_000).map(want).collect();
-    vec![message(|writer| wants.iter().for_each(|want| writer.want(want))); 25]
-}
+/// How often a rogue that gives nothing is asked for a block at most: what is asked for at once before it is
+/// known, and then one now and then.
+const ASKED_MAX: usize = 64;
 
 /// Reads beside a rogue what an honest peer has.
-async fn read_beside(manner: Manner) -> Node {
+async fn read_beside(manner: Manner) -> (Node, Rogue) {
     let rogue = Rogue::start(manner).await;
     let (giver, taker) = (Node::start(&["/ip4/127.0.0.1/tcp/0"]), Node::start(&[]));
     let blocks: Vec<_> = (0..200).map(|number| block(number, 5000)).collect();
     giver.store.put(&blocks).unwrap();
-    taker.swarm().connect(rogue.address.clone()).await.unwrap();
+    taker.swarm().connect(rogue.address().clone()).await.unwrap();
     taker.connect(&giver).await;
     timeout(UNDISTURBED, taker.fetch_all(&blocks)).await.expect("the honest one is heard");
     // Once more: who lied is not asked again soon.
     let more: Vec<_> = (200..300).map(|number| block(number, 5000)).collect();
     giver.store.put(&more).unwrap();
     timeout(UNDISTURBED, taker.fetch_all(&more)).await.expect("the honest one is heard");
-    taker
+    let asked = rogue.heard().asked;
+    assert!(asked <= ASKED_MAX, "the rogue was asked {asked} times");
+    (taker, rogue)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_blocks_are_dropped_and_their_sender_left_alone() {
-    let taker = read_beside(wrong_blocks).await;
+    let (taker, _rogue) = read_beside(manners::wrong_blocks).await;
     let totals = taker.swarm().totals().await.unwrap();
     assert!(totals.unasked_blocks > 0 && totals.blocks == 300, "{totals:?}");
-    assert!(taker.store.get(block(1_000_000, 5000).cid()).unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_hash_proves_is_dropped() {
+    read_beside(manners::unprovable_blocks).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_it_has_everything_and_gives_nothing_costs_little() {
-    read_beside(lying_haves).await;
+    for manner in [manners::promises, manners::promises_again, manners::promises_taken_back] {
+        read_beside(manner).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_says_nothing_costs_little() {
-    read_beside(silence).await;
+    read_beside(manners::silence).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_nothing_or_speaks_slowly_costs_little() {
+    read_beside(manners::refusals).await;
+    read_beside(manners::trickle).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_breaks_off_what_it_is_told_costs_little() {
+    read_beside(manners::resets).await;
+    read_beside(manners::refusals_and_resets).await;
+    read_beside(manners::leaving).await;
+}
+
+/// It comes back at once, while blocks are wanted that nobody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_and_goes_again_and_again_costs_little() {
+    let rogue = Rogue::start(manners::leaving).await;
+    let taker = Node::start(&["/ip4/127.0.0.1/tcp/0"]);
+    rogue.call(taker.address().await).await;
+    let cid = *block(1, 100).cid();
+    let absent = taker.network.fetch(&cid, Urgency::Demand, None);
+    assert!(timeout(Duration::from_secs(3), absent).await.is_err());
+    let asked = rogue.heard().asked;
+    assert!((1..8).contains(&asked), "asked {asked} times");
+    assert!(taker.swarm().wanted().await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_sends_nonsense_is_disconnected() {
-    let taker = read_beside(nonsense).await;
+    let (taker, _rogue) = read_beside(manners::nonsense).await;
     let alone = async {
         while taker.swarm().peers().await.unwrap().len() > 1 {
             sleep(Duration::from_millis(10)).await;
@@ -99,19 +92,41 @@ async fn who_sends_nonsense_is_disconnected() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_only_claimed_takes_no_memory() {
-    read_beside(giants).await;
+    read_beside(manners::giants).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_streams_is_refused() {
-    read_beside(streams).await;
+    read_beside(manners::streams).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_wants_disturb_nobody() {
-    let taker = read_beside(a_million_wants).await;
+    let (taker, _rogue) = read_beside(manners::a_million_wants).await;
     for peer in taker.swarm().peers().await.unwrap() {
         let ledger = peer.ledger.expect("both speak bitswap");
         assert!(ledger.wants <= 1024, "{ledger:?}");
     }
+}
+
+/// What a peer wants is not forgotten when it does not listen to what this node wants.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_listen_is_served_all_the_same() {
+    let mut is_new = true;
+    let manner = move |asked: &Message| {
+        let acts = if is_new { manners::some_wants(asked) } else { Vec::new() };
+        is_new = false;
+        [acts, manners::resets(asked)].concat()
+    };
+    let rogue = Rogue::start(manner).await;
+    let taker = Node::start(&[]);
+    taker.swarm().connect(rogue.address().clone()).await.unwrap();
+    for number in 0..4 {
+        let cid = *block(number, 100).cid();
+        let absent = taker.network.fetch(&cid, Urgency::Demand, None);
+        assert!(timeout(Duration::from_millis(300), absent).await.is_err());
+    }
+    let peers = taker.swarm().peers().await.unwrap();
+    let ledger = peers[0].ledger.expect("it speaks bitswap");
+    assert_eq!(ledger.wants, manners::SOME_WANTS, "{ledger:?}");
 }

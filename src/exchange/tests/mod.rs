@@ -2,7 +2,6 @@
 
 mod company;
 mod hostile;
-mod rogue;
 
 use std::sync::Arc;
 use std::time::Duration;
