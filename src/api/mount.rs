@@ -13,6 +13,7 @@ use crate::api::reply::{self, blocking};
 use crate::api::repo::{RepoStat, repo_stat};
 use crate::api::request::{Form, Params};
 use crate::exchange::swarm::{Swarm, SwarmError};
+use crate::sys::memory::resident_bytes;
 
 /// The node at a glance (ours).
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,7 +101,7 @@ pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiErro
             pins: node.repository().pins.list().len() as u64,
             mounts: node.mounts(),
             network,
-            memory_bytes: resident_bytes().unwrap_or_default(),
+            memory_bytes: resident_bytes().unwrap_or_default() as u64,
             node_cache_bytes_max: memory.node_cache_bytes,
             fetch_ahead_bytes_max: memory.fetch_ahead_bytes,
         })
@@ -116,11 +117,4 @@ async fn network_status(swarm: &Swarm) -> Result<NetworkStatus, SwarmError> {
         data_received: swarm.totals().await?.bytes,
         data_sent: peers.iter().filter_map(|peer| Some(peer.ledger?.sent_bytes)).sum(),
     })
-}
-
-/// Returns the bytes of memory that this process holds, `None` where the kernel does not tell.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

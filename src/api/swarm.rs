@@ -118,9 +118,11 @@ impl From<SwarmError> for ApiError {
     fn from(error: SwarmError) -> Self {
         match error {
             SwarmError::NoPeerId(_) => Self::client(error),
-            SwarmError::Connect { .. } | SwarmError::Build(_) | SwarmError::Stopped => {
-                Self::failed(error)
-            }
+            SwarmError::Connect { .. }
+            | SwarmError::Ping { .. }
+            | SwarmError::Full(_)
+            | SwarmError::Build(_)
+            | SwarmError::Stopped => Self::failed(error),
         }
     }
 }

@@ -13,6 +13,7 @@ mod fetch;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
@@ -71,6 +72,19 @@ struct Shared {
     fetches: Fetches,
     /// Decoded nodes; the same bytes under another codec are another node.
     nodes: Mutex<ByteLru<(u64, Multihash), Arc<Node>>>,
+    /// How often a block was found on this disk, …
+    found: AtomicU64,
+    /// … and how often it had to come from others.
+    fetched: AtomicU64,
+}
+
+/// Where blocks came from since the start, as often as they were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sources {
+    /// From this disk.
+    pub store: u64,
+    /// From others.
+    pub peers: u64,
 }
 
 impl fmt::Debug for Dag {
@@ -90,6 +104,8 @@ impl Dag {
         let shared = Shared {
             fetches: Fetches::new(store, exchange, &limits),
             nodes: Mutex::new(ByteLru::new(limits.node_cache_bytes)),
+            found: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), offline: false, urgency: Urgency::Demand, session: None }
     }
@@ -117,6 +133,13 @@ impl Dag {
     /// Tells whether what is not here cannot be fetched.
     pub fn is_offline(&self) -> bool {
         self.offline || self.shared.fetches.is_offline()
+    }
+
+    /// Returns where blocks came from. What the kernel reads by itself, and what lies in memory as a decoded
+    /// node, is not counted.
+    pub fn sources(&self) -> Sources {
+        let Shared { found, fetched, .. } = &*self.shared;
+        Sources { store: found.load(Ordering::Relaxed), peers: fetched.load(Ordering::Relaxed) }
     }
 
     /// Returns the store.
@@ -200,7 +223,10 @@ impl Dag {
             return Ok(of_block(block));
         }
         let failure = match local(&**self.store()) {
-            Ok(Some(found)) => return Ok(found),
+            Ok(Some(found)) => {
+                self.shared.found.fetch_add(1, Ordering::Relaxed);
+                return Ok(found);
+            }
             Ok(None) => None,
             Err(failure) => Some(Arc::new(failure)),
         };
@@ -208,7 +234,10 @@ impl Dag {
             tracing::warn!(%cid, %failure, "the store cannot give a block; asking others");
         }
         match self.fetch(cid).await {
-            Ok(block) => Ok(of_block(block)),
+            Ok(block) => {
+                self.shared.fetched.fetch_add(1, Ordering::Relaxed);
+                Ok(of_block(block))
+            }
             Err(error) => Err(failure.map_or(error, DagError::Store)),
         }
     }

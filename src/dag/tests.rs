@@ -40,6 +40,17 @@ fn what_is_here_is_ready_at_the_first_poll() {
     assert_eq!(bench.exchange.counts().started, 0);
 }
 
+#[tokio::test]
+async fn it_is_counted_where_blocks_came_from() {
+    let (here, there) = (raw("here"), raw("there"));
+    let bench = bench(vec![here.clone()], vec![there.clone()]);
+    for block in [&here, &there, &there] {
+        bench.dag.block(block.cid()).await.unwrap();
+    }
+    assert!(bench.dag.offline().block(raw("nowhere").cid()).await.is_err());
+    assert_eq!(bench.dag.below(here.cid()).sources(), Sources { store: 2, peers: 1 });
+}
+
 #[test]
 fn identity_cids_need_no_store_and_no_exchange() {
     let bench = bench(vec![], vec![]);

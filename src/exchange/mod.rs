@@ -6,6 +6,8 @@
 
 mod address;
 mod bitswap;
+mod limit;
+mod meter;
 mod network;
 #[cfg(any(test, feature = "testkit"))]
 pub mod rogue;
@@ -23,9 +25,10 @@ pub use libp2p::pnet::PreSharedKey;
 pub use libp2p::{Multiaddr, PeerId};
 
 pub use self::address::peer_of;
-pub use self::bitswap::{Ledger, Rates, Serve, Shared};
+pub use self::bitswap::{Ledger, Rates, Serve, Shared, Traffic};
+pub use self::limit::Limit;
 pub use self::network::Network;
-pub use self::schedule::Totals;
+pub use self::schedule::{Given, Totals};
 
 /// Why a block did not come.
 #[derive(Debug, Clone, thiserror::Error)]

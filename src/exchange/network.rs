@@ -6,7 +6,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 
 use super::bitswap::Client;
 use super::swarm::{Swarm, SwarmError, SwarmOptions};
-use super::{Exchange, ExchangeError, Session, Urgency};
+use super::{Exchange, ExchangeError, Given, PeerId, Session, Urgency};
 use crate::block::{Block, Cid};
 use crate::store::BlockStore;
 
@@ -34,6 +34,16 @@ impl Network {
     /// Returns the node among others, `None` before it has begun to talk to them.
     pub fn swarm(&self) -> Option<&Swarm> {
         self.swarm.get()
+    }
+
+    /// Returns what each peer gave below a root: up to 64 peers, and of the 256 roots that were used last.
+    pub fn given(&self, session: &Session) -> Vec<(PeerId, Given)> {
+        self.client.given(session)
+    }
+
+    /// Returns what each peer gave since the start, up to 1,024 peers.
+    pub fn givers(&self) -> Vec<(PeerId, Given)> {
+        self.client.givers()
     }
 
     /// Ends to talk to others; what is wanted does not come any more.

@@ -1,4 +1,5 @@
-//! How the allocator of the C library takes memory: a named bound in place of its guess.
+//! What memory this process holds, and how the allocator of the C library takes it: a named bound in place of
+//! its guess.
 //!
 //! glibc reserves 64 MiB of addresses for each of up to eight heaps a core. Nothing of that is
 //! memory, but it counts under a limit on the address space (`ulimit -v`), where a daemon would
@@ -21,4 +22,11 @@ pub fn bound_heaps() {
         // it does not know is ignored.
         unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, HEAPS_MAX) };
     }
+}
+
+/// Returns the bytes of memory that this process holds, `None` where the kernel does not tell.
+pub fn resident_bytes() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok().map(|kib| kib * 1024)
 }

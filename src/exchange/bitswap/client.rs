@@ -10,7 +10,7 @@ use libp2p::PeerId;
 use parking_lot::Mutex;
 
 use crate::block::{Block, Cid, Multihash};
-use crate::exchange::schedule::Scheduler;
+use crate::exchange::schedule::{Given, Scheduler};
 use crate::exchange::{Session, Urgency};
 
 /// What is wanted, and from whom.
@@ -65,6 +65,16 @@ impl Client {
         self.with(|wants| wants.scheduler.hurry(cid, Urgency::Demand, Instant::now()));
     }
 
+    /// Returns what each peer gave below a root.
+    pub(in crate::exchange) fn given(&self, session: &Session) -> Vec<(PeerId, Given)> {
+        self.within(|wants| wants.scheduler.given(session))
+    }
+
+    /// Returns what each peer gave since the start.
+    pub(in crate::exchange) fn givers(&self) -> Vec<(PeerId, Given)> {
+        self.within(|wants| wants.scheduler.givers().collect())
+    }
+
     /// Looks at, or changes, the wants, and wakes the task that carries what comes of it.
     pub(super) fn with<T>(&self, change: impl FnOnce(&mut Wants) -> T) -> T {
         let result = change(&mut self.shared.wants.lock());
@@ -72,7 +82,7 @@ impl Client {
         result
     }
 
-    /// Looks at, or changes, the wants from the task itself.
+    /// Looks at the wants, or changes them from the task itself.
     pub(super) fn within<T>(&self, change: impl FnOnce(&mut Wants) -> T) -> T {
         change(&mut self.shared.wants.lock())
     }

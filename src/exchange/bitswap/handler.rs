@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt as _};
@@ -18,7 +19,7 @@ use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
 
 /// Streams that a peer may have open to us; further ones are refused. boxo needs one, Helia one for each
 /// message that is on its way.
-const STREAMS_MAX: usize = 16;
+pub(in crate::exchange) const STREAMS_MAX: usize = 16;
 /// Messages on their way on one of our streams: one that is written and one that is ready.
 pub(super) const SENDING_MAX: usize = 2;
 
@@ -35,6 +36,13 @@ pub(in crate::exchange) struct Outgoing {
     pub(super) wants: Vec<Want>,
     pub(super) blocks: Vec<Block>,
     pub(super) presences: Vec<Presence>,
+}
+
+impl Outgoing {
+    /// Returns the bytes of its blocks.
+    pub(super) fn block_bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.data().len() as u64).sum()
+    }
 }
 
 /// What happened on a connection.
@@ -80,6 +88,8 @@ pub(in crate::exchange) struct Handler {
     throttles: Arc<Throttles>,
     /// Whether bitswap is spoken here, as far as is known: not over a relay, which carries no bulk.
     is_spoken: bool,
+    /// Streams that peers have open to us, on all connections.
+    streams: Arc<AtomicUsize>,
     lanes: [(Lane, Outbound); 2],
     events: VecDeque<Event>,
 }
@@ -107,13 +117,19 @@ enum State {
 }
 
 impl Handler {
-    pub(super) fn new(throttles: Arc<Throttles>, is_spoken: bool) -> Self {
+    /// Returns the handler of a new connection; the streams that peers open on all of them count in `streams`.
+    pub(super) fn new(
+        throttles: Arc<Throttles>,
+        streams: Arc<AtomicUsize>,
+        is_spoken: bool,
+    ) -> Self {
         let lane = |lane| (lane, Outbound { waiting: VecDeque::new(), state: State::Closed });
         Self {
             incoming: SelectAll::new(),
             turn: Arc::new(Semaphore::new(1)),
             throttles,
             is_spoken,
+            streams,
             lanes: [lane(Lane::Wants), lane(Lane::Blocks)],
             events: VecDeque::new(),
         }
@@ -128,7 +144,7 @@ impl Handler {
             tracing::debug!("a peer opens too many streams, or one over a relay");
             return;
         }
-        let ours = (Arc::clone(&self.turn), Arc::clone(&self.throttles));
+        let ours = (Arc::clone(&self.turn), Arc::clone(&self.throttles), Open::new(&self.streams));
         let messages = futures::stream::unfold(Some((stream, ours)), |state| async {
             let (mut stream, ours) = state?;
             match read_message(&mut stream, &ours.0, &ours.1.down).await {
@@ -153,6 +169,22 @@ impl Handler {
             self.events.push_back(Event::Unsupported);
         }
         self.events.extend((0..lost).map(|_| Event::Failed(lane)));
+    }
+}
+
+/// Counts a stream as long as it is open.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(streams: &Arc<AtomicUsize>) -> Self {
+        streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(streams))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,6 +15,7 @@ pub(in crate::exchange) mod throttle;
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -27,14 +28,16 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::time::Sleep;
 
 pub(in crate::exchange) use self::client::Client;
-use self::handler::{Event as HandlerEvent, Handler, Lane, Outgoing, Throttles};
+use self::handler::{Event as HandlerEvent, Handler, Lane, Outgoing, STREAMS_MAX, Throttles};
 use self::outbox::Outbox;
-use self::server::Server;
+use self::server::{REPLIES_MAX, Server, WANTS_MAX};
 pub use self::shelf::Shared;
 pub(in crate::exchange) use self::shelf::Shelf;
 pub use self::throttle::Rates;
 use super::Urgency;
 use super::address::{is_near, is_relayed};
+use super::limit::Limit;
+use super::meter::Meter;
 use super::schedule::{Ask, Totals, Verdict};
 use crate::block::{Block, Cid};
 use crate::codec::bitswap::{Message, Want, WantKind};
@@ -69,8 +72,27 @@ pub struct Ledger {
     pub received_bytes: u64,
     /// Bytes of blocks that were sent to it.
     pub sent_bytes: u64,
+    /// Bytes of blocks that come from it in a second, over the last few.
+    pub received_per_s: u64,
+    /// Bytes of blocks that are sent to it in a second, over the last few.
+    pub sent_per_s: u64,
     /// Wants of it that are remembered here.
     pub wants: usize,
+}
+
+/// What passed over bitswap since the start, and passes now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of blocks that came, wanted or not.
+    pub received_bytes: u64,
+    /// Blocks that were sent.
+    pub sent_blocks: u64,
+    /// Bytes of them.
+    pub sent_bytes: u64,
+    /// Bytes of blocks that come in a second, over the last few.
+    pub received_per_s: u64,
+    /// Bytes of blocks that are sent in a second, over the last few.
+    pub sent_per_s: u64,
 }
 
 /// Who may have what is here.
@@ -95,6 +117,10 @@ pub(in crate::exchange) struct Behaviour {
     timer: Option<Pin<Box<Sleep>>>,
     /// Wants that were sent, for their priorities.
     asked: i32,
+    /// Bytes of blocks that came from all peers.
+    received: Meter,
+    /// Streams that peers have open to us.
+    streams: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Behaviour {
@@ -112,7 +138,8 @@ struct Peer {
     /// Messages of wants that could not be sent, one after another.
     failures: u32,
     unasked: u32,
-    received_bytes: u64,
+    /// Bytes of blocks that came from it.
+    received: Meter,
     /// When a message last came, or one with blocks or answers went.
     last_used: Option<Instant>,
 }
@@ -134,6 +161,8 @@ impl Behaviour {
             events: VecDeque::new(),
             timer: None,
             asked: 0,
+            received: Meter::default(),
+            streams: Arc::default(),
         }
     }
 
@@ -157,13 +186,49 @@ impl Behaviour {
         self.client.within(|wants| wants.scheduler.totals())
     }
 
+    /// Returns what passed between this node and all peers.
+    pub(in crate::exchange) fn traffic(&self, now: Instant) -> Traffic {
+        let (sent, sent_blocks) = self.server.sent_to_all();
+        Traffic {
+            received_bytes: self.received.total(),
+            sent_blocks,
+            sent_bytes: sent.total(),
+            received_per_s: self.received.per_second(now),
+            sent_per_s: sent.per_second(now),
+        }
+    }
+
     /// Returns what passed between this node and each peer that is connected.
-    pub(in crate::exchange) fn ledgers(&self) -> Vec<(PeerId, Ledger)> {
+    pub(in crate::exchange) fn ledgers(&self, now: Instant) -> Vec<(PeerId, Ledger)> {
         let ledger = |(peer, known): (&PeerId, &Peer)| {
-            let (wants, sent_bytes) = self.server.ledger(peer).unwrap_or_default();
-            (*peer, Ledger { received_bytes: known.received_bytes, sent_bytes, wants })
+            let (wants, sent) = self.server.ledger(peer)?;
+            let ledger = Ledger {
+                received_bytes: known.received.total(),
+                sent_bytes: sent.total(),
+                received_per_s: known.received.per_second(now),
+                sent_per_s: sent.per_second(now),
+                wants,
+            };
+            Some((*peer, ledger))
         };
-        self.peers.iter().map(ledger).collect()
+        self.peers.iter().filter_map(ledger).collect()
+    }
+
+    /// Returns the bounds of what peers may have this node do, on so many connections at most.
+    pub(in crate::exchange) fn limits(&self, connections_max: usize) -> [Limit; 3] {
+        let streams = self.streams.load(Ordering::Relaxed);
+        let wants = self.peers.keys().filter_map(|peer| Some(self.server.ledger(peer)?.0));
+        [
+            Limit::of("streams from peers", streams, STREAMS_MAX * connections_max),
+            Limit::of("wants of one peer", wants.max().unwrap_or_default(), WANTS_MAX),
+            Limit::of("replies under way", self.server.replies(), REPLIES_MAX),
+        ]
+    }
+
+    /// Returns the handler of a connection, on the way that an address says.
+    fn handler(&self, way: &Multiaddr) -> Handler {
+        let (throttles, streams) = (Arc::clone(&self.throttles), Arc::clone(&self.streams));
+        Handler::new(throttles, streams, !is_relayed(way))
     }
 
     fn joined(&mut self, peer: PeerId, connection: ConnectionId, is_near: bool) {
@@ -230,7 +295,8 @@ impl Behaviour {
             }
             for block in blocks {
                 let len = block.data().len();
-                known.received_bytes += len as u64;
+                known.received.add(len as u64, now);
+                self.received.add(len as u64, now);
                 match wants.scheduler.came(peer, block.cid(), len, now) {
                     Verdict::Wanted => wants.give(&block),
                     Verdict::Late => {}
@@ -341,7 +407,7 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         _remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(Arc::clone(&self.throttles), !is_relayed(local)))
+        Ok(self.handler(local))
     }
 
     fn handle_established_outbound_connection(
@@ -352,7 +418,7 @@ impl NetworkBehaviour for Behaviour {
         _role: Endpoint,
         _port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(Arc::clone(&self.throttles), !is_relayed(address)))
+        Ok(self.handler(address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {

@@ -57,6 +57,9 @@ const COPIES_MAX: u8 = 3;
 /// Sources that left with something against them, which are known again when they come back.
 const RECORDS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("positive");
 
+/// Sources of which it is remembered what they gave; the one that gave nothing for longest goes first.
+const GIVERS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("positive");
+
 /// The order in which sources are found for wants: the most urgent first, then the oldest.
 type Place = (Reverse<Urgency>, WantId);
 
@@ -101,6 +104,22 @@ pub struct Totals {
     pub unasked_bytes: u64,
 }
 
+/// What came from one source, of what was wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Blocks.
+    pub blocks: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+impl Given {
+    fn add(&mut self, len: usize) {
+        self.blocks += 1;
+        self.bytes += len as u64;
+    }
+}
+
 /// The wants, the sources, and what is between them.
 #[derive(Debug)]
 pub(super) struct Scheduler<S: Copy + Ord + Hash + Debug> {
@@ -116,6 +135,8 @@ pub(super) struct Scheduler<S: Copy + Ord + Hash + Debug> {
     asks: VecDeque<Ask<S>>,
     hedges_at: Option<Instant>,
     totals: Totals,
+    /// What each source gave since the start.
+    givers: LruCache<S, Given>,
 }
 
 /// A block that came or was given up.
@@ -140,6 +161,7 @@ impl<S: Copy + Ord + Hash + Debug> Default for Scheduler<S> {
             asks: VecDeque::new(),
             hedges_at: None,
             totals: Totals::default(),
+            givers: LruCache::new(GIVERS_MAX),
         }
     }
 }
@@ -289,7 +311,10 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             known.got(len, now);
         }
         if let Some((id, want)) = taken {
-            self.sessions.get_or_insert_mut(want.session, Session::new).hit(source, true);
+            let session = self.sessions.get_or_insert_mut(want.session, Session::new);
+            session.hit(source, true);
+            session.gave(source, len);
+            self.givers.get_or_insert_mut(source, Given::default).add(len);
             self.call_off(id, &want, Some(source));
         }
         verdict
@@ -339,6 +364,16 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     /// Returns the sums since the start.
     pub(super) fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// Returns what each source gave since the start, up to [`GIVERS_MAX`] of them.
+    pub(super) fn givers(&self) -> impl Iterator<Item = (S, Given)> {
+        self.givers.iter().map(|(source, given)| (*source, *given))
+    }
+
+    /// Returns what each source gave of a session, as long as the session is remembered.
+    pub(super) fn given(&self, session: &SessionKey) -> Vec<(S, Given)> {
+        self.sessions.peek(session).map(|session| session.given().collect()).unwrap_or_default()
     }
 
     /// Returns what is wanted, the oldest first.

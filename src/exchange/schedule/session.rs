@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Given;
+
 /// Blocks that a member lacked one after another before it is none any more (boxo's number, spec 05 §4).
 const MISSES_MAX: u32 = 16;
 /// Blocks that a member gave without a miss before others are no longer asked beside it.
@@ -13,6 +15,8 @@ const MEMBERS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Session<S> {
     members: BTreeMap<S, Member>,
+    /// What each source gave of it, up to [`MEMBERS_MAX`] of them, also of those that are gone.
+    given: BTreeMap<S, Given>,
 }
 
 #[derive(Debug, Default)]
@@ -25,7 +29,7 @@ struct Member {
 
 impl<S: Copy + Ord> Session<S> {
     pub(super) fn new() -> Self {
-        Self { members: BTreeMap::new() }
+        Self { members: BTreeMap::new(), given: BTreeMap::new() }
     }
 
     pub(super) fn is_member(&self, source: S) -> bool {
@@ -56,6 +60,18 @@ impl<S: Copy + Ord> Session<S> {
             member.misses = 0;
             member.hits = member.hits.saturating_add(1);
         }
+    }
+
+    /// Counts a block that a source gave.
+    pub(super) fn gave(&mut self, source: S, len: usize) {
+        if self.given.len() < MEMBERS_MAX || self.given.contains_key(&source) {
+            self.given.entry(source).or_default().add(len);
+        }
+    }
+
+    /// Returns what came from each source.
+    pub(super) fn given(&self) -> impl Iterator<Item = (S, Given)> {
+        self.given.iter().map(|(source, given)| (*source, *given))
     }
 
     /// Notes that a source lacks a block of the session.

@@ -258,6 +258,25 @@ fn four_sources_give_the_sum_of_theirs() {
 }
 
 #[test]
+fn what_each_gave_is_known_after_it_is_gone() {
+    let mut world = World::new(64, MIB);
+    for _ in 0..2 {
+        world = world.peer(MS * 20, 250.0, Manner::Honest);
+    }
+    world.read_all(16, MS * 10_000);
+    world.scheduler.leave(0, world.now);
+    let given = world.scheduler.given(&None);
+    assert_eq!(
+        given,
+        world.scheduler.givers().collect::<BTreeMap<_, _>>().into_iter().collect::<Vec<_>>()
+    );
+    let [(0, one), (1, other)] = given[..] else { panic!("{given:?}") };
+    assert_eq!(one.blocks + other.blocks, 64);
+    assert_eq!(one.bytes + other.bytes, world.scheduler.totals().bytes);
+    assert!(world.scheduler.given(&Some(*cid(0).hash())).is_empty(), "another session");
+}
+
+#[test]
 fn who_answers_after_a_block_came_takes_part_too() {
     let mut world = World::new(256, MIB).peer(MS, 500.0, Manner::Honest);
     world = world.peer(MS * 60, 500.0, Manner::Honest);

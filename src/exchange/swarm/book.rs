@@ -9,6 +9,8 @@ use libp2p::{Multiaddr, PeerId};
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// … up to this.
 const RETRY_MAX: Duration = Duration::from_mins(1);
+/// Peers that are kept at most.
+pub(super) const KEPT_MAX: usize = 256;
 /// Addresses of one peer.
 const ADDRESSES_MAX: usize = 16;
 
@@ -27,18 +29,32 @@ struct Kept {
 }
 
 impl Book {
-    /// Keeps a peer from now on.
-    pub(super) fn keep(&mut self, peer: PeerId, address: Multiaddr, now: Instant) {
+    /// Keeps a peer from now on; tells whether there was room for it.
+    pub(super) fn keep(&mut self, peer: PeerId, address: Multiaddr, now: Instant) -> bool {
+        if self.kept.len() >= KEPT_MAX && !self.kept.contains_key(&peer) {
+            return false;
+        }
         let new = || Kept { addresses: Vec::new(), is_connected: false, failures: 0, call_at: now };
         let kept = self.kept.entry(peer).or_insert_with(new);
         if kept.addresses.len() < ADDRESSES_MAX && !kept.addresses.contains(&address) {
             kept.addresses.push(address);
         }
+        true
     }
 
-    /// Does not keep a peer any more.
-    pub(super) fn release(&mut self, peer: &PeerId) {
-        self.kept.remove(peer);
+    /// Does not keep a peer any more; tells whether it was kept.
+    pub(super) fn release(&mut self, peer: &PeerId) -> bool {
+        self.kept.remove(peer).is_some()
+    }
+
+    /// Returns the kept peers.
+    pub(super) fn kept(&self) -> impl ExactSizeIterator<Item = (PeerId, &[Multiaddr])> {
+        self.kept.iter().map(|(peer, kept)| (*peer, &kept.addresses[..]))
+    }
+
+    /// Returns the addresses of a kept peer; none of another one.
+    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.kept.get(peer).map(|kept| kept.addresses.clone()).unwrap_or_default()
     }
 
     pub(super) fn keeps(&self, peer: &PeerId) -> bool {
@@ -78,7 +94,7 @@ mod tests {
     fn a_kept_peer_is_called_until_it_answers_and_again_when_it_is_lost() {
         let (mut book, now, peer) = (Book::default(), Instant::now(), PeerId::random());
         let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
-        book.keep(peer, address.clone(), now);
+        assert!(book.keep(peer, address.clone(), now));
         assert_eq!(book.next(now), Some((peer, vec![address])));
         assert_eq!(book.next(now), None, "it is being called");
         book.lost(&peer, now);
@@ -90,7 +106,22 @@ mod tests {
             book.lost(&peer, now);
         }
         assert!(book.next(now + RETRY_MAX).is_some());
-        book.release(&peer);
+        assert!(book.release(&peer) && !book.release(&peer));
         assert_eq!(book.next(now + RETRY_MAX * 2), None);
+    }
+
+    #[test]
+    fn no_more_are_kept_than_there_is_room_for() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let peers: Vec<_> = (0..=KEPT_MAX).map(|_| PeerId::random()).collect();
+        let kept = peers.iter().filter(|peer| book.keep(**peer, address.clone(), now)).count();
+        assert_eq!((kept, book.kept().len()), (KEPT_MAX, KEPT_MAX));
+        for port in 0..100 {
+            let address = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+            assert!(book.keep(peers[0], address, now), "it is there already");
+        }
+        assert_eq!(book.addresses(&peers[0]).len(), ADDRESSES_MAX);
+        assert!(book.addresses(&peers[KEPT_MAX]).is_empty());
     }
 }

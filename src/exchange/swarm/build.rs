@@ -11,6 +11,7 @@ use libp2p::{SwarmBuilder, autonat, dcutr, identify, mdns, memory_connection_lim
 use libp2p::{relay, tls, upnp, yamux};
 
 use super::gate::Gate;
+use super::probe::Probes;
 use super::reachability::Reachability;
 use super::transport::{private, resolver, tcp_config, wide};
 use super::{SwarmError, SwarmOptions};
@@ -22,9 +23,9 @@ const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 /// How long a connection on which nothing is open is kept.
 const IDLE_MAX: Duration = Duration::from_mins(1);
 /// Connections to one peer: two that call each other at the same time, and one more.
-const CONNECTIONS_PER_PEER: u32 = 3;
+pub(super) const CONNECTIONS_PER_PEER: u32 = 3;
 /// Connections that are being made at one time, each way.
-const PENDING_MAX: u32 = 128;
+pub(super) const PENDING_MAX: u32 = 128;
 /// Share of this machine's memory that the process may have taken when a connection is made.
 const MEMORY_SHARE_MAX: f64 = 0.5;
 
@@ -32,11 +33,12 @@ const MEMORY_SHARE_MAX: f64 = 0.5;
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
-    memory: memory_connection_limits::Behaviour,
+    pub(super) memory: memory_connection_limits::Behaviour,
     gate: Gate,
     pub(super) bitswap: bitswap::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
+    pub(super) probes: Probes,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     relay: relay::client::Behaviour,
     hole_punching: Toggle<dcutr::Behaviour>,
@@ -119,6 +121,7 @@ fn behaviour(
         ),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
+        probes: Probes::default(),
         mdns: mdns.transpose()?.into(),
         relay,
         hole_punching: punches.then(|| dcutr::Behaviour::new(own)).into(),

@@ -3,7 +3,9 @@
 mod book;
 mod build;
 mod gate;
+mod introduction;
 mod known;
+mod probe;
 mod reach;
 mod reachability;
 mod rejoin;
@@ -21,17 +23,24 @@ use libp2p::pnet::PreSharedKey;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
+pub use self::introduction::Introduction;
 pub use self::known::KnownPeer;
 pub use self::reach::{NETWORKS_MAX, Reach};
 use self::task::Task;
-use super::bitswap::{Client, Ledger, Rates, Serve, Shared};
+use super::address::peer_of;
+use super::bitswap::{Client, Ledger, Rates, Serve, Shared, Traffic};
+use super::limit::Limit;
 use super::schedule::Totals;
 use crate::block::Cid;
 use crate::store::BlockStore;
 
 /// Requests to the task that wait for their turn; who asks when it is full waits.
 const REQUESTS_MAX: usize = 64;
+
+/// How long one ping may take, with the stream that it needs.
+const PING_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How a node takes part.
 #[derive(Debug, Clone)]
@@ -87,6 +96,17 @@ pub enum SwarmError {
         /// What went wrong.
         reason: String,
     },
+    /// A peer does not answer.
+    #[error("no answer from {peer}: {reason}")]
+    Ping {
+        /// The peer.
+        peer: PeerId,
+        /// What went wrong.
+        reason: String,
+    },
+    /// No more peers can be kept.
+    #[error("{0} peers are kept already; no more can be")]
+    Full(usize),
     /// The node stops.
     #[error("the network has stopped")]
     Stopped,
@@ -119,6 +139,14 @@ enum Request {
     Wanted(oneshot::Sender<Vec<Cid>>),
     Totals(oneshot::Sender<Totals>),
     Known(oneshot::Sender<Vec<KnownPeer>>),
+    Traffic(oneshot::Sender<Traffic>),
+    Limits(oneshot::Sender<Vec<Limit>>),
+    Introduction(PeerId, oneshot::Sender<Option<Introduction>>),
+    Keep(PeerId, Multiaddr, oneshot::Sender<Result<(), SwarmError>>),
+    Release(PeerId, oneshot::Sender<bool>),
+    Kept(oneshot::Sender<Vec<(PeerId, Vec<Multiaddr>)>>),
+    Open(PeerId, probe::Reply),
+    Measured(PeerId, Duration),
 }
 
 /// A handle to the task.
@@ -155,8 +183,8 @@ impl Swarm {
         self.id
     }
 
-    /// Connects to a peer, and returns its id. An address that is only `/p2p/ID` means where it was reached
-    /// before.
+    /// Connects to a peer, and returns its id. An address that is only `/p2p/ID` means where it is kept or was
+    /// reached before.
     ///
     /// # Errors
     /// [`SwarmError::Connect`], [`SwarmError::Stopped`].
@@ -210,6 +238,85 @@ impl Swarm {
     /// [`SwarmError::Stopped`].
     pub async fn known(&self) -> Result<Vec<KnownPeer>, SwarmError> {
         self.request(Request::Known).await
+    }
+
+    /// Returns what passed since the start, and passes now.
+    ///
+    /// # Errors
+    /// [`SwarmError::Stopped`].
+    pub async fn traffic(&self) -> Result<Traffic, SwarmError> {
+        self.request(Request::Traffic).await
+    }
+
+    /// Returns the bounds of this node among others, and what is used of them.
+    ///
+    /// # Errors
+    /// [`SwarmError::Stopped`].
+    pub async fn limits(&self) -> Result<Vec<Limit>, SwarmError> {
+        self.request(Request::Limits).await
+    }
+
+    /// Returns what a connected peer has said of itself, if it has.
+    ///
+    /// # Errors
+    /// [`SwarmError::Stopped`].
+    pub async fn introduction(&self, peer: PeerId) -> Result<Option<Introduction>, SwarmError> {
+        self.request(|reply| Request::Introduction(peer, reply)).await
+    }
+
+    /// Stays connected to the peer that an address ends with, until this node stops.
+    ///
+    /// # Errors
+    /// [`SwarmError::NoPeerId`], [`SwarmError::Full`], [`SwarmError::Stopped`].
+    pub async fn keep(&self, address: Multiaddr) -> Result<PeerId, SwarmError> {
+        let peer = peer_of(&address).ok_or_else(|| SwarmError::NoPeerId(address.clone()))?;
+        self.request(|reply| Request::Keep(peer, address, reply)).await??;
+        Ok(peer)
+    }
+
+    /// Does not stay connected to a peer any more; tells whether it was to be kept.
+    ///
+    /// # Errors
+    /// [`SwarmError::Stopped`].
+    pub async fn release(&self, peer: PeerId) -> Result<bool, SwarmError> {
+        self.request(|reply| Request::Release(peer, reply)).await
+    }
+
+    /// Returns the peers that are kept, and their addresses.
+    ///
+    /// # Errors
+    /// [`SwarmError::Stopped`].
+    pub async fn kept(&self) -> Result<Vec<(PeerId, Vec<Multiaddr>)>, SwarmError> {
+        self.request(Request::Kept).await
+    }
+
+    /// Returns how long a connected peer takes for an answer.
+    ///
+    /// # Errors
+    /// [`SwarmError::Ping`], after ten seconds at most; [`SwarmError::Stopped`].
+    pub async fn ping(&self, peer: PeerId) -> Result<Duration, SwarmError> {
+        let twice = async {
+            match self.ping_once(peer).await {
+                // The stream of one of our other pings may have taken the place of this one.
+                Err(SwarmError::Ping { .. }) => self.ping_once(peer).await,
+                done => done,
+            }
+        };
+        let reason = "it is silent for ten seconds".to_owned();
+        timeout(PING_TIME_MAX, twice).await.unwrap_or(Err(SwarmError::Ping { peer, reason }))
+    }
+
+    async fn ping_once(&self, peer: PeerId) -> Result<Duration, SwarmError> {
+        let failed = |reason: String| SwarmError::Ping { peer, reason };
+        let (sender, receiver) = oneshot::channel();
+        let request = Request::Open(peer, sender);
+        self.requests.send(request).await.map_err(|_| SwarmError::Stopped)?;
+        let opened = receiver.await.map_err(|_| failed("it is not connected".to_owned()))?;
+        let stream = opened.map_err(failed)?;
+        let time = probe::ping(stream).await.map_err(|error| failed(error.to_string()))?;
+        let measured = self.requests.send(Request::Measured(peer, time));
+        measured.await.map_err(|_| SwarmError::Stopped)?;
+        Ok(time)
     }
 
     async fn request<T>(

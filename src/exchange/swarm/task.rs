@@ -10,20 +10,23 @@ use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, ping, upnp};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::book::Book;
-use super::build::{Behaviour, BehaviourEvent, build};
+use super::book::{Book, KEPT_MAX};
+use super::build::{Behaviour, BehaviourEvent, CONNECTIONS_PER_PEER, PENDING_MAX, build};
+use super::introduction::Introduction;
 use super::known::Known;
 use super::rejoin::Rejoin;
 use super::relays::Relays;
 use super::{PeerInfo, Reach, Request, SwarmError, SwarmOptions, remote};
 use crate::exchange::address::{is_near, is_relayed, peer_of};
 use crate::exchange::bitswap::{self, Client};
+use crate::exchange::limit::Limit;
 use crate::store::BlockStore;
+use crate::sys::memory::resident_bytes;
 
 /// How often it is looked whether somebody is to be called, or an address listened on.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -43,7 +46,10 @@ const TRIM_GRACE: Duration = Duration::from_secs(30);
 struct Connected {
     since: Instant,
     endpoint: ConnectedPoint,
-    agent: String,
+    /// Connections to it.
+    connections: u32,
+    /// What it said of itself.
+    said: Option<Introduction>,
     latency: Option<Duration>,
 }
 
@@ -102,8 +108,7 @@ impl Task {
         };
         for address in options.peers {
             let (peer, address) = with_peer(address)?;
-            task.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
-            task.book.keep(peer, address, now);
+            task.keep(peer, address)?;
         }
         options.listen.into_iter().for_each(|address| task.listen(address));
         Ok(task)
@@ -228,7 +233,7 @@ impl Task {
         match request {
             Request::Connect(address, reply) => self.connect(address, reply),
             Request::Disconnect(peer, reply) => {
-                self.book.release(&peer);
+                self.release(&peer);
                 let _gone = reply.send(self.swarm.disconnect_peer_id(peer).is_ok());
             }
             Request::Peers(reply) => drop(reply.send(self.peers())),
@@ -236,7 +241,65 @@ impl Task {
             Request::Wanted(reply) => drop(reply.send(self.swarm.behaviour().bitswap.wanted())),
             Request::Totals(reply) => drop(reply.send(self.swarm.behaviour().bitswap.totals())),
             Request::Known(reply) => drop(reply.send(self.known.list())),
+            Request::Traffic(reply) => {
+                let _gone = reply.send(self.swarm.behaviour().bitswap.traffic(Instant::now()));
+            }
+            Request::Limits(reply) => drop(reply.send(self.limits())),
+            Request::Introduction(peer, reply) => {
+                let known = self.connected.get(&peer);
+                drop(reply.send(known.and_then(|known| known.said.clone())));
+            }
+            Request::Keep(peer, address, reply) => drop(reply.send(self.keep(peer, address))),
+            Request::Release(peer, reply) => drop(reply.send(self.release(&peer))),
+            Request::Kept(reply) => {
+                let kept = self.book.kept().map(|(peer, addresses)| (peer, addresses.to_vec()));
+                drop(reply.send(kept.collect()));
+            }
+            Request::Open(peer, reply) => self.swarm.behaviour_mut().probes.open(peer, reply),
+            Request::Measured(peer, latency) => self.measured(peer, latency),
         }
+    }
+
+    fn keep(&mut self, peer: PeerId, address: Multiaddr) -> Result<(), SwarmError> {
+        if !self.book.keep(peer, address, Instant::now()) {
+            return Err(SwarmError::Full(KEPT_MAX));
+        }
+        self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
+        if self.swarm.is_connected(&peer) {
+            self.book.connected(&peer);
+        }
+        Ok(())
+    }
+
+    /// Does not keep a peer any more; tells whether it was kept.
+    fn release(&mut self, peer: &PeerId) -> bool {
+        self.swarm.behaviour_mut().limits.remove_peer_id(peer);
+        self.book.release(peer)
+    }
+
+    fn measured(&mut self, peer: PeerId, latency: Duration) {
+        if let Some(known) = self.connected.get_mut(&peer) {
+            known.latency = Some(latency);
+            self.swarm.behaviour_mut().bitswap.measured(peer, latency);
+        }
+    }
+
+    fn limits(&self) -> Vec<Limit> {
+        let counts = self.swarm.network_info().connection_counters().clone();
+        let per_peer = self.connected.values().map(|known| known.connections).max();
+        let count = |name, used: u32, max: u32| Limit::of(name, used as usize, max as usize);
+        let Behaviour { bitswap, memory, .. } = self.swarm.behaviour();
+        let mut limits = vec![
+            Limit::of("connections", counts.num_established() as usize, self.connections_max),
+            count("connections to one peer", per_peer.unwrap_or_default(), CONNECTIONS_PER_PEER),
+            count("calls that come in", counts.num_pending_incoming(), PENDING_MAX),
+            count("calls that go out", counts.num_pending_outgoing(), PENDING_MAX),
+            Limit::of("kept peers", self.book.kept().len(), KEPT_MAX),
+        ];
+        limits.extend(bitswap.limits(self.connections_max));
+        let used = resident_bytes().unwrap_or_default();
+        limits.push(Limit::of("bytes of memory", used, memory.max_allowed_bytes()));
+        limits
     }
 
     fn connect(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, SwarmError>>) {
@@ -254,24 +317,30 @@ impl Task {
         let id = call.connection_id();
         match self.swarm.dial(call) {
             Ok(()) => drop(self.calls.insert(id, reply)),
+            Err(DialError::NoAddresses) => {
+                let reason = "no address of it is known";
+                drop(reply.send(Err(failed(&address.to_string(), &reason))));
+            }
             Err(error) => drop(reply.send(Err(failed(&address.to_string(), &error)))),
         }
     }
 
-    /// Returns the addresses to call a peer at: the one that was named, or where it was reached before.
+    /// Returns the addresses to call a peer at: the one that was named, or where it is kept or was reached before.
     fn ways(&self, peer: PeerId, named: &Multiaddr) -> Vec<Multiaddr> {
         if without_peer(named.clone()).is_empty() {
-            return self.known.addresses(&peer).to_vec();
+            return [&self.book.addresses(&peer)[..], self.known.addresses(&peer)].concat();
         }
         vec![named.clone()]
     }
 
     fn peers(&self) -> Vec<PeerInfo> {
         let bitswap = &self.swarm.behaviour().bitswap;
-        let ledgers: HashMap<_, _> = bitswap.ledgers().into_iter().collect();
+        let ledgers: HashMap<_, _> = bitswap.ledgers(Instant::now()).into_iter().collect();
         let info = |(id, known): (&PeerId, &Connected)| {
             let (address, is_outbound) = remote(&known.endpoint);
-            let (agent, latency) = (known.agent.clone(), known.latency);
+            let said = known.said.as_ref();
+            let agent = said.map(|said| said.agent.clone()).unwrap_or_default();
+            let latency = known.latency;
             let ledger = ledgers.get(id).copied();
             PeerInfo { id: *id, address, is_outbound, agent, latency, ledger }
         };
@@ -290,13 +359,26 @@ impl Task {
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
                 self.stopped_listening(listener_id, &addresses, reason);
             }
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                self.connected(peer_id, endpoint);
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                num_established,
+                ..
+            } => {
+                self.connected(peer_id, endpoint, num_established.get());
                 if let Some(reply) = self.calls.remove(&connection_id) {
                     let _gone = reply.send(Ok(peer_id));
                 }
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, num_established, .. }
+                if num_established > 0 =>
+            {
+                if let Some(known) = self.connected.get_mut(&peer_id) {
+                    known.connections = num_established;
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, cause, .. } => {
                 tracing::debug!(%peer_id, ?cause, "a peer is gone");
                 self.connected.remove(&peer_id);
                 self.book.lost(&peer_id, Instant::now());
@@ -322,15 +404,15 @@ impl Task {
         }
     }
 
-    fn connected(&mut self, peer: PeerId, endpoint: ConnectedPoint) {
+    fn connected(&mut self, peer: PeerId, endpoint: ConnectedPoint, connections: u32) {
         self.book.connected(&peer);
         let (address, is_outbound) = remote(&endpoint);
         if is_outbound && !is_relayed(&address) {
             self.known.reached(peer, without_peer(address));
         }
         let since = Instant::now();
-        let new = || Connected { since, endpoint, agent: String::new(), latency: None };
-        self.connected.entry(peer).or_insert_with(new);
+        let new = || Connected { since, endpoint, connections, said: None, latency: None };
+        self.connected.entry(peer).or_insert_with(new).connections = connections;
         self.trim();
     }
 
@@ -356,17 +438,14 @@ impl Task {
         match event {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 if let Some(known) = self.connected.get_mut(&peer_id) {
-                    known.agent = info.agent_version;
                     if let Some(relays) = &mut self.relays {
                         relays.speaks(peer_id, &info.protocols);
                     }
+                    known.said = Some(Introduction::of(info));
                 }
             }
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(latency), .. }) => {
-                if let Some(known) = self.connected.get_mut(&peer) {
-                    known.latency = Some(latency);
-                }
-                self.swarm.behaviour_mut().bitswap.measured(peer, latency);
+                self.measured(peer, latency);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 // Whoever answers may name any address.

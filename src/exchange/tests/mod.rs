@@ -155,3 +155,71 @@ async fn one_cannot_connect_to_nobody() {
     let error = node.swarm().connect("/ip4/127.0.0.1/tcp/1".parse().unwrap()).await;
     assert!(error.unwrap_err().to_string().contains("cannot connect"), "{:?}", started.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_is_pinged_introduced_and_counted() {
+    let (giver, taker) = (Node::start(&["/ip4/127.0.0.1/tcp/0"]), Node::start(&[]));
+    let peer = giver.swarm().id();
+    let error = taker.swarm().ping(peer).await.unwrap_err().to_string();
+    assert!(error.contains("it is not connected"), "{error}");
+    let id_alone: Multiaddr = format!("/p2p/{peer}").parse().unwrap();
+    let error = taker.swarm().connect(id_alone.clone()).await.unwrap_err().to_string();
+    assert!(error.contains("no address of it is known"), "{error}");
+    taker.connect(&giver).await;
+    assert_eq!(taker.swarm().connect(id_alone).await.unwrap(), peer, "it is connected now");
+    for _ in 0..20 {
+        let time = taker.swarm().ping(peer).await.unwrap();
+        assert!(time < PATIENCE);
+    }
+    assert!(taker.swarm().peers().await.unwrap()[0].latency.is_some());
+    let introduced = async {
+        loop {
+            if let Some(said) = taker.swarm().introduction(peer).await.unwrap() {
+                return said;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let said = timeout(PATIENCE, introduced).await.expect("it says who it is");
+    assert_eq!((&said.agent[..], said.public_key.to_peer_id()), ("cidfs/test", peer));
+    assert!(said.protocols.iter().any(|name| name == "/ipfs/bitswap/1.2.0"), "{said:?}");
+
+    let blocks: Vec<_> = (0..30).map(|number| block(number, 10_000)).collect();
+    giver.store.put(&blocks).unwrap();
+    taker.fetch_all(&blocks).await;
+    let given = [(peer, Given { blocks: 30, bytes: 300_000 })];
+    assert_eq!(taker.network.given(&None), given);
+    assert_eq!(taker.network.givers(), given);
+    let (came, sent) =
+        (taker.swarm().traffic().await.unwrap(), giver.swarm().traffic().await.unwrap());
+    assert_eq!((came.received_bytes, came.sent_bytes), (300_000, 0));
+    assert_eq!((sent.received_bytes, sent.sent_blocks, sent.sent_bytes), (0, 30, 300_000));
+    assert!(came.received_per_s > 0 && sent.sent_per_s > 0, "{came:?} {sent:?}");
+    taker.swarm().disconnect(peer).await.unwrap();
+    assert_eq!(taker.network.givers(), given, "it is remembered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_kept_is_called_and_counted_within_bounds() {
+    let (kept, node) = (Node::start(&["/ip4/127.0.0.1/tcp/0"]), Node::start(&[]));
+    let address = kept.address().await;
+    assert!(node.swarm().keep("/ip4/127.0.0.1/tcp/1".parse().unwrap()).await.is_err());
+    let peer = node.swarm().keep(address.clone()).await.unwrap();
+    assert_eq!(node.swarm().kept().await.unwrap(), [(peer, vec![address])]);
+    let called = async {
+        while node.swarm().peers().await.unwrap().is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, called).await.expect("it is called");
+    let limits = node.swarm().limits().await.unwrap();
+    let used =
+        |name| limits.iter().find(|limit| limit.name == name).map(|limit| (limit.used, limit.max));
+    assert_eq!(used("connections"), Some((1, 64)));
+    assert_eq!(used("connections to one peer"), Some((1, 3)));
+    assert_eq!(used("kept peers"), Some((1, 256)));
+    assert!(limits.iter().all(|limit| limit.used <= limit.max), "{limits:?}");
+    assert!(node.swarm().release(peer).await.unwrap());
+    assert!(!node.swarm().release(peer).await.unwrap());
+    assert!(node.swarm().kept().await.unwrap().is_empty());
+}

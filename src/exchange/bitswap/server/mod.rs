@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::StreamExt as _;
@@ -19,10 +19,11 @@ use super::handler::{Outgoing, SENDING_MAX};
 use super::shelf::Shelf;
 use crate::block::{Block, Cid, IDENTITY_CODE};
 use crate::codec::bitswap::{Message, Presence, Want, WantKind};
+use crate::exchange::meter::Meter;
 
 /// Wants of one peer that are remembered (boxo and Helia, spec 05 §5); of more, those for blocks that are
 /// not here go first, then the least urgent.
-const WANTS_MAX: usize = 1024;
+pub(super) const WANTS_MAX: usize = 1024;
 /// Wants that are looked at for one reply.
 const REPLY_WANTS_MAX: usize = 256;
 /// Bytes of blocks after which a reply is full; one block more may be in it.
@@ -32,7 +33,7 @@ const SMALL_BLOCK_LEN: u64 = 1024;
 /// Replies that are read from disk at a time.
 const READING_MAX: usize = 8;
 /// Replies of all peers that are read or on their way.
-const REPLIES_MAX: usize = 64;
+pub(super) const REPLIES_MAX: usize = 64;
 /// How often what was not here is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -54,7 +55,7 @@ struct Peer {
     reading: HashSet<Cid>,
     /// Replies that are read or on their way.
     replies: usize,
-    sent_bytes: u64,
+    sent: Meter,
 }
 
 /// An answer as it comes from the disk.
@@ -74,6 +75,10 @@ pub(super) struct Server {
     joins: u64,
     reading: FuturesUnordered<BoxFuture<'static, (PeerId, u64, Reply)>>,
     look_again: Option<Interval>,
+    /// Bytes of blocks that were sent to all peers, also those that are gone, …
+    sent: Meter,
+    /// … and how many blocks that were.
+    sent_blocks: u64,
 }
 
 impl Server {
@@ -85,6 +90,8 @@ impl Server {
             joins: 0,
             reading: FuturesUnordered::new(),
             look_again: None,
+            sent: Meter::default(),
+            sent_blocks: 0,
         }
     }
 
@@ -134,6 +141,10 @@ impl Server {
                         continue;
                     };
                     if let Some(outgoing) = known.take(reply, &mut self.next_want) {
+                        let (bytes, now) = (outgoing.block_bytes(), Instant::now());
+                        known.sent.add(bytes, now);
+                        self.sent.add(bytes, now);
+                        self.sent_blocks += outgoing.blocks.len() as u64;
                         return Poll::Ready((peer, outgoing));
                     }
                     self.sent(&peer);
@@ -144,8 +155,13 @@ impl Server {
     }
 
     /// Returns how many wants are remembered of a peer, and the bytes that were sent to it.
-    pub(super) fn ledger(&self, peer: &PeerId) -> Option<(usize, u64)> {
-        self.peers.get(peer).map(|known| (known.len(), known.sent_bytes))
+    pub(super) fn ledger(&self, peer: &PeerId) -> Option<(usize, &Meter)> {
+        self.peers.get(peer).map(|known| (known.len(), &known.sent))
+    }
+
+    /// Returns the bytes of blocks that were sent to all peers, and how many blocks that were.
+    pub(super) fn sent_to_all(&self) -> (&Meter, u64) {
+        (&self.sent, self.sent_blocks)
     }
 
     /// Queues what was not here once more, now and then.
@@ -173,7 +189,7 @@ impl Server {
     }
 
     /// Returns how many replies are read or on their way.
-    fn replies(&self) -> usize {
+    pub(super) fn replies(&self) -> usize {
         self.peers.values().map(|peer| peer.replies).sum()
     }
 
@@ -181,7 +197,7 @@ impl Server {
     fn read_more(&mut self) {
         while self.reading.len() < READING_MAX && self.replies() < REPLIES_MAX {
             let waiting = self.peers.iter_mut().filter(|(_, peer)| peer.is_waiting());
-            let Some((peer, known)) = waiting.min_by_key(|(_, peer)| peer.sent_bytes) else {
+            let Some((peer, known)) = waiting.min_by_key(|(_, peer)| peer.sent.total()) else {
                 return;
             };
             let (peer, joined, wants) = (*peer, known.joined, known.next_wants());
@@ -271,8 +287,6 @@ impl Peer {
                 *next_want += 1;
             }
         }
-        let bytes: usize = outgoing.blocks.iter().map(|block| block.data().len()).sum();
-        self.sent_bytes += bytes as u64;
         (!outgoing.blocks.is_empty() || !outgoing.presences.is_empty()).then_some(outgoing)
     }
 }
