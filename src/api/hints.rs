@@ -10,7 +10,7 @@ use crate::sys::mount::MountError;
 use crate::unixfs::UnixfsError;
 use crate::unixfs::import::ImportError;
 
-const NOT_HERE: &str = "blocks that are not here come with `cidfs add` or `cidfs dag import`; this node asks no others";
+const NOT_HERE: &str = "a running daemon asks others unless `network.preset` is \"offline\": `cidfs config network.preset public`, then `cidfs daemon`; or bring the block with `cidfs dag import`";
 const FULL: &str = "free some space and try again; what was acknowledged before is safe";
 const PINS_UNKNOWN: &str =
     "`cidfs pin verify` names the pins; add or import the block again, or unpin what needs it";

@@ -23,12 +23,14 @@ pub mod multipart;
 pub mod name;
 mod paths;
 pub mod pin;
+pub mod ping;
 pub mod reply;
 pub mod repo;
 pub mod request;
 pub mod resolve;
 pub mod server;
 pub mod stat;
+pub mod stats;
 pub mod store;
 pub mod swarm;
 pub mod time;
@@ -81,6 +83,7 @@ fn commands() -> Router<Node> {
         .route("/pin/rm", post(pin::rm))
         .route("/pin/update", post(pin::update))
         .route("/pin/verify", post(pin::verify::verify))
+        .route("/ping", post(ping::ping))
         .route("/refs", post(dag::refs))
         .route("/repo/gc", post(repo::gc))
         .route("/repo/stat", post(repo::stat))
@@ -89,6 +92,9 @@ fn commands() -> Router<Node> {
         .route("/resolve", post(resolve::resolve))
         .route("/shutdown", post(version::shutdown))
         .route("/stat", post(stat::stat))
+        .route("/stats/bitswap", post(swarm::stat))
+        .route("/stats/bw", post(stats::bw))
+        .route("/stats/repo", post(repo::stat))
         .route("/status", post(mount::status))
         .route("/store/add-pack", post(store::add_pack))
         .route("/store/ls-packs", post(store::ls_packs))
@@ -98,6 +104,10 @@ fn commands() -> Router<Node> {
         .route("/swarm/addrs/local", post(swarm::addrs_local))
         .route("/swarm/connect", post(swarm::connect))
         .route("/swarm/disconnect", post(swarm::disconnect))
+        .route("/swarm/limits", post(swarm::limits))
+        .route("/swarm/peering/add", post(swarm::peering_add))
+        .route("/swarm/peering/ls", post(swarm::peering_ls))
+        .route("/swarm/peering/rm", post(swarm::peering_rm))
         .route("/swarm/peers", post(swarm::peers))
         .route("/umount", post(mount::umount))
         .route("/version", post(version::version))

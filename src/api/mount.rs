@@ -1,6 +1,8 @@
 //! `mount`, `umount` and `status` (with arguments of ours; kubo's `mount` knows two fixed places).
 
+use std::cmp::Reverse;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -13,7 +15,11 @@ use crate::api::reply::{self, blocking};
 use crate::api::repo::{RepoStat, repo_stat};
 use crate::api::request::{Form, Params};
 use crate::exchange::swarm::{Swarm, SwarmError};
+use crate::exchange::{Given, Network, PeerId};
 use crate::sys::memory::resident_bytes;
+
+/// Peers that are named as those which gave most.
+const GIVERS_SHOWN: usize = 5;
 
 /// The node at a glance (ours).
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,10 +54,38 @@ pub struct NetworkStatus {
     pub peers: u64,
     /// Blocks that are wanted of them.
     pub wanted: u64,
-    /// Bytes of blocks that came since the start.
+    /// Bytes of blocks that were wanted and came since the start.
     pub data_received: u64,
-    /// Bytes of blocks that were sent to peers that are connected.
+    /// Bytes of blocks that were sent.
     pub data_sent: u64,
+    /// Bytes of blocks that come in a second, over the last few.
+    pub rate_in: u64,
+    /// Bytes of blocks that are sent in a second, over the last few.
+    pub rate_out: u64,
+    /// The shortest time that a peer takes for a ping, in microseconds; absent before one was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_min_us: Option<u64>,
+    /// The longest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_max_us: Option<u64>,
+    /// Blocks that were asked for and found in the store.
+    pub blocks_from_store: u64,
+    /// Blocks that were asked for and came from peers.
+    pub blocks_from_peers: u64,
+    /// The peers that gave most, at most five.
+    pub givers: Vec<Giver>,
+}
+
+/// What came from one peer since the start.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Giver {
+    /// Its id.
+    pub peer: String,
+    /// Blocks that were wanted.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// `mount?arg=SOURCE&path=DIR&options=`
@@ -89,7 +123,7 @@ fn mount_point(params: &Params) -> Result<PathBuf, ApiError> {
 /// `status`
 pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiError> {
     let network = match node.network().swarm() {
-        Some(swarm) => Some(network_status(swarm).await?),
+        Some(swarm) => Some(network_status(&node, swarm).await?),
         None => None,
     };
     let status = blocking(move || {
@@ -109,12 +143,38 @@ pub(super) async fn status(State(node): State<Node>) -> Result<Response, ApiErro
     Ok(reply::json(&status.await?))
 }
 
-async fn network_status(swarm: &Swarm) -> Result<NetworkStatus, SwarmError> {
-    let peers = swarm.peers().await?;
+async fn network_status(node: &Node, swarm: &Swarm) -> Result<NetworkStatus, SwarmError> {
+    let (peers, traffic, sources) =
+        (swarm.peers().await?, swarm.traffic().await?, node.dag().sources());
+    let latencies = || peers.iter().filter_map(|peer| peer.latency.map(micros));
     Ok(NetworkStatus {
         peers: peers.len() as u64,
         wanted: swarm.wanted().await?.len() as u64,
         data_received: swarm.totals().await?.bytes,
-        data_sent: peers.iter().filter_map(|peer| Some(peer.ledger?.sent_bytes)).sum(),
+        data_sent: traffic.sent_bytes,
+        rate_in: traffic.received_per_s,
+        rate_out: traffic.sent_per_s,
+        latency_min_us: latencies().min(),
+        latency_max_us: latencies().max(),
+        blocks_from_store: sources.store,
+        blocks_from_peers: sources.peers,
+        givers: givers(node.network()),
     })
+}
+
+/// Returns the peers that gave most, the first one most of all.
+fn givers(network: &Network) -> Vec<Giver> {
+    let mut givers = network.givers();
+    givers.sort_by_key(|(peer, given)| (Reverse(given.bytes), *peer));
+    givers.truncate(GIVERS_SHOWN);
+    let giver = |(peer, given): (PeerId, Given)| Giver {
+        peer: peer.to_string(),
+        blocks: given.blocks,
+        bytes: given.bytes,
+    };
+    givers.into_iter().map(giver).collect()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST, TE};
 use axum::http::{HeaderMap, Request, Response};
 use bytes::{Buf as _, Bytes, BytesMut};
+use futures::FutureExt as _;
 use http_body_util::{BodyExt as _, Limited};
 use serde::de::DeserializeOwned;
 
@@ -148,20 +149,27 @@ impl Answer {
         self,
         mut each: impl FnMut(T) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        self.raw_lines(|line| each(parse(line)?)).await
+        self.raw_lines(|line| line.map_or(Ok(()), |line| each(parse(line)?))).await
     }
 
-    /// Reads lines as they come, without their ends.
+    /// Reads lines as they come, without their ends; `None` says that the next one is waited for.
     pub(crate) async fn raw_lines(
         mut self,
-        mut each: impl FnMut(&[u8]) -> Result<(), Failure>,
+        mut each: impl FnMut(Option<&[u8]>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut buffer = BytesMut::new();
         let mut searched = 0;
-        while let Some(piece) = self.piece().await? {
+        loop {
+            let piece = if let Some(piece) = self.piece().now_or_never() {
+                piece?
+            } else {
+                each(None)?;
+                self.piece().await?
+            };
+            let Some(piece) = piece else { break };
             buffer.extend_from_slice(&piece);
             while let Some(end) = buffer[searched..].iter().position(|&byte| byte == b'\n') {
-                each(&buffer[..searched + end])?;
+                each(Some(&buffer[..searched + end]))?;
                 buffer.advance(searched + end + 1);
                 searched = 0;
             }
@@ -170,7 +178,7 @@ impl Answer {
                 return Err(Failure::new("the daemon sent a line of more than 16 MiB"));
             }
         }
-        if buffer.is_empty() { Ok(()) } else { each(&buffer) }
+        if buffer.is_empty() { Ok(()) } else { each(Some(&buffer)) }
     }
 
     /// Copies the bytes as they come; `seen` hears of each piece.

@@ -23,6 +23,7 @@ mod pin;
 mod progress;
 mod read;
 mod repo;
+mod stats;
 mod status;
 mod store;
 mod swarm;
@@ -103,6 +104,9 @@ enum Command {
     Swarm(swarm::Swarm),
     #[command(subcommand)]
     Bitswap(swarm::Bitswap),
+    Ping(stats::Ping),
+    #[command(subcommand)]
+    Stats(stats::Stats),
     Config(config::Config),
     Daemon(daemon::Daemon),
     Mount(mount::Mount),
@@ -191,6 +195,8 @@ impl Command {
             Self::Id(command) => command.run(global, client).await,
             Self::Swarm(command) => command.run(global, client).await,
             Self::Bitswap(command) => command.run(global, client).await,
+            Self::Ping(command) => command.run(global, client).await,
+            Self::Stats(command) => command.run(global, client).await,
             Self::Config(command) => command.run(global, client).await,
             Self::Umount(command) => command.run(client).await,
             Self::Status(command) => command.run(global, client).await,
@@ -224,7 +230,8 @@ async fn print_json(client: &Client, call: Call) -> Result<(), Failure> {
     client.send(call).await?.copy_to(&mut Output::new(), |_| ()).await
 }
 
-/// Prints each JSON value of a stream for people, as `each` does, or as it is for scripts.
+/// Prints each JSON value of a stream for people, as `each` does, or as it is for scripts; nothing is held back
+/// while the next one is waited for.
 async fn print_lines<T: serde::de::DeserializeOwned>(
     answer: Answer,
     global: &Global,
@@ -234,6 +241,7 @@ async fn print_lines<T: serde::de::DeserializeOwned>(
     // What `each` learns about success counts for scripts too.
     let mut muted = Output::muted();
     let printed = answer.raw_lines(|line| {
+        let Some(line) = line else { return Ok(out.flush()?) };
         if global.json {
             out.line(line)?;
             return each(&mut muted, parse(line)?);

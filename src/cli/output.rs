@@ -119,9 +119,19 @@ pub(crate) fn human_size(bytes: u64) -> String {
     }
 }
 
+/// Writes a number of things in the right form of their name.
+pub(crate) fn counted(count: u64, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_not_many() {
+        assert_eq!(["0 peers", "1 peer", "2 peers"], [0, 1, 2].map(|count| counted(count, "peer")));
+    }
 
     #[test]
     fn sizes_are_short() {

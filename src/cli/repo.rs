@@ -56,7 +56,8 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
+    /// Prints it.
+    pub(crate) async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
         let answer = client.send(Call::new("repo/stat")).await?;
         print_lines(answer, global, |out, stat: RepoStat| {
             let size = |bytes| if self.human { human_size(bytes) } else { bytes.to_string() };

@@ -5,12 +5,12 @@ use std::io::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use crate::api::mount::Status as NodeStatus;
+use crate::api::mount::{NetworkStatus, Status as NodeStatus};
 use crate::cli::Global;
 use crate::cli::call::Call;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Output, human_size};
+use crate::cli::output::{Output, counted, human_size};
 use crate::cli::print_lines;
 
 /// Show the node at a glance
@@ -45,11 +45,9 @@ impl Status {
                 ))?;
             }
             if let Some(network) = status.network {
-                let (came, sent) = (human_size(network.data_received), human_size(network.data_sent));
-                out.line(format!(
-                    "Network:    {} peers, {} blocks wanted, {came} received, {sent} sent",
-                    network.peers, network.wanted
-                ))?;
+                for line in network_lines(&network) {
+                    out.line(line)?;
+                }
             } else if is_daemon {
                 out.line("Network:    off (network.preset)")?;
             }
@@ -65,6 +63,31 @@ impl Status {
         })
         .await
     }
+}
+
+/// Says what passes between this node and others.
+fn network_lines(network: &NetworkStatus) -> Vec<String> {
+    let (came, sent) = (human_size(network.data_received), human_size(network.data_sent));
+    let (comes, goes) = (human_size(network.rate_in), human_size(network.rate_out));
+    let millis = |micros: u64| format!("{}.{} ms", micros / 1000, micros % 1000 / 100);
+    let mut lines = vec![format!(
+        "Network:    {}, {} wanted, {came} received, {sent} sent",
+        counted(network.peers, "peer"),
+        counted(network.wanted, "block")
+    )];
+    let mut now = format!("  now       {comes}/s in, {goes}/s out");
+    if let (Some(shortest), Some(longest)) = (network.latency_min_us, network.latency_max_us) {
+        now = format!("{now}, latency {} to {}", millis(shortest), millis(longest));
+    }
+    lines.push(now);
+    let (store, peers) = (network.blocks_from_store, network.blocks_from_peers);
+    lines.push(format!("  blocks    {store} from the store, {peers} from peers"));
+    for giver in &network.givers {
+        let size = human_size(giver.bytes);
+        let blocks = counted(giver.blocks, "block");
+        lines.push(format!("            {} gave {blocks}, {size}", giver.peer));
+    }
+    lines
 }
 
 /// Print the version

@@ -11,22 +11,29 @@ use crate::cli::failure::Failure;
 use crate::cli::output::human_size;
 use crate::cli::{Global, print_lines};
 
-/// Show who this node is, and where others can call it
+/// Show who this node is and where others can call it, or what a peer says of itself
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cidfs id
-  cidfs id --json | jq -r .Addresses[]")]
-pub(crate) struct Id {}
+  cidfs id --json | jq -r .Addresses[]
+  cidfs id 12D3KooW…")]
+pub(crate) struct Id {
+    /// The id of a peer, or an address that ends with it; it is called if it is not connected
+    peer: Option<OsString>,
+}
 
 impl Id {
     /// Prints it.
     pub(crate) async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
-        let answer = client.send(Call::new("id")).await?;
+        let answer = client.send(Call::new("id").args(self.peer.as_slice())).await?;
         print_lines(answer, global, |out, id: api::Id| {
             out.line(format!("Peer id: {}", id.id))?;
             out.line(format!("Agent:   {}", id.agent_version))?;
             for address in id.addresses {
                 out.line(address)?;
+            }
+            for protocol in id.protocols {
+                out.line(format!("Speaks:  {protocol}"))?;
             }
             Ok(())
         })
@@ -38,12 +45,16 @@ impl Id {
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   cidfs swarm peers
-  cidfs swarm connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…")]
+  cidfs swarm connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
+  cidfs swarm limits")]
 pub(crate) enum Swarm {
     Peers(Peers),
     Connect(Connect),
     Disconnect(Disconnect),
     Addrs(Addrs),
+    #[command(subcommand)]
+    Peering(Peering),
+    Limits(Limits),
 }
 
 impl Swarm {
@@ -58,6 +69,8 @@ impl Swarm {
                 strings("swarm/disconnect", &command.peers, global, client).await
             }
             Self::Addrs(command) => command.run(global, client).await,
+            Self::Peering(command) => command.run(global, client).await,
+            Self::Limits(command) => command.run(global, client).await,
         }
     }
 }
@@ -84,7 +97,7 @@ impl Peers {
                 if self.verbose {
                     let way = if peer.direction == 2 { "outbound" } else { "inbound" };
                     let latency = if peer.latency.is_empty() { "?" } else { &peer.latency };
-                    line = format!("{line} {latency} {way} {}", printable(&peer.agent));
+                    line = format!("{line} {latency} {way} {}", peer.agent);
                 }
                 out.line(line)?;
             }
@@ -92,11 +105,6 @@ impl Peers {
         })
         .await
     }
-}
-
-/// What a stranger calls itself must not move the cursor.
-fn printable(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).collect()
 }
 
 /// Connect to peers
@@ -173,6 +181,98 @@ impl Addrs {
     }
 }
 
+/// Stay connected to peers, until the daemon stops (`network.peers` is for good)
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  cidfs swarm peering add /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
+  cidfs swarm peering ls
+  cidfs swarm peering rm 12D3KooW…")]
+pub(crate) enum Peering {
+    Add(PeeringAdd),
+    Ls(PeeringLs),
+    Rm(PeeringRm),
+}
+
+/// Stay connected to these peers too
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs swarm peering add /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…")]
+pub(crate) struct PeeringAdd {
+    /// Their addresses, each with /p2p/ and the peer's id at its end
+    #[arg(required = true)]
+    addresses: Vec<OsString>,
+}
+
+/// List the peers that this node stays connected to
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs swarm peering ls")]
+pub(crate) struct PeeringLs {}
+
+/// Do not call these peers again; a connection that there is stays
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs swarm peering rm 12D3KooW…")]
+pub(crate) struct PeeringRm {
+    /// Their ids, or addresses that end with them
+    #[arg(required = true)]
+    peers: Vec<OsString>,
+}
+
+impl Peering {
+    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
+        let (call, done) = match self {
+            Self::Add(add) => (Call::new("swarm/peering/add").args(&add.addresses), "add"),
+            Self::Rm(rm) => (Call::new("swarm/peering/rm").args(&rm.peers), "rm"),
+            Self::Ls(PeeringLs {}) => return kept(global, client).await,
+        };
+        print_lines(client.send(call).await?, global, |out, peer: api::PeeringChange| {
+            Ok(out.line(format!("{done} {} {}", peer.id, peer.status))?)
+        })
+        .await
+    }
+}
+
+async fn kept(global: &Global, client: &Client) -> Result<(), Failure> {
+    let answer = client.send(Call::new("swarm/peering/ls")).await?;
+    print_lines(answer, global, |out, kept: api::Peerings| {
+        for peer in kept.peers {
+            out.line(peer.id)?;
+            for address in peer.addrs {
+                out.line(format!("        {address}"))?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Show the bounds of this node among others, and what is used of them
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cidfs swarm limits
+  cidfs swarm limits --json | jq '.Limits[] | select(.Used == .Limit)'
+
+`network.connections` sets the number of connections; the others are fixed.")]
+pub(crate) struct Limits {}
+
+impl Limits {
+    async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
+        let answer = client.send(Call::new("swarm/limits")).await?;
+        print_lines(answer, global, |out, limits: api::Limits| {
+            for limit in limits.limits {
+                let is_bytes = limit.name.starts_with("bytes");
+                let shown =
+                    |count: u64| if is_bytes { human_size(count) } else { count.to_string() };
+                let (used, max) = (shown(limit.used), shown(limit.limit));
+                out.line(format!("{:<24}{used:>7} of {max}", limit.name))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
 /// See what is exchanged with peers
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
@@ -189,7 +289,7 @@ impl Bitswap {
     /// Runs the command.
     pub(crate) async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
         match self {
-            Self::Stat(_) => stat(global, client).await,
+            Self::Stat(command) => command.run(global, client).await,
             Self::Wantlist(_) => wantlist(global, client).await,
             Self::Ledger(command) => command.run(global, client).await,
         }
@@ -202,17 +302,21 @@ impl Bitswap {
   cidfs bitswap stat")]
 pub(crate) struct Stat {}
 
-async fn stat(global: &Global, client: &Client) -> Result<(), Failure> {
-    let answer = client.send(Call::new("bitswap/stat")).await?;
-    print_lines(answer, global, |out, stat: api::BitswapStat| {
-        let (came, twice) = (human_size(stat.data_received), human_size(stat.dup_data_received));
-        out.line(format!("blocks received: {} ({came})", stat.blocks_received))?;
-        out.line(format!("came twice or too late: {} ({twice})", stat.dup_blks_received))?;
-        out.line(format!("sent to connected peers: {}", human_size(stat.data_sent)))?;
-        out.line(format!("wantlist [{} keys]", stat.wantlist.len()))?;
-        Ok(out.line(format!("partners [{}]", stat.peers.len()))?)
-    })
-    .await
+impl Stat {
+    /// Prints it.
+    pub(crate) async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
+        let answer = client.send(Call::new("bitswap/stat")).await?;
+        print_lines(answer, global, |out, stat: api::BitswapStat| {
+            let twice = human_size(stat.dup_data_received);
+            let (came, sent) = (human_size(stat.data_received), human_size(stat.data_sent));
+            out.line(format!("blocks received: {} ({came})", stat.blocks_received))?;
+            out.line(format!("came twice or too late: {} ({twice})", stat.dup_blks_received))?;
+            out.line(format!("blocks sent: {} ({sent})", stat.blocks_sent))?;
+            out.line(format!("wantlist [{} keys]", stat.wantlist.len()))?;
+            Ok(out.line(format!("partners [{}]", stat.peers.len()))?)
+        })
+        .await
+    }
 }
 
 /// List the blocks that are wanted of peers

@@ -7,6 +7,7 @@ mod configuration;
 mod daemon;
 mod errors;
 mod mounts;
+mod network;
 mod nocopy;
 mod packs;
 mod pinning;

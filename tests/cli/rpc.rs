@@ -159,6 +159,25 @@ fn failures_have_kubos_form() {
 }
 
 #[test]
+fn peers_have_kubos_words() {
+    let (sandbox, _daemon) = with_daemon();
+    let check = |path: &str, status, code: u8, words: &str| {
+        let answer = post(&sandbox, path);
+        let (body, got) = (answer.json(), answer.status);
+        assert_eq!((got, &body["Code"]), (status, &code.into()), "{path}: {body}");
+        assert!(body["Message"].as_str().unwrap().contains(words), "{path}: {body}");
+    };
+    let peer = "12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8";
+    check("ping", 400, 1, "argument \"peer ID\" is required");
+    check("ping?arg=x", 400, 1, "\"x\" is no address");
+    check(&format!("ping?arg={peer}&count=0"), 400, 1, "ping count must be from 1 to 1000, was 0");
+    check(&format!("ping?arg={peer}"), 500, 0, "does not talk to others");
+    check("stats/bw?proto=/ipfs/bitswap", 400, 1, "not by protocol");
+    check("stats/bw", 500, 0, "does not talk to others");
+    check("swarm/limits", 500, 0, "does not talk to others");
+}
+
+#[test]
 fn streams_say_what_they_are() {
     let (sandbox, _daemon) = with_daemon();
     let cat = post(&sandbox, &format!("cat?arg={HELLO}&offset=6&length=5"));

@@ -3,3 +3,4 @@
 mod company;
 mod exchange;
 mod peers;
+mod words;
