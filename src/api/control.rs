@@ -21,6 +21,9 @@ use crate::unixfs::{ContentPath, PathRoot};
 /// The node as requests see it; shared by all of them.
 pub type Node = Arc<dyn Control>;
 
+/// Changes a list in place.
+pub type ListEdit<'a> = dyn FnMut(&mut Vec<String>) -> Result<(), ApiError> + 'a;
+
 /// What the control API needs of the node. Calls without `async` may wait for the disk and are
 /// made from threads that may block.
 pub trait Control: Debug + Send + Sync + 'static {
@@ -56,6 +59,18 @@ pub trait Control: Debug + Send + Sync + 'static {
     /// # Errors
     /// When the key or value is refused; the file is then as it was.
     fn set_config(&self, key: &str, value: &str) -> Result<Json, ApiError>;
+
+    /// Returns the value that a key of the configuration has unless a file says otherwise.
+    ///
+    /// # Errors
+    /// When there is no such key.
+    fn default_config(&self, key: &str) -> Result<Json, ApiError>;
+
+    /// Changes a list of the configuration for the next start; `edit` is called once with what the file says.
+    ///
+    /// # Errors
+    /// Those of `edit`; when the key is no list of texts, or what came of it does not fit.
+    fn edit_config_list(&self, key: &str, edit: &mut ListEdit<'_>) -> Result<(), ApiError>;
 
     /// Mounts a source on a directory and returns when it is live.
     ///

@@ -8,6 +8,7 @@
 
 pub mod add;
 pub mod block;
+pub mod bootstrap;
 pub mod car;
 mod cat;
 mod config;
@@ -65,6 +66,12 @@ fn commands() -> Router<Node> {
         .route("/block/put", post(block::put))
         .route("/block/rm", post(block::rm))
         .route("/block/stat", post(block::stat))
+        .route("/bootstrap", post(bootstrap::list))
+        .route("/bootstrap/add", post(bootstrap::add))
+        .route("/bootstrap/add/default", post(bootstrap::add_default))
+        .route("/bootstrap/list", post(bootstrap::list))
+        .route("/bootstrap/rm", post(bootstrap::rm))
+        .route("/bootstrap/rm/all", post(bootstrap::rm_all))
         .route("/cat", post(cat::cat))
         .route("/config", post(config::config))
         .route("/config/show", post(config::show))

@@ -6,6 +6,7 @@
 
 mod add;
 mod block;
+mod bootstrap;
 mod call;
 mod client;
 mod config;
@@ -104,6 +105,7 @@ enum Command {
     Swarm(swarm::Swarm),
     #[command(subcommand)]
     Bitswap(swarm::Bitswap),
+    Bootstrap(bootstrap::Bootstrap),
     Ping(stats::Ping),
     #[command(subcommand)]
     Stats(stats::Stats),
@@ -195,6 +197,7 @@ impl Command {
             Self::Id(command) => command.run(global, client).await,
             Self::Swarm(command) => command.run(global, client).await,
             Self::Bitswap(command) => command.run(global, client).await,
+            Self::Bootstrap(command) => command.run(global, client).await,
             Self::Ping(command) => command.run(global, client).await,
             Self::Stats(command) => command.run(global, client).await,
             Self::Config(command) => command.run(global, client).await,

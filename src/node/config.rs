@@ -395,6 +395,55 @@ fn changed(text: &str, path: &Path, key: &str, value: &str) -> Result<(String, J
         Some(default) => parse_like(key, default, value)?,
         None => return Err(unknown(key)),
     };
+    put(text, path, key, value)
+}
+
+/// Returns what the file of the repository at `repo` has for a key that takes a list of texts.
+///
+/// # Errors
+/// When the file cannot be used, or the key is no such list.
+pub fn list(repo: &Path, key: &str) -> Result<Vec<String>, ConfigError> {
+    let found = Config::load(repo)?.get(key)?;
+    serde_json::from_value(found.clone()).map_err(|_| ConfigError::WrongType {
+        key: key.to_owned(),
+        expected: "a list",
+        found: found.to_string(),
+    })
+}
+
+/// Changes one list in the file of the repository at `repo`, one text a line; the rest of the text stays.
+///
+/// # Errors
+/// When the key is unknown or the list does not fit it; the file is then as it was.
+pub fn set_list(repo: &Path, key: &str, list: &[String]) -> Result<(), ConfigError> {
+    let mut array = toml_edit::Array::new();
+    for text in list {
+        array.push_formatted(toml_edit::Value::from(text).decorated("\n    ", ""));
+    }
+    if !list.is_empty() {
+        array.set_trailing("\n");
+        array.set_trailing_comma(true);
+    }
+    let path = repo.join(FILE_NAME);
+    let (text, _) = put(&read(&path)?, &path, key, array.into())?;
+    write(&path, &text)
+}
+
+/// Returns the value that a key has unless a file says otherwise.
+///
+/// # Errors
+/// When there is no such key.
+pub fn default_value(key: &str) -> Result<Json, ConfigError> {
+    lookup(&template(), key).map(to_json).ok_or_else(|| unknown(key))
+}
+
+/// Puts a value of the right type into the text of a configuration.
+fn put(
+    text: &str,
+    path: &Path,
+    key: &str,
+    value: toml_edit::Value,
+) -> Result<(String, Json), ConfigError> {
     // Also makes sure that the section is one.
     Config::parse(text, path)?;
     let mut document: toml_edit::DocumentMut =
@@ -600,6 +649,25 @@ mod tests {
         let config = Config::load(repo.path()).unwrap();
         assert_eq!(config.mount.ipfs, Path::new("/mnt/x"));
         assert!(config.log.json);
+    }
+
+    #[test]
+    fn a_list_is_changed_without_a_trace_elsewhere() {
+        let repo = tempfile::tempdir().unwrap();
+        create(repo.path()).unwrap();
+        let key = "network.bootstrap";
+        let default = list(repo.path(), key).unwrap();
+        assert_eq!(default_value(key).unwrap(), serde_json::json!(default));
+        set_list(repo.path(), key, &default[..1]).unwrap();
+        assert_eq!(list(repo.path(), key).unwrap(), default[..1]);
+        set_list(repo.path(), key, &[]).unwrap();
+        assert!(list(repo.path(), key).unwrap().is_empty());
+        assert!(set_list(repo.path(), key, &["/ip4/127.0.0.1/tcp/1".to_owned()]).is_err());
+        assert!(
+            set_list(repo.path(), "log.level", &[]).is_err() && list(repo.path(), "x").is_err()
+        );
+        set_list(repo.path(), key, &default).unwrap();
+        assert_eq!(read(&repo.path().join(FILE_NAME)).unwrap(), TEMPLATE);
     }
 
     #[test]

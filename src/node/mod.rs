@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use crate::api::add::unknown_profile;
 use crate::api::control::{
-    Control, Identity, ImportDefaults, MemoryLimits, MountInfo, MountRequest,
+    Control, Identity, ImportDefaults, ListEdit, MemoryLimits, MountInfo, MountRequest,
 };
 use crate::api::error::ApiError;
 use crate::block::HashFn;
@@ -291,6 +291,17 @@ impl Control for Node {
     fn set_config(&self, key: &str, value: &str) -> Result<Json, ApiError> {
         let _edit = self.config_edit.lock();
         Ok(config::set(self.repository.path(), key, value)?)
+    }
+
+    fn default_config(&self, key: &str) -> Result<Json, ApiError> {
+        Ok(config::default_value(key)?)
+    }
+
+    fn edit_config_list(&self, key: &str, edit: &mut ListEdit<'_>) -> Result<(), ApiError> {
+        let _edit = self.config_edit.lock();
+        let mut list = config::list(self.repository.path(), key)?;
+        edit(&mut list)?;
+        Ok(config::set_list(self.repository.path(), key, &list)?)
     }
 
     fn mount(&self, request: &MountRequest) -> Result<MountInfo, ApiError> {

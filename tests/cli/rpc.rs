@@ -161,6 +161,20 @@ fn failures_have_kubos_form() {
 #[test]
 fn peers_have_kubos_words() {
     let (sandbox, _daemon) = with_daemon();
+    let list = post(&sandbox, "bootstrap/list").json();
+    assert_eq!(
+        (list["Peers"].as_array().unwrap().len(), &post(&sandbox, "bootstrap").json()),
+        (7, &list)
+    );
+    assert_eq!(post(&sandbox, "bootstrap/rm/all").json(), list);
+    assert_eq!(post(&sandbox, "bootstrap/list").json(), json!({ "Peers": [] }));
+    let first = list["Peers"][0].as_str().unwrap();
+    let added = post(&sandbox, &format!("bootstrap/add?arg={first}")).json();
+    assert_eq!(added, json!({ "Peers": [first] }));
+    let added = post(&sandbox, "bootstrap/add/default").json();
+    assert_eq!(added["Peers"].as_array().unwrap().len(), 6, "one was there");
+    assert_eq!(post(&sandbox, "bootstrap/list").json(), list);
+
     let check = |path: &str, status, code: u8, words: &str| {
         let answer = post(&sandbox, path);
         let (body, got) = (answer.json(), answer.status);
@@ -175,6 +189,7 @@ fn peers_have_kubos_words() {
     check("stats/bw?proto=/ipfs/bitswap", 400, 1, "not by protocol");
     check("stats/bw", 500, 0, "does not talk to others");
     check("swarm/limits", 500, 0, "does not talk to others");
+    check("bootstrap/add?arg=/ip4/192.0.2.7/tcp/1", 400, 1, "does not end with /p2p/");
 }
 
 #[test]
