@@ -17,7 +17,7 @@ use crate::api::pin::mode_name;
 use crate::api::reply::{self, Kind, blocking};
 use crate::api::request::{Form, Params, parse_cid};
 use crate::block::{BLOCK_LEN_MAX, Block, Cid, HashFn, codecs};
-use crate::keep::PinProgress;
+use crate::keep::BringProgress;
 use crate::store::PinMode;
 
 /// A block that is here.
@@ -87,7 +87,7 @@ pub(super) async fn put(
             store.commit()?;
             if pins {
                 let mode = PinMode::Recursive;
-                let progress = PinProgress::default();
+                let progress = BringProgress::default();
                 handle.block_on(node.keeper().pin(
                     node.dag(),
                     *block.cid(),

@@ -23,7 +23,7 @@ use crate::api::request::{CidEncoder, Form, Params};
 use crate::block::{Block, Cid};
 use crate::codec::car::{self, CarError, CarReader, Section};
 use crate::dag::Dag;
-use crate::keep::{Hold, PinProgress};
+use crate::keep::{BringProgress, Hold};
 use crate::store::{BlockStore, PinMode};
 use crate::unixfs;
 
@@ -267,7 +267,7 @@ impl Importer {
         self.commit(sink)?;
         for root in &self.roots {
             let offline = self.node.dag().offline();
-            let (mode, progress) = (PinMode::Recursive, PinProgress::default());
+            let (mode, progress) = (PinMode::Recursive, BringProgress::default());
             let pinned = self.node.keeper().pin(&offline, *root, mode, None, &progress);
             let pinned = Handle::current().block_on(pinned).map_err(ApiError::from);
             let pin_error_msg = pinned.err().map(|error| error.message().to_owned());

@@ -11,8 +11,9 @@ use serde_json::Value as Json;
 
 use crate::api::error::ApiError;
 use crate::api::request::Params;
+use crate::block::Cid;
 use crate::dag::Dag;
-use crate::exchange::{Network, PublicKey};
+use crate::exchange::{Network, PublicKey, Session};
 use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::unixfs::import::Profile;
@@ -156,11 +157,21 @@ fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error>
 /// # Errors
 /// When `offline=` is neither true nor false.
 pub(crate) fn dag_of(node: &Node, params: &Params) -> Result<Dag, ApiError> {
-    let dag = node.dag();
-    let path = params.args().next().and_then(|arg| ContentPath::parse(arg).ok());
-    let dag = match path.map(|path| path.root) {
-        Some(PathRoot::Ipfs(root)) => dag.below(&root),
-        Some(PathRoot::Ipns(_)) | None => dag.clone(),
+    let dag = match root_of(params) {
+        Some(root) => node.dag().below(&root),
+        None => node.dag().clone(),
     };
     Ok(if params.is_on("offline")? { dag.offline() } else { dag })
+}
+
+/// Returns what tells the blocks of [`dag_of`] from others when they come.
+pub(crate) fn session_of(params: &Params) -> Session {
+    root_of(params).map(|root| *root.hash())
+}
+
+fn root_of(params: &Params) -> Option<Cid> {
+    match ContentPath::parse(params.args().next()?).ok()?.root {
+        PathRoot::Ipfs(root) => Some(root),
+        PathRoot::Ipns(_) => None,
+    }
 }

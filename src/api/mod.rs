@@ -15,6 +15,7 @@ mod config;
 pub mod control;
 pub mod dag;
 pub mod error;
+pub mod fetch;
 mod get;
 mod guard;
 mod hints;
@@ -80,6 +81,7 @@ fn commands() -> Router<Node> {
         .route("/dag/import", post(car::import))
         .route("/dag/resolve", post(dag::resolve))
         .route("/dag/stat", post(dag::stat))
+        .route("/fetch", post(fetch::fetch))
         .route("/files/stat", post(stat::files_stat))
         .route("/get", post(get::get))
         .route("/id", post(swarm::id))

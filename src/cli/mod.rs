@@ -13,6 +13,7 @@ mod config;
 mod daemon;
 mod dag;
 mod failure;
+mod fetch;
 mod get;
 mod helper;
 mod init;
@@ -89,6 +90,7 @@ enum Command {
     Get(get::Get),
     Stat(read::Stat),
     Resolve(read::Resolve),
+    Fetch(fetch::Fetch),
     #[command(subcommand)]
     Pin(pin::Pin),
     #[command(subcommand)]
@@ -188,6 +190,7 @@ impl Command {
             Self::Get(command) => command.run(client).await,
             Self::Stat(command) => command.run(global, client).await,
             Self::Resolve(command) => command.run(global, client).await,
+            Self::Fetch(command) => command.run(global, client).await,
             Self::Pin(command) => command.run(global, client).await,
             Self::Dag(command) => command.run(global, client).await,
             Self::Block(command) => command.run(global, client).await,

@@ -124,6 +124,17 @@ pub(crate) fn counted(count: u64, name: &str) -> String {
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
 
+/// Writes how many bytes passed in a second; of less than a millisecond nothing is known.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "two digits for people"
+)]
+pub(crate) fn human_rate(bytes: u64, seconds: f64) -> String {
+    format!("{}/s", human_size((bytes as f64 / seconds.max(0.001)) as u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -65,7 +65,7 @@ impl Add {
     async fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
         let recursive = self.recursive.unwrap_or(true);
         let wanted = Progress::is_wanted(self.progress);
-        let bar = Progress::count(Some(wanted), "blocks fetched or found");
+        let bar = Progress::arrivals(wanted);
         let call = Call::new("pin/add")
             .args(&self.paths)
             .option("recursive", recursive)
@@ -74,7 +74,7 @@ impl Add {
         let how = if recursive { "recursively" } else { "directly" };
         print_lines(client.send(call).await?, global, |out, pinned: PinOutput| {
             if let Some(count) = pinned.progress {
-                bar.set(count);
+                bar.set_arrivals(count, pinned.arrivals.unwrap_or_default());
             }
             for cid in pinned.pins.into_iter().flatten() {
                 bar.above(|| out.line(format!("pinned {cid} {how}")))?;

@@ -3,8 +3,12 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 
+use crate::api::fetch::Arrivals;
+use crate::cli::output::counted;
+
 const WITH_TOTAL: &str = " {bytes} / {total_bytes} [{bar:40}] {percent}% {bytes_per_sec} {eta}";
 const WITHOUT_TOTAL: &str = " {spinner} {bytes} {bytes_per_sec}";
+const ARRIVALS: &str = " {spinner} {msg} {bytes} received {bytes_per_sec}";
 
 /// A bar of bytes; without a known total it shows what has passed and how fast.
 #[derive(Debug)]
@@ -34,6 +38,23 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         set_style(&bar, &format!(" {{spinner}} {{pos}} {what}"));
         Self(bar)
+    }
+
+    /// Starts to show how blocks arrive from peers.
+    pub(crate) fn arrivals(wanted: bool) -> Self {
+        if !wanted {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        set_style(&bar, ARRIVALS);
+        Self(bar)
+    }
+
+    /// Sets how many blocks are here, and what came from peers.
+    pub(crate) fn set_arrivals(&self, blocks: u64, arrivals: Arrivals) {
+        self.0.set_position(arrivals.received_bytes);
+        let (blocks, peers) = (counted(blocks, "block"), counted(arrivals.peers, "peer"));
+        self.0.set_message(format!("{blocks} here, {peers},"));
     }
 
     /// Tells whether a bar is shown.

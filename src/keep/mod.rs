@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use self::gather::Gathering;
-pub use self::pinning::PinProgress;
+pub use self::pinning::BringProgress;
 use self::room::RoomyStore;
 use crate::store::{BlockStore, Protection, Repository, StoreError};
 use crate::unixfs::UnixfsError;

@@ -1,4 +1,4 @@
-//! Pinning: every block of a DAG is brought here, made durable, and only then the pin is written.
+//! Every block of a DAG is brought here; to pin it, that is made durable, and only then the pin is written.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,14 +13,14 @@ use crate::unixfs::{self, UnixfsError};
 /// Blocks that are proved, or fetched, at once while a DAG is pinned.
 const BLOCKS_AHEAD: usize = 32;
 
-/// How far pinning has come, for whoever wants to show it.
+/// How far bringing a DAG here has come, for whoever wants to show it.
 #[derive(Debug, Default)]
-pub struct PinProgress {
+pub struct BringProgress {
     blocks: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl PinProgress {
+impl BringProgress {
     /// Returns the number of blocks that are here.
     pub fn blocks(&self) -> u64 {
         self.blocks.load(Ordering::Relaxed)
@@ -44,7 +44,7 @@ impl Keeper {
         root: Cid,
         mode: PinMode,
         name: Option<String>,
-        progress: &PinProgress,
+        progress: &BringProgress,
     ) -> Result<(), KeepError> {
         let _hold = self.hold().await;
         let cids = match mode {
@@ -65,6 +65,20 @@ impl Keeper {
         Ok(())
     }
 
+    /// Brings everything below `root` here. Nothing of it is removed meanwhile; afterwards it is cache.
+    ///
+    /// # Errors
+    /// When a block cannot be had or stored; what came before stays.
+    pub async fn fetch(
+        &self,
+        dag: &Dag,
+        root: Cid,
+        progress: &BringProgress,
+    ) -> Result<(), KeepError> {
+        let _hold = self.hold().await;
+        self.bring_all(dag, unixfs::walk(dag, root).map_ok(|visit| visit.cid), progress).await
+    }
+
     /// Returns how a CID itself is pinned.
     pub fn pinned(&self, cid: &Cid) -> Option<PinMode> {
         self.inner.repository.pins.get(cid).map(|pin| pin.mode)
@@ -83,7 +97,7 @@ impl Keeper {
         &self,
         dag: &Dag,
         cids: impl Stream<Item = Result<Cid, UnixfsError>>,
-        progress: &PinProgress,
+        progress: &BringProgress,
     ) -> Result<(), KeepError> {
         let bring = |cid| async move { self.bring(dag, &cid).await };
         let brought = cids.map_err(KeepError::from).map_ok(bring).try_buffered(BLOCKS_AHEAD);

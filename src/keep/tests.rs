@@ -99,7 +99,7 @@ fn tree(numbers: std::ops::Range<u32>) -> (Cid, Vec<Block>) {
 }
 
 async fn pin(fixture: &Fixture, dag: &Dag, root: Cid) -> Result<u64, KeepError> {
-    let progress = PinProgress::default();
+    let progress = BringProgress::default();
     fixture.keeper.pin(dag, root, PinMode::Recursive, None, &progress).await?;
     Ok(progress.blocks())
 }
@@ -157,7 +157,7 @@ async fn pinning_goes_on_where_it_stopped_and_pins_nothing_before() {
     let exchange = Arc::new(TestExchange::new(wanted.clone()));
     let dag = fixture.dag(exchange.clone());
     exchange.silence(wanted[30].cid());
-    let progress = PinProgress::default();
+    let progress = BringProgress::default();
     let pinning = fixture.keeper.pin(&dag, root, PinMode::Recursive, None, &progress);
     let patience = std::time::Duration::from_millis(300);
     assert!(tokio::time::timeout(patience, pinning).await.is_err(), "one block does not come");

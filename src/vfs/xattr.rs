@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Error, Vfs};
 use crate::block::Cid;
-use crate::keep::{Keeper, PinProgress};
+use crate::keep::{BringProgress, Keeper};
 use crate::store::PinMode;
 use crate::unixfs::presence;
 
@@ -135,7 +135,7 @@ impl Vfs {
     }
 
     async fn pin(&self, keeper: &Keeper, cid: Cid, mode: PinMode) -> Result<(), Error> {
-        let progress = PinProgress::default();
+        let progress = BringProgress::default();
         let mut pinning = std::pin::pin!(keeper.pin(&self.inner.dag, cid, mode, None, &progress));
         loop {
             let before = progress.blocks();

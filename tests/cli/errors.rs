@@ -45,7 +45,7 @@ fn wrong_words_are_usage_errors() {
 fn every_command_has_help_with_examples() {
     let sandbox = Sandbox::without_repository();
     let commands = "init add cat ls get stat resolve refs config daemon mount umount status \
-                    shutdown version pin dag block repo store bootstrap ping stats id swarm bitswap";
+                    shutdown version pin dag block repo store fetch bootstrap ping stats id swarm bitswap";
     let nested = "pin add|pin rm|pin ls|pin update|pin verify|dag get|dag resolve|dag stat|\
                   dag import|dag export|block get|block put|block stat|block rm|repo stat|\
                   repo verify|repo version|repo rebuild|store add-pack|store ls-packs|\

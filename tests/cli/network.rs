@@ -1,6 +1,6 @@
 //! Words about peers, on a node that talks to nobody: what can be edited, what is refused and how it is said.
 
-use super::sandbox::Sandbox;
+use super::sandbox::{ABSENT, Sandbox, TREE, vector_tree};
 
 /// A peer that is nowhere.
 const PEER: &str = "12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8";
@@ -64,4 +64,27 @@ fn the_bootstrap_list_is_edited_in_the_configuration() {
         1,
         &["network.bootstrap", "/p2p/"],
     );
+}
+
+#[test]
+fn what_is_here_is_fetched_from_nobody() {
+    let sandbox = Sandbox::new();
+    vector_tree(&sandbox);
+    sandbox.ok(&["add", "-rQ", "--pin=false", "d"]);
+    let run = sandbox.run(&["fetch", TREE]);
+    assert_eq!(run.stderr, "", "no progress where there is no terminal");
+    let said = run.ok();
+    assert!(said.starts_with(&format!("{TREE} is here: 4 blocks, ")), "{said}");
+    assert_eq!(sandbox.ok(&["pin", "ls"]), "", "it is not pinned");
+    assert_eq!(sandbox.ok(&["fetch", "--quiet", TREE]), "");
+    let json = sandbox.ok(&["fetch", "--json", &format!("/ipfs/{TREE}/hello.txt")]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["Blocks"], &json["Bytes"], &json["Peers"]),
+        (&1.into(), &12.into(), &0.into())
+    );
+    sandbox.fails(&["fetch", ABSENT], 1, &["is not here", "Hint:", "network.preset", "dag import"]);
+    sandbox.fails(&["fetch", &format!("{TREE}/nope")], 1, &["nope"]);
+    sandbox.fails(&["fetch", "--quiet", "--progress", TREE], 2, &["--progress"]);
+    sandbox.fails(&["fetch"], 2, &["PATH"]);
 }

@@ -189,6 +189,7 @@ fn peers_have_kubos_words() {
     check("stats/bw?proto=/ipfs/bitswap", 400, 1, "not by protocol");
     check("stats/bw", 500, 0, "does not talk to others");
     check("swarm/limits", 500, 0, "does not talk to others");
+    check("fetch", 400, 1, "argument \"ipfs-path\" is required");
     check("bootstrap/add?arg=/ip4/192.0.2.7/tcp/1", 400, 1, "does not end with /p2p/");
 }
 

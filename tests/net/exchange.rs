@@ -4,7 +4,7 @@ use super::peers::{Node, Peer};
 use crate::cli::sandbox::Sandbox;
 
 /// Bytes that compress badly and are other ones for each seed.
-fn noise(seed: u32, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u32, len: usize) -> Vec<u8> {
     let mut state = u64::from(seed) << 32 | 1;
     let mut next = || {
         state ^= state << 13;

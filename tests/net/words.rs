@@ -1,4 +1,4 @@
-//! What people see of peers: pings, what they say of themselves, what passes.
+//! What people see of peers: pings, what they say of themselves, what passes, what is fetched.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
+use super::exchange::noise;
 use super::peers::{Node, Peer};
-use crate::cli::sandbox::{Sandbox, wait_for};
+use crate::cli::sandbox::{ABSENT, Sandbox, wait_for};
 
 /// A peer that is nowhere.
 const NOBODY: &str = "12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8";
@@ -123,4 +124,73 @@ fn who_is_kept_is_called_and_the_bounds_are_told() {
         1,
         &["does not end with"],
     );
+}
+
+#[test]
+fn a_tree_is_fetched_and_it_is_told_from_whom() {
+    let (giver, taker) = (Node::start(), Node::start());
+    giver.sandbox.write("d/big", noise(11, 5_000_000));
+    giver.sandbox.write("d/small", "small");
+    let cid = giver.sandbox.ok(&["add", "-rQ", "d"]);
+    taker.connect(&giver.address("tcp"));
+    let id = giver.address("tcp");
+    let id = id_in(&id);
+    let run = taker.sandbox.run(&["fetch", &cid]);
+    assert_eq!(run.stderr, "", "no progress where there is no terminal");
+    let said = run.ok();
+    let all = "8 blocks, 5.0 MB";
+    assert!(
+        said.starts_with(&format!("{cid} is here: {all}; {all}, came from 1 peer in ")),
+        "{said}"
+    );
+    assert_eq!(taker.sandbox.ok(&["fetch", &cid]), format!("{cid} is here: {all}"));
+    let again = json(&taker.sandbox, &["fetch", &cid]);
+    assert_eq!((&again["Blocks"], &again["ReceivedBlocks"]), (&8.into(), &0.into()));
+    assert!(taker.sandbox.ok(&["ls", "--offline", &cid]).contains("small"), "it is here");
+    assert_eq!(taker.sandbox.ok(&["pin", "ls"]), "", "it is not pinned");
+
+    let (came, sent) =
+        (json(&taker.sandbox, &["stats", "bw"]), json(&giver.sandbox, &["stats", "bw"]));
+    assert!(came["TotalIn"].as_u64().unwrap() > 5_000_000, "{came}");
+    assert_eq!((&came["TotalIn"], &came["TotalOut"]), (&sent["TotalOut"], &sent["TotalIn"]));
+    assert_eq!(json(&taker.sandbox, &["stats", "bw", "--peer", id])["TotalIn"], came["TotalIn"]);
+    taker.sandbox.fails(&["stats", "bw", "--peer", NOBODY], 1, &["not connected to"]);
+    let polled = first_lines(&taker.sandbox, &["stats", "bw", "--poll", "-i", "100ms"], 3);
+    assert!(polled[0].starts_with("Total Up") && polled[2].contains("5.0 MB"), "{polled:?}");
+    let bitswap = json(&giver.sandbox, &["stats", "bitswap"]);
+    assert_eq!((&bitswap["BlocksSent"], &bitswap["DataSent"]), (&8.into(), &sent["TotalOut"]));
+    let status = taker.sandbox.ok(&["status"]);
+    assert!(status.contains(" from the store, 8 from peers"), "{status}");
+    assert!(status.contains(&format!("{id} gave 8 blocks, 5.0 MB")), "{status}");
+    let status = json(&taker.sandbox, &["status"]);
+    assert_eq!(status["Network"]["Givers"][0]["Peer"], id);
+}
+
+#[test]
+fn who_pins_sees_what_comes() {
+    let (giver, taker) = (Node::start(), Node::start());
+    giver.sandbox.write("file", noise(12, 60_000_000));
+    let cid = giver.sandbox.ok(&["add", "-Q", "file"]);
+    taker.connect(&giver.address("tcp"));
+    let told = taker.sandbox.ok(&["pin", "add", "--progress", "--json", &cid]);
+    let told: Vec<Json> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (pinned, progress) = told.split_last().unwrap();
+    assert_eq!(pinned["Pins"][0], *cid);
+    for line in progress {
+        assert!(line["Progress"].as_u64().unwrap() > 0 && line["Peers"] == 1, "{line}");
+        assert!(line["ReceivedBytes"].as_u64().unwrap() <= 61_000_000, "{line}");
+    }
+}
+
+#[test]
+fn a_fetch_ends_when_nobody_waits_for_it() {
+    let (node, other) = (Node::start(), Node::start());
+    node.connect(&other.address("tcp"));
+    node.sandbox.fails(&["fetch", "--timeout=300ms", ABSENT], 1, &["deadline"]);
+    let mut fetch = node.sandbox.command().args(["fetch", ABSENT]).spawn().unwrap();
+    let wanted = || node.sandbox.ok(&["bitswap", "wantlist"]);
+    wait_for("the want", || wanted() == ABSENT);
+    interrupt(&fetch);
+    assert!(!fetch.wait().unwrap().success());
+    wait_for("its end", || wanted().is_empty());
 }

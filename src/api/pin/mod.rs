@@ -5,24 +5,19 @@
 pub mod listing;
 pub mod verify;
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
+use crate::api::fetch::{Arrivals, Counter, follow};
 use crate::api::paths::cid_of;
-use crate::api::reply::{self, Kind, Sink, blocking};
+use crate::api::reply::{self, Kind, blocking};
 use crate::api::request::Form;
 use crate::block::Cid;
-use crate::dag::Dag;
-use crate::keep::PinProgress;
+use crate::keep::BringProgress;
 use crate::store::PinMode;
-
-/// Time between two reports of progress.
-const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// CIDs that were pinned or unpinned, or how far pinning has come.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -37,6 +32,9 @@ pub struct PinOutput {
     /// Their bytes (ours).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// What of them peers gave meanwhile (ours).
+    #[serde(flatten)]
+    pub arrivals: Option<Arrivals>,
 }
 
 /// `pin/add?arg=…&recursive=&name=&progress=`
@@ -44,7 +42,7 @@ pub(super) async fn add(
     State(node): State<Node>,
     Form(params): Form,
 ) -> Result<Response, ApiError> {
-    let dag = dag_of(&node, &params)?;
+    let (dag, counter) = (dag_of(&node, &params)?, Counter::start(&node, &params));
     let mut roots = Vec::new();
     for arg in params.args_some("ipfs-path")? {
         roots.push(cid_of(&dag, arg).await?);
@@ -58,36 +56,20 @@ pub(super) async fn add(
     let shows_progress = params.is_on("progress")?;
     reply::stream(&params, Kind::Json, move |sink| async move {
         let pinned = roots.iter().map(|cid| encoder.encode(cid)).collect();
-        let progress = shows_progress.then_some(&sink);
         for root in roots {
-            pin(&node, &dag, root, mode, name.clone(), progress).await?;
+            let progress = BringProgress::default();
+            let pinning = node.keeper().pin(&dag, root, mode, name.clone(), &progress);
+            let report = || PinOutput {
+                progress: Some(progress.blocks()),
+                bytes: Some(progress.bytes()),
+                arrivals: Some(counter.arrivals()),
+                ..PinOutput::default()
+            };
+            follow(pinning, shows_progress.then_some(&sink), report).await?;
         }
         sink.json(&PinOutput { pins: Some(pinned), ..PinOutput::default() }).await
     })
     .await
-}
-
-/// Pins, telling now and then how far it has come.
-async fn pin(
-    node: &Node,
-    dag: &Dag,
-    root: Cid,
-    mode: PinMode,
-    name: Option<String>,
-    sink: Option<&Sink>,
-) -> Result<(), ApiError> {
-    let progress = PinProgress::default();
-    let mut pinning = std::pin::pin!(node.keeper().pin(dag, root, mode, name, &progress));
-    loop {
-        match (tokio::time::timeout(PROGRESS_EVERY, &mut pinning).await, sink) {
-            (Ok(pinned), _) => return Ok(pinned?),
-            (Err(_), Some(sink)) => {
-                let (progress, bytes) = (Some(progress.blocks()), Some(progress.bytes()));
-                sink.json(&PinOutput { progress, bytes, ..PinOutput::default() }).await?;
-            }
-            (Err(_), None) => {}
-        }
-    }
 }
 
 /// `pin/rm?arg=…&recursive=`
@@ -131,7 +113,8 @@ pub(super) async fn update(
     let old = old.filter(|pin| pin.mode == PinMode::Recursive).ok_or_else(|| {
         ApiError::failed(format!("'from' cid was not recursively pinned already: {from}"))
     })?;
-    pin(&node, &dag, to, PinMode::Recursive, old.name, None).await?;
+    let progress = BringProgress::default();
+    node.keeper().pin(&dag, to, PinMode::Recursive, old.name, &progress).await?;
     if params.flag("unpin")?.unwrap_or(true) && from != to {
         let node = node.clone();
         blocking(move || unpin(&node, &from, true)).await?;
