@@ -40,6 +40,14 @@ pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
+/// Returns an address without the id of the peer that it leads to.
+pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if peer_of(&address).is_some() {
+        address.pop();
+    }
+    address
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

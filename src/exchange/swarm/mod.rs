@@ -2,9 +2,11 @@
 
 mod book;
 mod build;
+mod calling;
 mod gate;
 mod introduction;
 mod known;
+mod listening;
 mod probe;
 mod reach;
 mod reachability;

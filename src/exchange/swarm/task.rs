@@ -4,25 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::channel::oneshot;
 use futures::{FutureExt as _, StreamExt as _};
 use libp2p::core::ConnectedPoint;
-use libp2p::core::transport::ListenerId;
-use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, ping, upnp};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::book::{Book, KEPT_MAX};
+use super::book::KEPT_MAX;
 use super::build::{Behaviour, BehaviourEvent, CONNECTIONS_PER_PEER, PENDING_MAX, build};
+use super::calling::{Calling, with_peer};
 use super::introduction::Introduction;
-use super::known::Known;
-use super::rejoin::Rejoin;
-use super::relays::Relays;
-use super::{PeerInfo, Reach, Request, SwarmError, SwarmOptions, remote};
-use crate::exchange::address::{is_near, is_relayed, peer_of};
+use super::listening::Listening;
+use super::{PeerInfo, Request, SwarmError, SwarmOptions, remote};
 use crate::exchange::bitswap::{self, Client};
 use crate::exchange::limit::Limit;
 use crate::store::BlockStore;
@@ -30,10 +24,6 @@ use crate::sys::memory::resident_bytes;
 
 /// How often it is looked whether somebody is to be called, or an address listened on.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Peers reached before that are called when few are connected.
-const REJOIN_MAX: usize = 8;
-/// When a listener of the configuration has ended, it is tried again after this time.
-const LISTEN_AGAIN: Duration = Duration::from_secs(30);
 /// With more connected peers than this share of the bound, those not used for longest have to go, …
 const TRIM_ABOVE: (usize, usize) = (3, 4);
 /// … until this share is left; …
@@ -53,29 +43,13 @@ struct Connected {
     latency: Option<Duration>,
 }
 
-type Calls = HashMap<ConnectionId, oneshot::Sender<Result<PeerId, SwarmError>>>;
-
 pub(super) struct Task {
     swarm: libp2p::Swarm<Behaviour>,
     requests: mpsc::Receiver<Request>,
-    reach: Reach,
     connections_max: usize,
-    /// Peers that are to be connected always.
-    book: Book,
-    /// Peers that were reached.
-    known: Known,
-    /// Peers that are called when few are connected, beside known ones.
-    bootstrap: Vec<(PeerId, Multiaddr)>,
-    /// `None` when nobody is called but who is named.
-    rejoin: Option<Rejoin>,
-    /// `None` when this node is not called over relays.
-    relays: Option<Relays>,
-    /// The listeners of the configuration, and those that have ended with the time of the next try.
-    listeners: HashMap<ListenerId, Multiaddr>,
-    ended: Vec<(Instant, Multiaddr)>,
+    calling: Calling,
+    listening: Listening,
     connected: HashMap<PeerId, Connected>,
-    /// Who waits for a connection to be made.
-    calls: Calls,
 }
 
 impl Task {
@@ -89,28 +63,22 @@ impl Task {
         let built = build(&options, client, store).now_or_never();
         let swarm = built.ok_or_else(|| SwarmError::Build("it waits".to_owned()))??;
         let now = Instant::now();
-        let rejoin = options.others.as_ref().map(|_| Rejoin::new(now));
-        let others = options.others.unwrap_or_default();
+        let calling = Calling::new(options.reach, options.others, options.known, now)?;
         let mut task = Self {
             swarm,
             requests,
             connections_max: options.connections_max as usize,
-            book: Book::default(),
-            known: Known::new(options.known),
-            bootstrap: others.into_iter().map(with_peer).collect::<Result<_, _>>()?,
-            rejoin,
-            relays: options.hole_punching.then(|| Relays::new(now)),
-            reach: options.reach,
-            listeners: HashMap::new(),
-            ended: Vec::new(),
+            calling,
+            listening: Listening::new(options.hole_punching, now),
             connected: HashMap::new(),
-            calls: HashMap::new(),
         };
         for address in options.peers {
             let (peer, address) = with_peer(address)?;
-            task.keep(peer, address)?;
+            task.calling.keep(&mut task.swarm, peer, address)?;
         }
-        options.listen.into_iter().for_each(|address| task.listen(address));
+        for address in options.listen {
+            task.listening.listen(&mut task.swarm, address);
+        }
         Ok(task)
     }
 
@@ -131,71 +99,12 @@ impl Task {
 
     /// Does what time alone makes due.
     fn look_around(&mut self) {
-        self.call_kept();
-        self.call_others();
-        self.listen_again();
-        self.listen_over_relay();
-    }
-
-    fn listen(&mut self, address: Multiaddr) {
-        match self.swarm.listen_on(address.clone()) {
-            Ok(listener) => drop(self.listeners.insert(listener, address)),
-            Err(error) => {
-                tracing::warn!(%address, %error, "cannot listen; peers cannot call this node there");
-            }
-        }
-    }
-
-    fn listen_again(&mut self) {
-        let now = Instant::now();
-        let due: Vec<_> = self.ended.extract_if(.., |(at, _)| *at <= now).collect();
-        for (_, address) in due {
-            self.listen(address);
-        }
-    }
-
-    /// Has this node called over a relay, if nobody has found another way to it.
-    fn listen_over_relay(&mut self) {
-        let Some(relays) = &mut self.relays else { return };
-        if self.swarm.external_addresses().any(|address| !is_relayed(address)) {
-            return;
-        }
-        let now = Instant::now();
-        let Some(relay) = relays.next(now) else { return };
-        let Some(known) = self.connected.get(&relay) else { return relays.disconnected(&relay) };
-        let (way, _) = remote(&known.endpoint);
-        let address = without_peer(way).with(Protocol::P2p(relay)).with(Protocol::P2pCircuit);
-        match self.swarm.listen_on(address) {
-            Ok(listener) => relays.using(listener, relay),
-            Err(error) => {
-                tracing::debug!(%relay, %error, "a relay cannot be used");
-                relays.refused(relay, now);
-            }
-        }
-    }
-
-    /// Calls those who help to find others, and those who were reached before, when few are connected.
-    fn call_others(&mut self) {
-        let Some(rejoin) = &mut self.rejoin else { return };
-        if !rejoin.is_due(self.connected.len(), Instant::now()) {
-            return;
-        }
-        let known = self.known.list().into_iter().take(REJOIN_MAX);
-        let known = known
-            .flat_map(|peer| peer.addresses.into_iter().map(move |address| (peer.id, address)));
-        let others = self.bootstrap.iter().cloned().chain(known);
-        let others = others.filter(|(_, address)| self.reach.includes(address));
-        for (peer, address) in others.collect::<Vec<_>>() {
-            self.call(peer, vec![address]);
-        }
-    }
-
-    /// Calls a peer that is not connected yet.
-    fn call(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        let call = DialOpts::peer_id(peer).addresses(addresses).build();
-        if let Err(error) = self.swarm.dial(call) {
-            tracing::debug!(%peer, %error, "a peer is not called");
-        }
+        let (now, swarm) = (Instant::now(), &mut self.swarm);
+        self.calling.call_kept(swarm, now);
+        self.calling.call_others(swarm, self.connected.len(), now);
+        self.listening.listen_again(swarm, now);
+        let way = |peer: &PeerId| Some(remote(&self.connected.get(peer)?.endpoint).0);
+        self.listening.listen_over_relay(swarm, way, now);
     }
 
     /// Ends connections that were not used for longest when there are too many.
@@ -208,7 +117,7 @@ impl Task {
         let used = |(peer, known): (&PeerId, &Connected)| {
             (*peer, bitswap.last_used(peer).map_or(known.since, |used| used.max(known.since)))
         };
-        let others = self.connected.iter().filter(|(peer, _)| !self.book.keeps(peer)).map(used);
+        let others = self.connected.iter().filter(|(peer, _)| !self.calling.keeps(peer)).map(used);
         let too_many = count - max * TRIM_TO.0 / TRIM_TO.1;
         for peer in least_used(others, too_many, Instant::now()) {
             tracing::debug!(%peer, "disconnecting a peer that was not used for long");
@@ -217,30 +126,21 @@ impl Task {
         }
     }
 
-    fn call_kept(&mut self) {
-        let now = Instant::now();
-        while let Some((peer, addresses)) = self.book.next(now) {
-            let call = DialOpts::peer_id(peer).addresses(addresses).build();
-            if let Err(error) = self.swarm.dial(call) {
-                tracing::debug!(%peer, %error, "cannot call a peer");
-                self.book.lost(&peer, now);
-            }
-        }
-    }
-
     fn answer(&mut self, request: Request) {
         // Who does not wait for the answer any more needs none.
         match request {
-            Request::Connect(address, reply) => self.connect(address, reply),
+            Request::Connect(address, reply) => {
+                self.calling.connect(&mut self.swarm, address, reply);
+            }
             Request::Disconnect(peer, reply) => {
-                self.release(&peer);
+                self.calling.release(&mut self.swarm, &peer);
                 let _gone = reply.send(self.swarm.disconnect_peer_id(peer).is_ok());
             }
             Request::Peers(reply) => drop(reply.send(self.peers())),
             Request::Addresses(reply) => drop(reply.send(self.addresses())),
             Request::Wanted(reply) => drop(reply.send(self.swarm.behaviour().bitswap.wanted())),
             Request::Totals(reply) => drop(reply.send(self.swarm.behaviour().bitswap.totals())),
-            Request::Known(reply) => drop(reply.send(self.known.list())),
+            Request::Known(reply) => drop(reply.send(self.calling.known())),
             Request::Traffic(reply) => {
                 let _gone = reply.send(self.swarm.behaviour().bitswap.traffic(Instant::now()));
             }
@@ -249,32 +149,16 @@ impl Task {
                 let known = self.connected.get(&peer);
                 drop(reply.send(known.and_then(|known| known.said.clone())));
             }
-            Request::Keep(peer, address, reply) => drop(reply.send(self.keep(peer, address))),
-            Request::Release(peer, reply) => drop(reply.send(self.release(&peer))),
-            Request::Kept(reply) => {
-                let kept = self.book.kept().map(|(peer, addresses)| (peer, addresses.to_vec()));
-                drop(reply.send(kept.collect()));
+            Request::Keep(peer, address, reply) => {
+                drop(reply.send(self.calling.keep(&mut self.swarm, peer, address)));
             }
+            Request::Release(peer, reply) => {
+                let _gone = reply.send(self.calling.release(&mut self.swarm, &peer));
+            }
+            Request::Kept(reply) => drop(reply.send(self.calling.kept())),
             Request::Open(peer, reply) => self.swarm.behaviour_mut().probes.open(peer, reply),
             Request::Measured(peer, latency) => self.measured(peer, latency),
         }
-    }
-
-    fn keep(&mut self, peer: PeerId, address: Multiaddr) -> Result<(), SwarmError> {
-        if !self.book.keep(peer, address, Instant::now()) {
-            return Err(SwarmError::Full(KEPT_MAX));
-        }
-        self.swarm.behaviour_mut().limits.bypass_peer_id(&peer);
-        if self.swarm.is_connected(&peer) {
-            self.book.connected(&peer);
-        }
-        Ok(())
-    }
-
-    /// Does not keep a peer any more; tells whether it was kept.
-    fn release(&mut self, peer: &PeerId) -> bool {
-        self.swarm.behaviour_mut().limits.remove_peer_id(peer);
-        self.book.release(peer)
     }
 
     fn measured(&mut self, peer: PeerId, latency: Duration) {
@@ -294,43 +178,12 @@ impl Task {
             count("connections to one peer", per_peer.unwrap_or_default(), CONNECTIONS_PER_PEER),
             count("calls that come in", counts.num_pending_incoming(), PENDING_MAX),
             count("calls that go out", counts.num_pending_outgoing(), PENDING_MAX),
-            Limit::of("kept peers", self.book.kept().len(), KEPT_MAX),
+            Limit::of("kept peers", self.calling.kept().len(), KEPT_MAX),
         ];
         limits.extend(bitswap.limits(self.connections_max));
         let used = resident_bytes().unwrap_or_default();
         limits.push(Limit::of("bytes of memory", used, memory.max_allowed_bytes()));
         limits
-    }
-
-    fn connect(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, SwarmError>>) {
-        let peer = peer_of(&address);
-        if let Some(peer) = peer.filter(|peer| self.swarm.is_connected(peer)) {
-            return drop(reply.send(Ok(peer)));
-        }
-        let call = match peer {
-            Some(peer) => DialOpts::peer_id(peer)
-                .condition(PeerCondition::Always)
-                .addresses(self.ways(peer, &address))
-                .build(),
-            None => DialOpts::unknown_peer_id().address(address.clone()).build(),
-        };
-        let id = call.connection_id();
-        match self.swarm.dial(call) {
-            Ok(()) => drop(self.calls.insert(id, reply)),
-            Err(DialError::NoAddresses) => {
-                let reason = "no address of it is known";
-                drop(reply.send(Err(failed(&address.to_string(), &reason))));
-            }
-            Err(error) => drop(reply.send(Err(failed(&address.to_string(), &error)))),
-        }
-    }
-
-    /// Returns the addresses to call a peer at: the one that was named, or where it is kept or was reached before.
-    fn ways(&self, peer: PeerId, named: &Multiaddr) -> Vec<Multiaddr> {
-        if without_peer(named.clone()).is_empty() {
-            return [&self.book.addresses(&peer)[..], self.known.addresses(&peer)].concat();
-        }
-        vec![named.clone()]
     }
 
     fn peers(&self) -> Vec<PeerInfo> {
@@ -357,7 +210,7 @@ impl Task {
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "cannot listen"),
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                self.stopped_listening(listener_id, &addresses, reason);
+                self.listening.ended(listener_id, &addresses, reason, Instant::now());
             }
             SwarmEvent::ConnectionEstablished {
                 peer_id,
@@ -366,10 +219,9 @@ impl Task {
                 num_established,
                 ..
             } => {
+                let (address, is_outbound) = remote(&endpoint);
+                self.calling.connected(peer_id, connection_id, is_outbound.then_some(address));
                 self.connected(peer_id, endpoint, num_established.get());
-                if let Some(reply) = self.calls.remove(&connection_id) {
-                    let _gone = reply.send(Ok(peer_id));
-                }
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, .. }
                 if num_established > 0 =>
@@ -381,66 +233,31 @@ impl Task {
             SwarmEvent::ConnectionClosed { peer_id, cause, .. } => {
                 tracing::debug!(%peer_id, ?cause, "a peer is gone");
                 self.connected.remove(&peer_id);
-                self.book.lost(&peer_id, Instant::now());
-                if let Some(relays) = &mut self.relays {
-                    relays.disconnected(&peer_id);
-                }
+                self.calling.disconnected(&peer_id, Instant::now());
+                self.listening.disconnected(&peer_id);
             }
             SwarmEvent::ExternalAddrConfirmed { address } => {
                 tracing::info!(%address, "this node can be called");
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error, .. } => {
-                let name =
-                    peer_id.map_or_else(|| "the address".to_owned(), |peer| peer.to_string());
-                tracing::debug!(peer = name, %error, "cannot connect");
-                if let Some(peer) = peer_id.filter(|peer| !self.swarm.is_connected(peer)) {
-                    self.book.lost(&peer, Instant::now());
-                }
-                if let Some(reply) = self.calls.remove(&connection_id) {
-                    let _gone = reply.send(Err(failed(&name, &error)));
-                }
+                self.calling.failed(&self.swarm, peer_id, connection_id, &error);
             }
             _ => {}
         }
     }
 
     fn connected(&mut self, peer: PeerId, endpoint: ConnectedPoint, connections: u32) {
-        self.book.connected(&peer);
-        let (address, is_outbound) = remote(&endpoint);
-        if is_outbound && !is_relayed(&address) {
-            self.known.reached(peer, without_peer(address));
-        }
         let since = Instant::now();
         let new = || Connected { since, endpoint, connections, said: None, latency: None };
         self.connected.entry(peer).or_insert_with(new).connections = connections;
         self.trim();
     }
 
-    fn stopped_listening(
-        &mut self,
-        listener: ListenerId,
-        addresses: &[Multiaddr],
-        reason: Result<(), std::io::Error>,
-    ) {
-        if let Err(error) = reason {
-            tracing::warn!(?addresses, %error, "no longer listening");
-        }
-        let now = Instant::now();
-        if let Some(relays) = &mut self.relays {
-            relays.ended(listener, now);
-        }
-        if let Some(address) = self.listeners.remove(&listener) {
-            self.ended.push((now + LISTEN_AGAIN, address));
-        }
-    }
-
     fn said(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 if let Some(known) = self.connected.get_mut(&peer_id) {
-                    if let Some(relays) = &mut self.relays {
-                        relays.speaks(peer_id, &info.protocols);
-                    }
+                    self.listening.speaks(peer_id, &info.protocols);
                     known.said = Some(Introduction::of(info));
                 }
             }
@@ -448,11 +265,7 @@ impl Task {
                 self.measured(peer, latency);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
-                // Whoever answers may name any address.
-                let near = found.into_iter().filter(|(_, address)| is_near(address));
-                for (peer, address) in near {
-                    self.call(peer, vec![address]);
-                }
+                Calling::call_near(&mut self.swarm, found);
             }
             BehaviourEvent::PortMapping(upnp::Event::NewExternalAddr { external_addr, .. }) => {
                 tracing::info!(address = %external_addr, "the router lets calls in");
@@ -486,24 +299,6 @@ fn least_used(
     let mut idle: Vec<_> = used.filter(|(_, used)| *used + TRIM_GRACE < now).collect();
     idle.sort_unstable_by_key(|(_, used)| *used);
     idle.into_iter().take(count).map(|(peer, _)| peer).collect()
-}
-
-/// Returns an address that ends with a peer's id, and the id.
-fn with_peer(address: Multiaddr) -> Result<(PeerId, Multiaddr), SwarmError> {
-    let peer = peer_of(&address).ok_or_else(|| SwarmError::NoPeerId(address.clone()))?;
-    Ok((peer, address))
-}
-
-/// Returns an address without the id of the peer that it leads to.
-fn without_peer(mut address: Multiaddr) -> Multiaddr {
-    if peer_of(&address).is_some() {
-        address.pop();
-    }
-    address
-}
-
-fn failed(peer: &str, error: &impl std::fmt::Display) -> SwarmError {
-    SwarmError::Connect { peer: peer.to_owned(), reason: error.to_string() }
 }
 
 #[cfg(test)]
