@@ -10,8 +10,9 @@ use crate::dag::Dag;
 use crate::store::{BlockStore as _, PinMode, StoreError};
 use crate::unixfs::{self, UnixfsError};
 
-/// Blocks that are proved, or fetched, at once while a DAG is pinned.
-const BLOCKS_AHEAD: usize = 32;
+/// Blocks that are proved, or fetched, at once while a DAG is brought here: what a way of 1 Gbit/s and 100 ms
+/// carries in blocks of 256 KiB.
+const BLOCKS_AHEAD: usize = 64;
 
 /// How far bringing a DAG here has come, for whoever wants to show it.
 #[derive(Debug, Default)]
