@@ -1,4 +1,5 @@
-//! Nodes that talk to each other over the real protocols, on loopback.
+//! Nodes that talk to each other over the real protocols, on loopback and over a slow link.
 
 mod exchange;
+mod link;
 mod peers;
