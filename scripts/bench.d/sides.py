@@ -121,10 +121,11 @@ def prepared(work, options):
 
 
 @contextlib.contextmanager
-def mounted(cidfs, repository, mounts, log):
+def mounted(cidfs, repository, mounts, log, command=lambda *words: words):
+    """Runs a daemon with some mounts; `command` tells how it is run elsewhere."""
     env = cidfs.env(repository)
     with log.open("wb") as sink:
-        daemon = subprocess.Popen([str(cidfs.binary), "daemon"], env=env, stdout=sink, stderr=sink)
+        daemon = subprocess.Popen(command(str(cidfs.binary), "daemon"), env=env, stdout=sink, stderr=sink)
     try:
         wait_for_daemon(daemon, repository, log)
         for mountpoint, options in mounts.items():

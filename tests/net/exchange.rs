@@ -1,5 +1,7 @@
 //! Blocks between cidfs nodes, and between cidfs and go-libp2p with boxo, or Helia.
 
+use std::path::Path;
+
 use super::peers::{Node, Peer};
 use crate::cli::sandbox::Sandbox;
 
@@ -75,20 +77,30 @@ fn old_cids_are_as_good_as_new_ones() {
     assert!(std::fs::read(copy).unwrap() == data);
 }
 
-/// Makes a tree with a folder of many names and files of all lengths.
-fn tree(sandbox: &Sandbox) {
-    for number in 0..300_u32 {
+/// Makes a tree with a folder of so many names, files of all lengths, other ones for each seed, and a link.
+pub(super) fn tree(sandbox: &Sandbox, seed: u32, names: u32) {
+    for number in 0..names {
         let len = [0, 1, 700, 20_000][number as usize % 4];
-        sandbox.write(format!("tree/many/file {number}"), noise(number, len));
+        sandbox.write(format!("tree/many/file {number}"), noise(seed + number, len));
     }
-    sandbox.write("tree/deep/er/big", noise(7, 4_000_000));
-    std::os::unix::fs::symlink("deep/er/big", sandbox.path("tree/link")).unwrap();
+    sandbox.write("tree/deep/er/big", noise(seed + names, 4_000_000));
+    let link = sandbox.path("tree/link");
+    if std::fs::symlink_metadata(&link).is_err() {
+        std::os::unix::fs::symlink("deep/er/big", link).unwrap();
+    }
+}
+
+/// Requires that two trees have the same names, links and bytes.
+pub(super) fn same_tree(one: &Path, other: &Path) {
+    let mut diff = std::process::Command::new("diff");
+    let diff = diff.args(["-r", "--no-dereference"]).args([one, other]).output().unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
 }
 
 #[test]
 fn a_tree_of_another_node_is_read_through_the_mount() {
     let (giver, taker) = (Node::start(), Node::start());
-    tree(&giver.sandbox);
+    tree(&giver.sandbox, 0, 300);
     // One name in each block: as many shards as there are.
     let cid = giver.sandbox.ok(&[
         "add",
@@ -101,13 +113,7 @@ fn a_tree_of_another_node_is_read_through_the_mount() {
     let mount = taker.sandbox.path("mnt");
     std::fs::create_dir(&mount).unwrap();
     taker.sandbox.ok(&["mount", "/ipfs", "mnt"]);
-    let diff = std::process::Command::new("diff")
-        .args(["-r", "--no-dereference"])
-        .arg(giver.sandbox.path("tree"))
-        .arg(mount.join(&cid))
-        .output()
-        .unwrap();
-    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    same_tree(&giver.sandbox.path("tree"), &mount.join(&cid));
     taker.sandbox.ok(&["umount", "mnt"]);
     taker.sandbox.ok(&["pin", "add", &cid]);
     assert!(taker.sandbox.ok(&["ls", "--offline", &cid]).contains("deep"), "it is here now");

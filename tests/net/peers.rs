@@ -1,6 +1,7 @@
 //! Nodes of the network that tests talk to, on loopback: cidfs daemons, a peer in Go built of what kubo is
 //! built of, and Helia in JavaScript.
 
+use std::borrow::Borrow;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -21,20 +22,42 @@ impl Node {
 
     /// Starts it with some values of the configuration.
     pub(crate) fn start_with(values: &[(&str, &str)]) -> Self {
-        let node = Self::of(Sandbox::new(), values);
+        Self::start_at("127.0.0.1", values, Sandbox::daemon)
+    }
+
+    /// Starts it in a network namespace, where it listens on an address.
+    pub(super) fn start_in(namespace: &str, ip: &str) -> Self {
+        Self::start_at(ip, &[], |sandbox| sandbox.daemon_in(namespace))
+    }
+
+    fn start_at(
+        ip: &str,
+        values: &[(&str, &str)],
+        daemon: impl FnOnce(&Sandbox) -> Daemon,
+    ) -> Self {
+        let node = Self::begin(Sandbox::new(), ip, values, daemon);
         wait_for("the addresses", || node.addresses().len() == 3);
         node
     }
 
     /// Starts a daemon for a repository that is there.
     pub(crate) fn of(sandbox: Sandbox, values: &[(&str, &str)]) -> Self {
+        Self::begin(sandbox, "127.0.0.1", values, Sandbox::daemon)
+    }
+
+    fn begin(
+        sandbox: Sandbox,
+        ip: &str,
+        values: &[(&str, &str)],
+        daemon: impl FnOnce(&Sandbox) -> Daemon,
+    ) -> Self {
         sandbox.ok(&["config", "network.preset", "peers-only"]);
-        let listen = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0/ws"]"#;
-        sandbox.ok(&["config", "network.listen", listen]);
+        let listen = ["tcp/0", "udp/0/quic-v1", "tcp/0/ws"].map(|rest| format!("/ip4/{ip}/{rest}"));
+        sandbox.ok(&["config", "network.listen", &serde_json::to_string(&listen).unwrap()]);
         for (key, value) in values {
             sandbox.ok(&["config", key, value]);
         }
-        let daemon = sandbox.daemon();
+        let daemon = daemon(&sandbox);
         Self { sandbox, _daemon: daemon }
     }
 
@@ -72,8 +95,8 @@ pub(crate) struct Peer {
     addresses: Vec<String>,
 }
 
-/// Why a peer is not there to test with.
-type Absent = String;
+/// Why a peer, or something else, is not there to test with.
+pub(super) type Absent = String;
 
 impl Peer {
     /// Starts go-libp2p with boxo, over TCP, QUIC and WebSocket; `None`, after saying so under the name of the
@@ -152,42 +175,48 @@ impl Drop for Peer {
     }
 }
 
-fn told<T>(test: &str, found: &'static Result<T, Absent>) -> Option<&'static T> {
+/// Says under the name of a test why it cannot run.
+pub(super) fn told<T, E: Borrow<Absent>>(test: &str, found: Result<T, E>) -> Option<T> {
     let say = |why: &Absent| crate::report(&format!("NOT RUN: {test}: {why}"));
-    found.as_ref().inspect_err(|why| say(why)).ok()
+    found.inspect_err(|why| say(why.borrow())).ok()
 }
 
 /// Builds the peer in Go, once for all tests.
-fn go_peer() -> &'static Result<PathBuf, Absent> {
+fn go_peer() -> Result<&'static PathBuf, &'static Absent> {
     static BUILT: OnceLock<Result<PathBuf, Absent>> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-peer");
-        let mut build = Command::new("go");
-        build.args(["build", "-mod=readonly", "-o"]).arg(&binary).arg(".");
-        run(build.current_dir(source("go")))?;
-        Ok(binary)
-    })
+    BUILT.get_or_init(|| build("go-peer", ".")).as_ref()
+}
+
+/// Builds a command of the peers in Go.
+pub(super) fn build(name: &str, package: &str) -> Result<PathBuf, Absent> {
+    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut build = Command::new("go");
+    build.args(["build", "-mod=readonly", "-o"]).arg(&binary).arg(package);
+    run(build.current_dir(source("go")))?;
+    Ok(binary)
 }
 
 /// Installs Helia, with the Node.js that it needs, once for all tests.
-fn helia_peer() -> &'static Result<PathBuf, Absent> {
+fn helia_peer() -> Result<&'static PathBuf, &'static Absent> {
     static INSTALLED: OnceLock<Result<PathBuf, Absent>> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helia-peer");
-        std::fs::create_dir_all(&folder).unwrap();
-        let lock = "package-lock.json";
-        let is_new =
-            std::fs::read(folder.join(lock)).ok() != std::fs::read(source("js").join(lock)).ok();
-        for name in ["package.json", lock, "peer.js"] {
-            std::fs::copy(source("js").join(name), folder.join(name)).unwrap();
-        }
-        if is_new || !folder.join("node_modules/.bin/node").try_exists().unwrap() {
-            let mut install = Command::new("npm");
-            install.args(["ci", "--no-audit", "--no-fund"]);
-            run(install.current_dir(&folder))?;
-        }
-        Ok(folder)
-    })
+    INSTALLED
+        .get_or_init(|| {
+            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helia-peer");
+            std::fs::create_dir_all(&folder).unwrap();
+            let lock = "package-lock.json";
+            let is_new = std::fs::read(folder.join(lock)).ok()
+                != std::fs::read(source("js").join(lock)).ok();
+            for name in ["package.json", lock, "peer.js"] {
+                std::fs::copy(source("js").join(name), folder.join(name)).unwrap();
+            }
+            if is_new || !folder.join("node_modules/.bin/node").try_exists().unwrap() {
+                let mut install = Command::new("npm");
+                install.args(["ci", "--no-audit", "--no-fund"]);
+                run(install.current_dir(&folder))?;
+            }
+            Ok(folder)
+        })
+        .as_ref()
 }
 
 fn source(language: &str) -> PathBuf {

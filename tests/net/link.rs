@@ -1,0 +1,131 @@
+//! Nodes in network namespaces of their own, with a link between them that has a delay, a rate and losses.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::exchange::{noise, same_tree, tree};
+use super::peers::{Absent, Node, build, told};
+use crate::cli::sandbox::wait_for;
+
+/// Addresses of the two ends; nothing else is in their namespaces.
+const ADDRESSES: [&str; 2] = ["10.99.0.1", "10.99.0.2"];
+
+/// A network namespace, gone with the value.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(name: String) -> Result<Self, Absent> {
+        ip(&["netns", "add", &name])?;
+        Ok(Self(name))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(why) = ip(&["netns", "del", &self.0]) {
+            crate::report(&why);
+        }
+    }
+}
+
+/// A link between two namespaces, as slow and as lossy as `tests/peers/go/cmd/link` is told to be.
+struct Link {
+    // The devices go before the namespaces that they are in.
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    namespaces: [Namespace; 2],
+}
+
+/// Packets, both ways together.
+#[derive(Debug)]
+struct Counts {
+    carried: u64,
+    lost: u64,
+}
+
+impl Link {
+    fn start(flags: &[&str]) -> Result<Self, Absent> {
+        if !Path::new("/dev/net/tun").try_exists().unwrap() {
+            return Err("/dev/net/tun is not there".to_owned());
+        }
+        let binary = build("go-link", "./cmd/link")?;
+        let name = |end| Namespace::new(format!("cidfs-{}-{end}", std::process::id()));
+        let namespaces = [name(1)?, name(2)?];
+        let end = |number: usize| format!("{}={}", namespaces[number].0, ADDRESSES[number]);
+        let mut command = Command::new(binary);
+        command.args(flags).args([end(0), end(1)]);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let mut link = Self { process, input, output: BufReader::new(output), namespaces };
+        assert_eq!(link.line(), "ready");
+        Ok(link)
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.output.read_line(&mut line).unwrap() > 0, "the link has ended");
+        line.trim().to_owned()
+    }
+
+    fn counts(&mut self) -> Counts {
+        writeln!(self.input).unwrap();
+        let counts: Vec<_> = self.line().split(' ').map(|count| count.parse().unwrap()).collect();
+        Counts { carried: counts[0], lost: counts[1] }
+    }
+
+    /// Starts a node at one end, with `/ipfs` mounted.
+    fn node(&self, end: usize) -> Node {
+        let node = Node::start_in(&self.namespaces[end].0, ADDRESSES[end]);
+        std::fs::create_dir(node.sandbox.path("mnt")).unwrap();
+        node.sandbox.ok(&["mount", "/ipfs", "mnt"]);
+        node
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Sets up the network; what it refuses is not there to test with.
+fn ip(words: &[&str]) -> Result<(), Absent> {
+    let output = Command::new("ip").args(words).output();
+    let output = output.map_err(|error| format!("ip is not installed: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    output.status.success().then_some(()).ok_or_else(|| format!("ip {}: {said}", words.join(" ")))
+}
+
+/// Connects two nodes that are not connected, over a transport.
+fn connect(caller: &Node, called: &Node, transport: &str) {
+    let peers = |node: &Node| node.sandbox.ok(&["swarm", "peers"]);
+    wait_for("the end of the connection", || peers(caller).is_empty() && peers(called).is_empty());
+    caller.connect(&called.address(transport));
+    let over = if transport == "tcp" { "/tcp/" } else { "/quic-v1" };
+    assert!(peers(caller).contains(over), "{}", peers(caller));
+}
+
+#[test]
+fn files_and_trees_come_over_a_slow_lossy_way_by_tcp_and_quic() {
+    let test = "files_and_trees_come_over_a_slow_lossy_way_by_tcp_and_quic";
+    let link = Link::start(&["-delay=10ms", "-rate=100", "-loss=0.3"]);
+    let Some(mut link) = told(test, link) else { return };
+    let (one, other) = (link.node(0), link.node(1));
+    for (seed, transport) in (1..).zip(["tcp", "quic-v1"]) {
+        connect(&one, &other, transport);
+        let data = noise(seed, 2_000_000);
+        one.sandbox.write("file", &data);
+        let cid = one.sandbox.ok(&["add", "-Q", "file"]);
+        let read = std::fs::read(other.sandbox.path("mnt").join(cid)).unwrap();
+        assert!(read == data, "{transport}: the file");
+        tree(&other.sandbox, 100 * seed, 60);
+        let cid = other.sandbox.ok(&["add", "-rQ", "tree"]);
+        same_tree(&other.sandbox.path("tree"), &one.sandbox.path("mnt").join(cid));
+        one.sandbox.ok(&["swarm", "disconnect", &other.address(transport)]);
+    }
+    let counts = link.counts();
+    assert!(counts.lost > 0 && counts.lost < counts.carried / 20, "{counts:?}");
+}
