@@ -98,8 +98,11 @@ pub(in crate::exchange) async fn read_message(
     let _turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
     let mut bytes = Vec::new();
     while bytes.len() < len {
-        // No memory for what is only claimed.
+        // No memory for what is only claimed; once it comes, all at once, so that nothing is moved.
         let start = bytes.len();
+        if start == PIECE_LEN {
+            bytes.reserve_exact(len - start);
+        }
         bytes.resize(len.min(start + PIECE_LEN), 0);
         within_rest(stream.read_exact(&mut bytes[start..])).await?;
     }
