@@ -7,10 +7,10 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{SwarmBuilder, identify, mdns, noise, ping, quic, tcp, tls, yamux};
+use libp2p::{SwarmBuilder, identify, mdns, noise, ping, quic, tcp};
 
 use super::gate::Gate;
-use super::{Reach, SwarmError, SwarmOptions};
+use super::{Reach, SwarmError, SwarmOptions, muxer, tls};
 use crate::exchange::bitswap::{self, Client};
 use crate::store::BlockStore;
 
@@ -42,15 +42,15 @@ pub(super) async fn build(
     client: Client,
     store: Arc<dyn BlockStore>,
 ) -> Result<libp2p::Swarm<Behaviour>, SwarmError> {
-    let security = (tls::Config::new, noise::Config::new);
+    let security = (tls::Upgrade::new, noise::Config::new);
     let builder = SwarmBuilder::with_existing_identity(options.key.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), security, yamux::Config::default)
+        .with_tcp(tcp::Config::default().nodelay(true), security, muxer::Upgrade::default)
         .map_err(failed)?
         .with_quic_config(wide)
         .with_dns()
         .map_err(failed)?
-        .with_websocket(security, yamux::Config::default)
+        .with_websocket(security, muxer::Upgrade::default)
         .await
         .map_err(failed)?;
     let behaviour = |key: &Keypair| behaviour(key, options, client, store);

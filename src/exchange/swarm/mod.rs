@@ -3,7 +3,9 @@
 mod book;
 mod build;
 mod gate;
+mod muxer;
 mod task;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
