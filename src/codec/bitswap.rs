@@ -429,7 +429,9 @@ mod tests {
     fn a_block_keeps_no_message_that_is_much_longer() {
         let block = |len| Block::hash(codecs::RAW, HashFn::SHA2_256, vec![1; len].into()).unwrap();
         let mut writer = MessageWriter::new(Version::V1_2);
-        [10, 1000].map(|len| writer.block(&block(len)));
+        for len in [10, 1000] {
+            writer.block(&block(len));
+        }
         let message = decode(&writer.finish(false)).unwrap();
         for claim in message.blocks() {
             let is_slice = message.bytes.as_ptr_range().contains(&claim.data.as_ptr());
