@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use unsigned_varint::decode;
 
-use super::proto::{Fields, Value, WireError, put_bytes, put_field, put_varint};
+use super::proto::{Fields, Value, WireError, put_bytes, put_field, put_varint, varint_len};
 use crate::block::{BLOCK_LEN_MAX, Block, BlockError, Cid, cid_from_bytes};
 
 /// Longest message in bytes, without the length in front of it (boxo and Helia accept no more).
@@ -105,7 +105,7 @@ impl BlockClaim {
         self.data.is_empty()
     }
 
-    /// Hashes the data and returns it with the CID that comes out, in memory of its own.
+    /// Hashes the data and returns it with the CID that comes out.
     ///
     /// # Errors
     /// [`BlockError::TooBig`], [`BlockError::Hash`], [`BlockError::NotV0`].
@@ -114,8 +114,7 @@ impl BlockClaim {
         if len > BLOCK_LEN_MAX {
             return Err(BlockError::TooBig { len });
         }
-        // A slice would keep the whole message.
-        let data = Bytes::copy_from_slice(&self.data);
+        let data = self.data.clone();
         match self.prefix {
             None | Some([0, ..]) => Block::hash_v0(data),
             Some([_, codec, code, digest_len]) => {
@@ -176,13 +175,21 @@ impl Message {
         entries.filter_map(|entry| want(&self.bytes, entry).ok()?)
     }
 
-    /// Returns the blocks.
+    /// Returns the blocks; each takes at most twice its own length in memory.
     pub fn blocks(&self) -> impl Iterator<Item = BlockClaim> {
         let all = 0..self.bytes.len();
         let bare = self.ranges(all.clone(), BARE_BLOCK);
         let bare = bare.map(|data| BlockClaim { prefix: None, data: self.bytes.slice(data) });
         let blocks = self.ranges(all, BLOCK).filter_map(|entry| block(&self.bytes, entry).ok());
-        bare.chain(blocks)
+        bare.chain(blocks).map(|claim| self.apart(claim))
+    }
+
+    /// Copies what is the lesser part of the message, since a slice would keep all of it.
+    fn apart(&self, claim: BlockClaim) -> BlockClaim {
+        if claim.len() >= self.bytes.len() / 2 {
+            return claim;
+        }
+        BlockClaim { data: Bytes::copy_from_slice(&claim.data), ..claim }
     }
 
     /// Returns what the peer says it has and has not.
@@ -291,18 +298,22 @@ pub enum Version {
     V1_2,
 }
 
+/// Room for the length in front of a message.
+const LEN_ROOM: usize = 5;
+
 /// Writes one message.
 #[derive(Debug, Clone)]
 pub struct MessageWriter {
     version: Version,
     wants: Vec<u8>,
+    /// All but the wants, behind [`LEN_ROOM`].
     rest: Vec<u8>,
 }
 
 impl MessageWriter {
     /// Begins a message in the form that `version` knows.
     pub fn new(version: Version) -> Self {
-        Self { version, wants: Vec::new(), rest: Vec::new() }
+        Self { version, wants: Vec::new(), rest: vec![0; LEN_ROOM] }
     }
 
     /// Adds a want. Before 1.2 peers know no question but for the block itself.
@@ -336,10 +347,13 @@ impl MessageWriter {
         for number in [cid.version().into(), cid.codec(), hash.code(), hash.size().into()] {
             put_varint(&mut prefix, number);
         }
-        let mut entry = Vec::with_capacity(prefix.len() + block.data().len() + 16);
-        put_bytes(&mut entry, 0x0a, &prefix);
-        put_bytes(&mut entry, 0x12, block.data());
-        put_bytes(&mut self.rest, BLOCK_TAG, &entry);
+        let field_len = |len: usize| 1 + varint_len(len as u64) + len;
+        let len = field_len(prefix.len()) + field_len(block.data().len());
+        self.rest.reserve(field_len(len));
+        self.rest.push(BLOCK_TAG);
+        put_varint(&mut self.rest, len as u64);
+        put_bytes(&mut self.rest, 0x0a, &prefix);
+        put_bytes(&mut self.rest, 0x12, block.data());
     }
 
     /// Adds that this node has a block or lacks it; left out before 1.2, which has no words for it.
@@ -357,7 +371,7 @@ impl MessageWriter {
 
     /// Returns how long the message is by now, about, in bytes.
     pub fn len(&self) -> usize {
-        self.wants.len() + self.rest.len()
+        self.wants.len() + self.rest.len() - LEN_ROOM
     }
 
     /// Tells whether the message says nothing.
@@ -370,15 +384,14 @@ impl MessageWriter {
         if is_full {
             put_field(&mut self.wants, 0x10, 1);
         }
-        let mut head = Vec::new();
         if !self.wants.is_empty() {
-            put_bytes(&mut head, WANTLIST_TAG, &self.wants);
+            put_bytes(&mut self.rest, WANTLIST_TAG, &self.wants);
         }
-        let mut framed = Vec::with_capacity(head.len() + self.rest.len() + 5);
-        put_varint(&mut framed, (head.len() + self.rest.len()) as u64);
-        framed.extend_from_slice(&head);
-        framed.extend_from_slice(&self.rest);
-        framed.into()
+        let mut len = Vec::with_capacity(LEN_ROOM);
+        put_varint(&mut len, (self.rest.len() - LEN_ROOM) as u64);
+        let start = LEN_ROOM - len.len();
+        self.rest[start..LEN_ROOM].copy_from_slice(&len);
+        Bytes::from(self.rest).slice(start..)
     }
 }
 
@@ -411,6 +424,21 @@ mod tests {
     }
 
     const HELLO: &str = "01551220a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447";
+
+    #[test]
+    fn a_block_keeps_no_message_that_is_much_longer() {
+        let block = |len| Block::hash(codecs::RAW, HashFn::SHA2_256, vec![1; len].into()).unwrap();
+        let mut writer = MessageWriter::new(Version::V1_2);
+        for len in [10, 1000] {
+            writer.block(&block(len));
+        }
+        let message = decode(&writer.finish(false)).unwrap();
+        for claim in message.blocks() {
+            let is_slice = message.bytes.as_ptr_range().contains(&claim.data.as_ptr());
+            assert_eq!(is_slice, claim.len() == 1000);
+            assert_eq!(claim.prove().unwrap(), block(claim.len()));
+        }
+    }
 
     #[test]
     fn the_examples_of_the_spec_are_written_and_read() {

@@ -25,9 +25,9 @@ use crate::unixfs::{self, FetchBudget, FetchTally};
 const STREAMS_MAX: usize = 4;
 /// Files with streams; each is a few hundred bytes.
 const FILES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// How far from its place a read still belongs to a stream: the kernel's own read-ahead asks for a
-/// mebibyte in pieces and in any order.
-const DISORDER: u64 = 1024 * 1024;
+/// How far from its place a read still belongs to a stream: the kernel's own read-ahead asks for two times a
+/// mebibyte, in pieces and in any order.
+const DISORDER: u64 = 2 * 1024 * 1024;
 /// First window: what the kernel's own read-ahead asks for, and as much again.
 const WINDOW_START: u64 = 2 * 1024 * 1024;
 /// What waste and want of memory leave of a window.
@@ -345,15 +345,30 @@ mod tests {
         assert_eq!(pace.window, 2 * MIB);
     }
 
-    #[tokio::test]
-    async fn readers_of_one_file_are_told_apart_and_waste_is_remembered() {
+    fn file() -> FileStreams {
         let block = crate::testkit::dag_builder::DagBuilder::new().raw("x");
         let dag = Dag::new(
             Arc::new(MemoryStore::default()),
             Arc::new(Network::default()),
             DagLimits::default(),
         );
-        let mut file = FileStreams::new(&dag, block);
+        FileStreams::new(&dag, block)
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_asks_for_out_of_order_is_one_stream() {
+        let mut file = file();
+        file.begin(&(0..MIB));
+        for window in [2, 1, 4, 3] {
+            let range = window * MIB..(window + 1) * MIB;
+            assert_eq!(file.find(&range), Some(0), "{range:?}");
+            file.streams[0].pace.read(&range);
+        }
+    }
+
+    #[tokio::test]
+    async fn readers_of_one_file_are_told_apart_and_waste_is_remembered() {
+        let mut file = file();
         for reader in 0..5 {
             let start = reader * 100 * MIB;
             assert_eq!(file.find(&(start..start + MIB)), None);

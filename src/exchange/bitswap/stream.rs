@@ -101,8 +101,11 @@ pub(in crate::exchange) async fn read_message(
     let piece = throttle.piece(PIECE_LEN);
     let mut bytes = Vec::new();
     while bytes.len() < len {
-        // No memory for what is only claimed.
+        // No memory for what is only claimed; once it comes, all at once, so that nothing is moved.
         let start = bytes.len();
+        if start > 0 {
+            bytes.reserve_exact(len - start);
+        }
         let end = len.min(start + piece);
         throttle.pass(end - start).await;
         bytes.resize(end, 0);

@@ -8,13 +8,13 @@ use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{SwarmBuilder, autonat, dcutr, identify, mdns, memory_connection_limits, noise, ping};
-use libp2p::{relay, tls, upnp, yamux};
+use libp2p::{relay, upnp};
 
 use super::gate::Gate;
 use super::probe::Probes;
 use super::reachability::Reachability;
 use super::transport::{private, resolver, tcp_config, wide};
-use super::{SwarmError, SwarmOptions};
+use super::{SwarmError, SwarmOptions, muxer, tls};
 use crate::exchange::bitswap::{self, Client, Shelf};
 use crate::store::BlockStore;
 
@@ -52,7 +52,7 @@ pub(super) async fn build(
     client: Client,
     store: Arc<dyn BlockStore>,
 ) -> Result<libp2p::Swarm<Behaviour>, SwarmError> {
-    let security = (tls::Config::new, noise::Config::new);
+    let security = (tls::Upgrade::new, noise::Config::new);
     let (names, name_options) = resolver();
     let builder = SwarmBuilder::with_existing_identity(options.key.clone()).with_tokio();
     let behaviour = |key: &Keypair, relay| behaviour(key, relay, options, client, store);
@@ -64,7 +64,7 @@ pub(super) async fn build(
             .with_other_transport(|key| private(key, network).map_err(Into::into))
             .map_err(failed)?
             .with_dns_config(names, name_options)
-            .with_relay_client(noise::Config::new, yamux::Config::default)
+            .with_relay_client(noise::Config::new, muxer::Upgrade::default)
             .map_err(failed)?
             .with_behaviour(behaviour)
             .map_err(failed)?
@@ -72,14 +72,14 @@ pub(super) async fn build(
             .build());
     }
     Ok(builder
-        .with_tcp(tcp_config(), security, yamux::Config::default)
+        .with_tcp(tcp_config(), security, muxer::Upgrade::default)
         .map_err(failed)?
         .with_quic_config(wide)
         .with_dns_config(names, name_options)
-        .with_websocket(security, yamux::Config::default)
+        .with_websocket(security, muxer::Upgrade::default)
         .await
         .map_err(failed)?
-        .with_relay_client(security, yamux::Config::default)
+        .with_relay_client(security, muxer::Upgrade::default)
         .map_err(failed)?
         .with_behaviour(behaviour)
         .map_err(failed)?

@@ -7,12 +7,14 @@ mod gate;
 mod introduction;
 mod known;
 mod listening;
+mod muxer;
 mod probe;
 mod reach;
 mod reachability;
 mod rejoin;
 mod relays;
 mod task;
+mod tls;
 mod transport;
 
 use std::sync::Arc;

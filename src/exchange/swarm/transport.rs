@@ -10,7 +10,9 @@ use libp2p::core::upgrade::Version;
 use libp2p::dns::{ResolverConfig, ResolverOpts};
 use libp2p::identity::Keypair;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
-use libp2p::{PeerId, noise, quic, tcp, yamux};
+use libp2p::{PeerId, noise, quic, tcp};
+
+use super::muxer;
 
 /// Bytes under way on one QUIC stream, and on a connection: 1 Gbit/s over 100 ms, twice.
 const QUIC_STREAM_BYTES: u32 = 25 * 1024 * 1024;
@@ -37,7 +39,7 @@ pub(super) fn private(
         .and_then(among_us)
         .upgrade(Version::V1)
         .authenticate(noise)
-        .multiplex(yamux::Config::default())
+        .multiplex(muxer::Upgrade)
         .boxed())
 }
 

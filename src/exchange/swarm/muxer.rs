@@ -1,0 +1,146 @@
+//! Yamux with long frames that are sealed and sent in one piece, and bounds of our own.
+//!
+//! What libp2p builds by itself sends frames of 16 KiB, the head of each sealed and sent alone, and lets
+//! what a peer has sent in advance take 1 GiB on each connection.
+
+use std::collections::VecDeque;
+use std::future::{Ready, ready};
+use std::io;
+use std::iter;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use futures::io::BufWriter;
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::UpgradeInfo;
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
+use yamux::{Connection, ConnectionError, Mode, Stream};
+
+/// Bytes that are gathered before they are sealed and sent: four records of TLS.
+const GATHER_LEN: usize = 64 * 1024;
+/// Bytes of one frame, which with its head (12 bytes) are gathered as a whole.
+const FRAME_LEN: usize = GATHER_LEN - 12;
+/// Streams of one connection, both ways.
+const STREAMS_MAX: usize = 128;
+/// Bytes that a peer may have under way on all streams of a connection: what each begins with (256 KiB), and
+/// as much again for those that fill it; 1 Gbit/s over 100 ms is 12.5 MB.
+const WINDOW_BYTES_MAX: usize = 2 * STREAMS_MAX * 256 * 1024;
+/// Streams that a peer has opened and nobody has taken yet; of more, the new ones are refused.
+const UNTAKEN_MAX: usize = 64;
+
+/// Agrees with a peer on yamux.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Upgrade;
+
+/// Many streams over one connection.
+#[derive(Debug)]
+pub(super) struct Muxer<C> {
+    connection: Connection<BufWriter<C>>,
+    untaken: VecDeque<Stream>,
+    /// Of who waits for a stream that the peer opens.
+    waker: Option<Waker>,
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct Error(#[from] ConnectionError);
+
+impl UpgradeInfo for Upgrade {
+    type Info = &'static str;
+    type InfoIter = iter::Once<Self::Info>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        iter::once("/yamux/1.0.0")
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Upgrade {
+    type Output = Muxer<C>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Muxer<C>>>;
+
+    fn upgrade_inbound(self, io: C, _: Self::Info) -> Self::Future {
+        ready(Ok(Muxer::new(io, Mode::Server)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Upgrade {
+    type Output = Muxer<C>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Muxer<C>>>;
+
+    fn upgrade_outbound(self, io: C, _: Self::Info) -> Self::Future {
+        ready(Ok(Muxer::new(io, Mode::Client)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
+    fn new(io: C, mode: Mode) -> Self {
+        let mut config = yamux::Config::default();
+        config
+            .set_max_num_streams(STREAMS_MAX)
+            .set_max_connection_receive_window(Some(WINDOW_BYTES_MAX))
+            .set_split_send_size(FRAME_LEN);
+        let io = BufWriter::with_capacity(GATHER_LEN, io);
+        Self {
+            connection: Connection::new(io, config, mode),
+            untaken: VecDeque::new(),
+            waker: None,
+        }
+    }
+
+    /// Lets the connection go on, until the peer opens a stream.
+    fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
+        match ready!(self.connection.poll_next_inbound(cx)) {
+            Some(opened) => Poll::Ready(Ok(opened?)),
+            None => Poll::Ready(Err(Error(ConnectionError::Closed))),
+        }
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
+    type Substream = Stream;
+    type Error = Error;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
+        if let Some(stream) = self.untaken.pop_front() {
+            return Poll::Ready(Ok(stream));
+        }
+        let opened = self.poll_opened(cx);
+        if opened.is_pending() {
+            self.waker = Some(cx.waker().clone());
+        }
+        opened
+    }
+
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Stream, Error>> {
+        self.connection.poll_new_outbound(cx).map_err(Error)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.connection.poll_close(cx).map_err(Error)
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<StreamMuxerEvent, Error>> {
+        let opened = ready!(self.poll_opened(cx))?;
+        if self.untaken.len() < UNTAKEN_MAX {
+            self.untaken.push_back(opened);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        } else {
+            tracing::debug!("a peer opens streams faster than they are taken");
+        }
+        // The next one may be there already; others get their turn first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
