@@ -50,7 +50,11 @@ impl Sandbox {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cidfs"));
+        self.command_of(env!("CARGO_BIN_EXE_cidfs"))
+    }
+
+    fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command
             .current_dir(self.dir.path())
             .env_remove("XDG_DATA_HOME")
@@ -97,7 +101,17 @@ impl Sandbox {
 
     /// Starts a daemon in the foreground and waits until it answers.
     pub(crate) fn daemon(&self) -> Daemon {
-        let mut command = self.command();
+        self.daemon_of(self.command())
+    }
+
+    /// The same in a network namespace that `ip netns` knows; its mounts are seen from everywhere.
+    pub(crate) fn daemon_in(&self, namespace: &str) -> Daemon {
+        let mut command = self.command_of("nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).arg(env!("CARGO_BIN_EXE_cidfs"));
+        self.daemon_of(command)
+    }
+
+    fn daemon_of(&self, mut command: Command) -> Daemon {
         command.arg("daemon").stdout(Stdio::null()).stderr(Stdio::null());
         let daemon = Daemon { child: command.spawn().unwrap() };
         wait_for("the daemon", || self.is_daemon_up());

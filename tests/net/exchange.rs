@@ -4,7 +4,7 @@ use super::peers::{Node, Peer};
 use crate::cli::sandbox::Sandbox;
 
 /// Bytes that compress badly and are other ones for each seed.
-fn noise(seed: u32, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u32, len: usize) -> Vec<u8> {
     let mut state = u64::from(seed) << 32 | 1;
     let mut next = || {
         state ^= state << 13;
@@ -76,7 +76,7 @@ fn old_cids_are_as_good_as_new_ones() {
 }
 
 /// Makes a tree with a folder of many names and files of all lengths.
-fn tree(sandbox: &Sandbox) {
+pub(super) fn tree(sandbox: &Sandbox) {
     for number in 0..300_u32 {
         let len = [0, 1, 700, 20_000][number as usize % 4];
         sandbox.write(format!("tree/many/file {number}"), noise(number, len));

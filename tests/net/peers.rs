@@ -11,7 +11,7 @@ use crate::cli::sandbox::{Daemon, Sandbox, wait_for};
 /// A repository whose daemon takes part in the network, on loopback only.
 pub(crate) struct Node {
     pub(crate) sandbox: Sandbox,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Node {
@@ -29,9 +29,14 @@ impl Node {
         let listen = r#"["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0/ws"]"#;
         sandbox.ok(&["config", "network.listen", listen]);
         let daemon = sandbox.daemon();
-        let node = Self { sandbox, _daemon: daemon };
+        let node = Self { sandbox, daemon };
         wait_for("the addresses", || node.addresses().len() == 3);
         node
+    }
+
+    /// Returns the process of its daemon.
+    pub(super) fn pid(&self) -> u32 {
+        self.daemon.pid()
     }
 
     fn addresses(&self) -> Vec<String> {
