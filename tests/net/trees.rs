@@ -69,6 +69,12 @@ fn a_tree_of_go_is_read_through_the_mount() {
     read_tree_of(&mut go);
 }
 
+#[test]
+fn a_tree_of_helia_is_read_through_the_mount() {
+    let Some(mut helia) = Peer::helia("a_tree_of_helia_is_read_through_the_mount") else { return };
+    read_tree_of(&mut helia);
+}
+
 /// Each side must go on reading while it writes, or both wait for ever.
 #[test]
 fn bulk_goes_both_ways_on_one_connection() {
