@@ -12,7 +12,7 @@ use crate::cli::sandbox::{Daemon, Sandbox, wait_for};
 /// A repository whose daemon takes part in the network, on loopback only.
 pub(crate) struct Node {
     pub(crate) sandbox: Sandbox,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Node {
@@ -58,7 +58,12 @@ impl Node {
             sandbox.ok(&["config", key, value]);
         }
         let daemon = daemon(&sandbox);
-        Self { sandbox, _daemon: daemon }
+        Self { sandbox, daemon }
+    }
+
+    /// Returns the process of its daemon.
+    pub(super) fn pid(&self) -> u32 {
+        self.daemon.pid()
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {

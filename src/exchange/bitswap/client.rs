@@ -7,17 +7,55 @@ use std::time::Instant;
 use futures::channel::oneshot;
 use futures::task::AtomicWaker;
 use libp2p::PeerId;
+use lru::LruCache;
 use parking_lot::Mutex;
 
 use crate::block::{Block, Cid, Multihash};
 use crate::exchange::schedule::{Given, Scheduler};
 use crate::exchange::{Session, Urgency};
 
+/// Bytes of blocks that were given to who did not take them any more.
+const UNTAKEN_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// What is wanted, and from whom.
 #[derive(Debug, Default)]
 pub(super) struct Wants {
     pub(super) scheduler: Scheduler<PeerId>,
     waiting: HashMap<Multihash, Vec<oneshot::Sender<Block>>>,
+    untaken: Untaken,
+}
+
+/// Blocks that came and that nobody has taken yet. Who waits may be dropped at that very moment, and who then
+/// asks again would ask in vain: Helia sends no block again within five seconds (spec 05 §5).
+#[derive(Debug)]
+struct Untaken {
+    blocks: LruCache<Multihash, Block>,
+    bytes: usize,
+}
+
+impl Default for Untaken {
+    fn default() -> Self {
+        Self { blocks: LruCache::unbounded(), bytes: 0 }
+    }
+}
+
+impl Untaken {
+    fn put(&mut self, block: &Block) {
+        self.take(block.cid().hash());
+        self.bytes += block.data().len();
+        self.blocks.put(*block.cid().hash(), block.clone());
+        while self.bytes > UNTAKEN_BYTES_MAX
+            && let Some((_, oldest)) = self.blocks.pop_lru()
+        {
+            self.bytes -= oldest.data().len();
+        }
+    }
+
+    fn take(&mut self, hash: &Multihash) -> Option<Block> {
+        let block = self.blocks.pop(hash)?;
+        self.bytes -= block.data().len();
+        Some(block)
+    }
 }
 
 /// A handle to the wants of a node; all clones are the same wants.
@@ -49,11 +87,20 @@ impl Client {
     ) -> Block {
         let (sender, receiver) = oneshot::channel();
         let _waiter = Waiter { client: self, cid };
-        self.with(|wants| {
-            wants.waiting.entry(*cid.hash()).or_default().push(sender);
-            wants.scheduler.want(*cid, urgency, session, Instant::now());
+        let untaken = self.with(|wants| {
+            let untaken = wants.untaken.take(cid.hash());
+            if untaken.is_none() {
+                wants.waiting.entry(*cid.hash()).or_default().push(sender);
+                wants.scheduler.want(*cid, urgency, session, Instant::now());
+            }
+            untaken
         });
-        match receiver.await.map(|block| block.with_cid(*cid)) {
+        let came = match untaken {
+            Some(block) => Ok(block),
+            None => receiver.await,
+        };
+        self.within(|wants| wants.untaken.take(cid.hash()));
+        match came.map(|block| block.with_cid(*cid)) {
             Ok(Some(block)) => block,
             // Only a node that has stopped drops the other end.
             Ok(None) | Err(_) => std::future::pending().await,
@@ -95,6 +142,7 @@ impl Client {
 impl Wants {
     /// Gives a block to those who wait for it.
     pub(super) fn give(&mut self, block: &Block) {
+        self.untaken.put(block);
         for waiter in self.waiting.remove(block.cid().hash()).unwrap_or_default() {
             // Who does not wait any more has called it off.
             let _gone = waiter.send(block.clone());
@@ -112,5 +160,41 @@ impl Drop for Waiter<'_> {
                 wants.scheduler.cancel(self.cid);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::block::{HashFn, codecs};
+
+    fn block(number: u8, len: usize) -> Block {
+        Block::hash(codecs::RAW, HashFn::SHA2_256, vec![number; len].into()).unwrap()
+    }
+
+    #[test]
+    fn a_block_that_came_for_who_is_gone_is_there_for_the_next() {
+        let (client, block) = (Client::default(), block(1, 100));
+        let mut fetch = Box::pin(client.fetch(block.cid(), Urgency::Ahead, None));
+        assert!(fetch.as_mut().now_or_never().is_none());
+        client.with(|wants| wants.give(&block));
+        drop(fetch);
+        let again = client.fetch(block.cid(), Urgency::Demand, None);
+        assert_eq!(again.now_or_never(), Some(block.clone()));
+        assert!(client.fetch(block.cid(), Urgency::Demand, None).now_or_never().is_none());
+    }
+
+    #[test]
+    fn what_nobody_takes_has_a_bound() {
+        let mut untaken = Untaken::default();
+        for number in 0..20 {
+            untaken.put(&block(number, 1024 * 1024));
+            untaken.put(&block(number, 1024 * 1024));
+        }
+        assert_eq!((untaken.blocks.len(), untaken.bytes), (8, UNTAKEN_BYTES_MAX));
+        let newest = block(19, 1024 * 1024);
+        assert_eq!(untaken.take(newest.cid().hash()), Some(newest));
     }
 }

@@ -58,12 +58,14 @@ pub enum Act {
 
 /// What it does to each message.
 pub type Manner = fn(&Message) -> Vec<Act>;
-/// A manner that remembers what was said.
+/// The same of one that remembers.
 type AnyManner = Box<dyn FnMut(&Message) -> Vec<Act> + Send>;
 
 /// What it was told.
 #[derive(Debug, Clone, Default)]
 pub struct Heard {
+    /// Messages that came.
+    pub messages: usize,
     /// How often it was asked for a block.
     pub asked: usize,
     /// What it was asked for, and not told that it is no longer wanted.
@@ -164,6 +166,7 @@ struct Behaviour {
 
 impl Heard {
     fn note(&mut self, message: &Message) {
+        self.messages += 1;
         for want in message.wants() {
             if want.is_cancel {
                 self.wanted.remove(&want.cid);

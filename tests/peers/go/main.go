@@ -8,9 +8,11 @@
 //
 //	connect ADDRESS      connects to a peer
 //	add FILE             stores a file, answers with its CID
+//	tree FOLDER          stores a folder, each directory in shards, answers with its CID
 //	block FILE           stores a file as one raw block, answers with its CID
 //	get CID FILE         fetches a file and writes it
 //	fetch TIME CID       fetches a block within a time such as 1s, answers with its length
+//	wants ADDRESS        answers with what a peer wants
 //	stat                 answers with blocks received, duplicates among them, and bytes received
 package main
 
@@ -20,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -36,6 +39,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	dssync "github.com/ipfs/go-datastore/sync"
+	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -144,7 +148,15 @@ func (node *node) obey(ctx context.Context, words []string) (string, error) {
 	case len(words) == 2 && words[0] == "connect":
 		return "", node.connect(ctx, words[1])
 	case len(words) == 2 && words[0] == "add":
-		return node.add(ctx, words[1])
+		return node.add(words[1])
+	case len(words) == 2 && words[0] == "tree":
+		root, err := node.tree(ctx, words[1])
+		if err != nil {
+			return "", err
+		}
+		return root.Cid().String(), nil
+	case len(words) == 2 && words[0] == "wants":
+		return node.wants(words[1])
 	case len(words) == 2 && words[0] == "block":
 		return node.block(ctx, words[1])
 	case len(words) == 3 && words[0] == "get":
@@ -169,10 +181,18 @@ func (node *node) connect(ctx context.Context, text string) error {
 	return node.host.Connect(ctx, *info)
 }
 
-func (node *node) add(ctx context.Context, path string) (string, error) {
-	file, err := os.Open(path)
+func (node *node) add(path string) (string, error) {
+	root, err := node.file(path)
 	if err != nil {
 		return "", err
+	}
+	return root.Cid().String(), nil
+}
+
+func (node *node) file(path string) (ipld.Node, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
 	defer file.Close()
 	params := helpers.DagBuilderParams{
@@ -183,13 +203,57 @@ func (node *node) add(ctx context.Context, path string) (string, error) {
 	}
 	builder, err := params.New(chunk.NewSizeSplitter(file, 1024*1024))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	root, err := balanced.Layout(builder)
+	return balanced.Layout(builder)
+}
+
+func (node *node) tree(ctx context.Context, path string) (ipld.Node, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	service := merkledag.NewDAGService(node.service)
+	directory, err := uio.NewHAMTDirectory(service, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range entries {
+		var child ipld.Node
+		path := filepath.Join(path, entry.Name())
+		if entry.IsDir() {
+			child, err = node.tree(ctx, path)
+		} else {
+			child, err = node.file(path)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := directory.AddChild(ctx, entry.Name(), child); err != nil {
+			return nil, err
+		}
+	}
+	root, err := directory.GetNode()
+	if err != nil {
+		return nil, err
+	}
+	return root, service.Add(ctx, root)
+}
+
+func (node *node) wants(text string) (string, error) {
+	address, err := multiaddr.NewMultiaddr(text)
 	if err != nil {
 		return "", err
 	}
-	return root.Cid().String(), nil
+	info, err := peer.AddrInfoFromP2pAddr(address)
+	if err != nil {
+		return "", err
+	}
+	var wanted []string
+	for _, id := range node.bitswap.WantlistForPeer(info.ID) {
+		wanted = append(wanted, id.String())
+	}
+	return strings.Join(wanted, " "), nil
 }
 
 func (node *node) block(ctx context.Context, path string) (string, error) {

@@ -5,6 +5,7 @@
 //
 //   connect ADDRESS   connects to a peer
 //   add FILE          stores a file, answers with its CID
+//   tree FOLDER       stores a folder, each directory in shards, answers with its CID
 //   get CID FILE      fetches a file and writes it
 
 import { createWriteStream, createReadStream } from 'node:fs'
@@ -16,7 +17,7 @@ import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { withBitswap } from '@helia/bitswap'
 import { withLibp2pLight } from '@helia/libp2p'
-import { unixfs } from '@helia/unixfs'
+import { globSource, unixfs } from '@helia/unixfs'
 import { identify } from '@libp2p/identify'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
@@ -46,6 +47,15 @@ const commands = {
   async add (path) {
     const cid = await files.addByteStream(createReadStream(path), { rawLeaves: true })
     return cid.toString()
+  },
+
+  async tree (path) {
+    const options = { rawLeaves: true, shardSplitThresholdBytes: 1, wrapWithDirectory: true }
+    let root
+    for await (const entry of files.addAll(globSource(path, '**/*'), options)) {
+      root = entry.cid
+    }
+    return root.toString()
   },
 
   async get (cid, path) {
