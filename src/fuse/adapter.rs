@@ -195,8 +195,12 @@ impl Filesystem for Adapter {
         let vfs = self.vfs.clone();
         let to_write = flags.acc_mode() != OpenAccMode::O_RDONLY;
         let (has_passthrough, backings) = (self.has_passthrough, Arc::clone(&self.backings));
+        let tid = request.pid();
         let work = async move {
-            if to_write { Err(Error::ReadOnly) } else { vfs.open(ino.0, has_passthrough).await }
+            if to_write {
+                return Err(Error::ReadOnly);
+            }
+            vfs.open(ino.0, has_passthrough, tid).await
         };
         self.answer(request, "open", ino, Patience::Deadline, work, move |opened| {
             let backing = match opened {

@@ -97,6 +97,7 @@ impl Vfs {
             inode.grace_ms.store(GRACE_MS, Ordering::Relaxed);
             if let Identity::Directory { parent, .. } = &inode.identity {
                 by.walk_from = self.inner.walks.begun(ino, *parent);
+                self.inner.walks.listed_by(tid, ino);
             }
         }
         let mut names = self.names(&inode, cookie, room).await?;

@@ -250,15 +250,24 @@ impl Vfs {
     }
 
     /// Opens a file to read it, until [`Vfs::release`]. A length that was only claimed is proved first.
-    /// Unless `may_be_whole`, it is read in parts; who opens one inode says the same each time.
+    /// Unless `may_be_whole`, it is read in parts; who opens one inode says the same each time. What the thread
+    /// `tid` will open next is fetched ahead.
     ///
     /// # Errors
     /// [`Error::Stale`] when the claim was false, [`Error::Content`].
-    pub async fn open(&self, ino: u64, may_be_whole: bool) -> Result<Opened, Error> {
+    pub async fn open(&self, ino: u64, may_be_whole: bool, tid: u32) -> Result<Opened, Error> {
         let inode = self.inode(ino)?;
         match &inode.identity {
             Identity::File { cid, claimed_len: Some(len) } => {
-                if unixfs::stat(&self.dag_of(&inode), &cid.get()).await?.file_len != *len {
+                let (dag, cid) = (self.dag_of(&inode), cid.get());
+                let mut stat = std::pin::pin!(unixfs::stat(&dag, &cid));
+                let stat = if let Some(here) = stat.as_mut().now_or_never() {
+                    here?
+                } else {
+                    self.waits_for_bytes(tid);
+                    stat.await?
+                };
+                if stat.file_len != *len {
                     return Err(Error::Stale);
                 }
             }
@@ -285,7 +294,21 @@ impl Vfs {
         if self.may_fetch_ahead(tid) {
             streams.stalled(ino, &dag, &cid, &range);
         }
+        self.waits_for_bytes(tid);
         Ok(read.await?)
+    }
+
+    /// Has files fetched ahead of a thread that reads one after the other.
+    fn waits_for_bytes(&self, tid: u32) {
+        if !self.may_fetch_ahead(tid) {
+            return;
+        }
+        let walks = &self.inner.walks;
+        let Some(ino) = walks.waits_for_bytes(tid) else { return };
+        let Some(dir) = self.inner.inodes.get(ino) else { return };
+        if let Some(top) = dir.cid() {
+            walks.start_reading(&self.dag_of(&dir), ino, top);
+        }
     }
 
     fn may_fetch_ahead(&self, tid: u32) -> bool {

@@ -79,7 +79,7 @@ async fn what_is_here_is_ready_at_the_first_poll() {
     assert_eq!((found.attr.len, found.ttl), (7, FOREVER));
     let ino = found.attr.ino;
     assert_eq!(vfs.getattr(ino).now_or_never().unwrap().unwrap(), found);
-    vfs.open(ino, true).now_or_never().unwrap().unwrap();
+    vfs.open(ino, true, 0).now_or_never().unwrap().unwrap();
     assert_eq!(vfs.read(ino, 2, 100, 0).now_or_never().unwrap().unwrap(), "ntent");
     assert_eq!(vfs.readdir(ROOT_INO, 0, ROOM, 0).now_or_never().unwrap().unwrap().len(), 3);
     assert_eq!(vfs.lookup(ROOT_INO, b"none").now_or_never().unwrap().unwrap(), None);
@@ -96,9 +96,9 @@ async fn a_claimed_length_has_an_inode_of_its_own_and_is_proved_at_open() {
     assert_eq!((right.attr.len, right.ttl), (7, CLAIM_TTL));
     assert_eq!((wrong.attr.len, wrong.ttl), (5, CLAIM_TTL));
     assert_eq!(vfs.getattr(wrong.attr.ino).await.unwrap(), wrong);
-    assert!(matches!(vfs.open(wrong.attr.ino, true).await, Err(Error::Stale)));
+    assert!(matches!(vfs.open(wrong.attr.ino, true, 0).await, Err(Error::Stale)));
     assert!(matches!(vfs.getattr(wrong.attr.ino).await, Err(Error::Stale)));
-    vfs.open(right.attr.ino, true).await.unwrap();
+    vfs.open(right.attr.ino, true, 0).await.unwrap();
     assert_eq!(vfs.getattr(right.attr.ino).await.unwrap().ttl, FOREVER);
     let proved = found(&vfs, "false").await;
     assert_eq!((proved.attr.len, proved.ttl), (7, FOREVER));
@@ -271,7 +271,7 @@ async fn a_reader_does_not_wait_behind_what_is_fetched_ahead_of_others() {
     let vfs = vfs(&builder, &root, &absent, exchange);
     for file in 0..4 {
         let ino = found(&vfs, &format!("silent-{file}")).await.attr.ino;
-        vfs.open(ino, false).await.unwrap();
+        vfs.open(ino, false, 0).await.unwrap();
         let vfs = vfs.clone();
         tokio::spawn(async move { vfs.read(ino, 0, 4096, 0).await });
     }
@@ -306,7 +306,7 @@ async fn a_file_that_lies_of_its_parts_is_not_fetched_ahead() {
     let parts: Vec<_> = (0..100_u32).map(|part| (part.to_le_bytes().repeat(50_000), 1)).collect();
     let (vfs, ino, _, exchange) = remote_file(&parts, 2 << 20).await;
     exchange.set_delay(Duration::from_secs(1));
-    vfs.open(ino, true).await.unwrap();
+    vfs.open(ino, true, 0).await.unwrap();
     assert!(vfs.read(ino, 0, 1, 0).await.is_err());
     tokio::time::sleep(Duration::from_mins(1)).await;
     let counts = exchange.counts();
@@ -321,8 +321,8 @@ async fn what_is_fetched_ahead_of_a_short_file_ends_when_it_is_closed() {
         exchange.silence(cid);
     }
     exchange.set_delay(Duration::from_millis(10));
-    vfs.open(ino, true).await.unwrap();
-    vfs.open(ino, true).await.unwrap();
+    vfs.open(ino, true, 0).await.unwrap();
+    vfs.open(ino, true, 0).await.unwrap();
     vfs.read(ino, 0, 4000, 0).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(exchange.counts().started, 40);
@@ -343,10 +343,10 @@ async fn opens_that_are_given_up_do_not_pile_up() {
     let ino = found(&vfs, "file").await.attr.ino;
     let before = vfs.looks_free();
     for given_up in 0..before {
-        assert!(vfs.open(ino, true).now_or_never().is_none());
+        assert!(vfs.open(ino, true, 0).now_or_never().is_none());
         assert_eq!(vfs.looks_free(), before - given_up - 1, "it is looked at still");
     }
-    assert!(vfs.open(ino, true).now_or_never().is_none(), "it waits for its turn");
-    assert!(matches!(vfs.open(ino, true).await, Ok(Opened::Parts)));
+    assert!(vfs.open(ino, true, 0).now_or_never().is_none(), "it waits for its turn");
+    assert!(matches!(vfs.open(ino, true, 0).await, Ok(Opened::Parts)));
     assert!(vfs.release(ino), "nobody got the handles of those who gave up");
 }

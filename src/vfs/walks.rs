@@ -7,12 +7,16 @@
 //! of more than one block are fetched. Each piece of a directory is paid from a budget before it is
 //! fetched, and paid back when the walker has listed it, so nobody brings in more than that beyond
 //! what was listed. A directory that the tree holds many times is expanded once.
+//!
+//! A walker that waits for the bytes of a few files is taken for a reader, as `tar` is one: from then on the
+//! short files of one block are fetched with the directories that they are in, out of the same budget.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use lru::LruCache;
@@ -45,6 +49,14 @@ const EXPANSIONS_MAX: usize = 32;
 const PENDING_MAX: usize = 4096;
 /// Levels below the beginning of a walk; deeper directories are left out too.
 const DEPTH_MAX: usize = 64;
+/// Files whose bytes a walker waits for before it is taken for a reader, …
+const READS_MIN: u32 = 2;
+/// … and those in one directory of somebody who walks nowhere.
+const READS_ALONE_MIN: u32 = 4;
+/// Longest file, as its link claims, that is fetched ahead of a reader.
+const SHORT_FILE_LEN: u64 = 256 * 1024;
+/// Threads of which it is remembered what they listed last.
+const LISTERS_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// Names that are looked at for one piece.
 const NAMES: usize = 1024;
 /// Blocks that are fetched for one piece.
@@ -55,6 +67,8 @@ const PIECE_BLOCKS: usize = BATCH_AHEAD;
 pub(super) struct Walks {
     blocks_max: usize,
     listed: Mutex<LruCache<u64, Step>>,
+    /// The directory that each thread listed last.
+    listers: Mutex<LruCache<u32, u64>>,
     running: Mutex<Vec<Running>>,
 }
 
@@ -66,6 +80,8 @@ struct Step {
     /// Listings that led here, and those of its children.
     steps: u32,
     to: Cookie,
+    /// Files whose bytes were waited for by who listed it.
+    reads: u32,
 }
 
 /// A walk and its task, which ends with the mount at the latest.
@@ -82,6 +98,8 @@ struct Walk {
     top: u64,
     state: Mutex<State>,
     paid_back: Notify,
+    /// Told when the walker turns out to be a reader.
+    begun_to_read: Notify,
 }
 
 #[derive(Debug)]
@@ -92,8 +110,10 @@ struct State {
     /// block each.
     ahead: BTreeMap<(Cid, Cookie), usize>,
     met: LruCache<Cid, Met>,
-    /// When the walker last listed something.
+    /// When the walker last listed something, or waited for a file.
     seen: Instant,
+    /// Files whose bytes it waited for.
+    reads: u32,
 }
 
 /// What was done with a directory.
@@ -119,6 +139,7 @@ impl Walks {
         Self {
             blocks_max,
             listed: Mutex::new(LruCache::new(LISTED_MAX)),
+            listers: Mutex::new(LruCache::new(LISTERS_MAX)),
             running: Mutex::default(),
         }
     }
@@ -137,7 +158,7 @@ impl Walks {
             }
             _ => 0,
         };
-        listed.put(ino, Step { parent, at: now, steps, to: Cookie::START });
+        listed.put(ino, Step { parent, at: now, steps, to: Cookie::START, reads: 0 });
         let way = way(&mut listed, ino);
         let new = way.iter().take_while(|ino| listed.peek(ino).is_some_and(is_new));
         let top = new.last().copied().filter(|_| steps >= STEPS_MIN);
@@ -159,16 +180,48 @@ impl Walks {
         }
     }
 
+    /// Notes which directory a thread lists.
+    pub(super) fn listed_by(&self, tid: u32, ino: u64) {
+        self.listers.lock().put(tid, ino);
+    }
+
+    /// Notes that a thread waits for the bytes of a file, and takes it for one in the directory that it listed
+    /// last; returns that if the files in it are to be fetched ahead and nobody does.
+    pub(super) fn waits_for_bytes(&self, tid: u32) -> Option<u64> {
+        let dir = *self.listers.lock().get(&tid)?;
+        let mut listed = self.listed.lock();
+        let step = listed.get_mut(&dir)?;
+        (step.at, step.reads) = (Instant::now(), step.reads + 1);
+        let is_reader = step.reads >= READS_ALONE_MIN;
+        let way = way(&mut listed, dir);
+        drop(listed);
+        let running = self.running.lock();
+        let walks: Vec<_> = running.iter().filter(|running| running.is_on(&way)).collect();
+        for running in &walks {
+            running.walk.waits_for_bytes();
+        }
+        (is_reader && walks.is_empty()).then_some(dir)
+    }
+
+    /// Walks ahead of a reader through the tree below a directory, as [`Walks::start`] does.
+    pub(super) fn start_reading(&self, dag: &Dag, ino: u64, top: Cid) {
+        self.start_at(dag, ino, top, READS_MIN);
+    }
+
     /// Walks ahead through the tree below the directory `top`, whose inode number is `ino`, unless that
     /// is done already.
     pub(super) fn start(&self, dag: &Dag, ino: u64, top: Cid) {
+        self.start_at(dag, ino, top, 0);
+    }
+
+    fn start_at(&self, dag: &Dag, ino: u64, top: Cid, reads: u32) {
         let mut running = self.running.lock();
         running.retain(|running| !running.task.is_finished());
         let is_walked = running.iter().any(|running| running.walk.top == ino);
         if is_walked || running.len() >= WALKS_MAX || self.blocks_max == 0 {
             return;
         }
-        let walk = Arc::new(Walk::new(ino, self.blocks_max));
+        let walk = Arc::new(Walk::new(ino, self.blocks_max, reads));
         if let Some(step) = self.listed.lock().peek(&ino) {
             walk.listed(&top, step.to);
         }
@@ -201,10 +254,27 @@ impl Running {
 }
 
 impl Walk {
-    fn new(top: u64, credit: usize) -> Self {
+    fn new(top: u64, credit: usize, reads: u32) -> Self {
         let met = LruCache::new(MET_MAX);
-        let state = State { credit, ahead: BTreeMap::new(), met, seen: Instant::now() };
-        Self { top, state: Mutex::new(state), paid_back: Notify::new() }
+        let state = State { credit, ahead: BTreeMap::new(), met, seen: Instant::now(), reads };
+        let (paid_back, begun_to_read) = (Notify::new(), Notify::new());
+        Self { top, state: Mutex::new(state), paid_back, begun_to_read }
+    }
+
+    fn waits_for_bytes(&self) {
+        let mut state = self.state.lock();
+        (state.seen, state.reads) = (Instant::now(), state.reads.saturating_add(1));
+        if state.reads == READS_MIN {
+            // What was expanded until now lacks the files.
+            for (_, met) in &mut state.met {
+                met.is_expanded = false;
+            }
+            self.begun_to_read.notify_one();
+        }
+    }
+
+    fn is_for_reader(&self) -> bool {
+        self.state.lock().reads >= READS_MIN
     }
 
     fn listed(&self, dir: &Cid, to: Cookie) {
@@ -265,7 +335,7 @@ impl Walk {
                 && let Some((place, rest)) = pending.pop_first()
             {
                 running.push(async move {
-                    let piece = expand(dag, &rest, paid).await;
+                    let piece = expand(dag, &rest, paid, self.is_for_reader()).await;
                     self.settle(paid, rest.dir, &piece);
                     (place, rest.dir, piece)
                 });
@@ -285,6 +355,11 @@ impl Walk {
                     }
                 }
                 () = self.paid_back.notified() => {}
+                () = self.begun_to_read.notified() => {
+                    self.expands(&top);
+                    let rest = Rest { dir: top, from: Cookie::START };
+                    pending = BTreeMap::from([(Place::new(), rest)]);
+                }
             }
             consume_budget().await;
         }
@@ -303,9 +378,9 @@ struct Piece {
     blocks: usize,
 }
 
-/// Fetches the root blocks of the next children, `blocks_max` at most. Whoever asks for one of them
-/// later gets its error then.
-async fn expand(dag: &Dag, rest: &Rest, blocks_max: usize) -> Piece {
+/// Fetches the root blocks of the next children, `blocks_max` at most, short files of one block only
+/// `with_files`. Whoever asks for one of them later gets its error then.
+async fn expand(dag: &Dag, rest: &Rest, blocks_max: usize, with_files: bool) -> Piece {
     let mut list = std::pin::pin!(unixfs::list(dag, &rest.dir, rest.from, NAMES));
     let (names, is_here) = match list.as_mut().now_or_never() {
         Some(here) => (here, true),
@@ -313,27 +388,42 @@ async fn expand(dag: &Dag, rest: &Rest, blocks_max: usize) -> Piece {
     };
     let names = names.unwrap_or_default();
     let (mut to, mut is_last) = (rest.from, names.len() < NAMES);
-    let (mut places, mut roots, mut missing) = (Vec::new(), Vec::new(), 0);
+    let (mut places, mut roots, mut files, mut missing) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for (at, entry) in names {
-        if entry.cid.codec() == codecs::DAG_PB {
-            missing += usize::from(dag.offline().block_len(&entry.cid).await.is_err());
+        let is_node = entry.cid.codec() == codecs::DAG_PB;
+        let is_file = entry.cid.codec() == codecs::RAW
+            && with_files
+            && entry.tsize.is_some_and(|claimed| claimed <= SHORT_FILE_LEN);
+        if is_node || is_file {
+            let is_missing = dag.offline().block_len(&entry.cid).await.is_err();
+            missing += usize::from(is_missing);
             if missing > blocks_max {
                 (is_last, missing) = (false, blocks_max);
                 break;
             }
-            places.push(at);
-            roots.push(entry.cid);
+            if is_node {
+                places.push(at);
+                roots.push(entry.cid);
+            } else if is_missing {
+                files.push(entry.cid);
+            }
         }
         to = at;
     }
-    let mut dirs = Vec::new();
-    let mut nodes = std::pin::pin!(dag.nodes(roots).zip(futures::stream::iter(places)));
-    while let Some(((cid, node), at)) = nodes.next().await {
-        if node.is_ok_and(|node| matches!(*node, Node::Directory(_) | Node::Shard(_))) {
-            dirs.push((at, cid));
+    let dirs = async {
+        let mut dirs = Vec::new();
+        let mut nodes = std::pin::pin!(dag.nodes(roots).zip(futures::stream::iter(places)));
+        while let Some(((cid, node), at)) = nodes.next().await {
+            if node.is_ok_and(|node| matches!(*node, Node::Directory(_) | Node::Shard(_))) {
+                dirs.push((at, cid));
+            }
+            consume_budget().await;
         }
-        consume_budget().await;
-    }
+        dirs
+    };
+    let fetch = |cid| async move { dag.block(&cid).await.map(drop) };
+    let files = futures::stream::iter(files).map(fetch).buffer_unordered(BATCH_AHEAD);
+    let (dirs, _) = join(dirs, files.count()).await;
     // Shards are not counted; a piece that waited for some is taken for a whole one.
     let blocks = if is_here { missing.max(1) } else { blocks_max };
     Piece { dirs, to, is_last, blocks }

@@ -132,6 +132,44 @@ fn a_tree_is_walked_in_few_round_trips() {
     );
 }
 
+/// > Who reads the files of a tree as it goes waits for few round trips, not for one for each file.
+#[test]
+fn a_tree_is_read_in_few_round_trips() {
+    const FILES: usize = 2_000;
+    let _alone = alone();
+    let (builder, root) = source_tree(FILES);
+    let remote = Remote::new(builder, root, "");
+    let (out, time) = timed(|| {
+        let mut tar = Command::new("tar");
+        let tar = tar.arg("-C").arg(remote.mount.path("")).args(["-cf", "-", &root.to_string()]);
+        tar.output().unwrap()
+    });
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(out.stdout.len() > FILES * usize::try_from(SMALL).unwrap());
+    assert!(time < DELAY * u32::try_from(FILES).unwrap() / 8, "{time:?}");
+    assert_eq!(remote.exchange.counts().ended, FILES as u64 + 2_000 / 100 + 2_000 / 1000 + 1);
+}
+
+/// The same in one folder, in which nobody walks.
+#[test]
+fn the_files_of_one_folder_are_read_in_few_round_trips() {
+    const FILES: usize = 500;
+    let _alone = alone();
+    let mut builder = DagBuilder::new();
+    let files = (0..FILES)
+        .map(|number| (format!("file-{number:06}"), small_file(&mut builder, number), SMALL));
+    let files: Vec<_> = files.collect();
+    let root = directory(&mut builder, &files);
+    let remote = Remote::new(builder, root, "");
+    let folder = remote.mount.path(root.to_string());
+    let (read, time) = timed(|| {
+        let names = std::fs::read_dir(&folder).unwrap();
+        names.map(|name| std::fs::read(name.unwrap().path()).unwrap().len()).sum::<usize>()
+    });
+    assert_eq!(read, FILES * usize::try_from(SMALL).unwrap());
+    assert!(time < DELAY * u32::try_from(FILES).unwrap() / 8, "{time:?}");
+}
+
 /// > Who goes depth first is recognised, and the next directories are fetched before they are listed.
 #[test]
 fn a_deep_tree_is_fetched_ahead_of_the_walker() {
