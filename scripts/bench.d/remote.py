@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TESTS = [
     "remote::reading::a_long_file_comes_at_the_rate_of_the_link",
     "remote::walking::a_tree_is_walked_in_few_round_trips",
+    "remote::walking::a_tree_is_read_in_few_round_trips",
     "remote::walking::the_first_byte_takes_a_round_trip_for_each_level",
     "fuse::readdir::names_stream",
 ]
@@ -41,7 +42,7 @@ def told(test):
 
 ALL = [
     limits.Limit("remote", "1 GiB read in order over 1 Gbit/s and 100 ms, against what its bytes take on that "
-                 "link; find -printf %s of 20,000 files and the first byte below 3 directories over 20 ms, "
+                 "link; find -printf %s and tar of 20,000 files, and the first byte below 3 directories over 20 ms, "
                  "nothing here; a sharded directory of a million names: its first name, and the memory that "
                  "listing it takes", run),
 ]

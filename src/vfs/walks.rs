@@ -59,8 +59,10 @@ const SHORT_FILE_LEN: u64 = 256 * 1024;
 const LISTERS_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// Names that are looked at for one piece.
 const NAMES: usize = 1024;
-/// Blocks that are fetched for one piece.
+/// Blocks that are fetched for one piece, …
 const PIECE_BLOCKS: usize = BATCH_AHEAD;
+/// … and for one with files.
+const PIECE_BLOCKS_WITH_FILES: usize = 128;
 
 /// The walkers of a mount.
 #[derive(Debug)]
@@ -149,9 +151,8 @@ impl Walks {
     pub(super) fn begun(&self, ino: u64, parent: u64) -> Option<u64> {
         let mut listed = self.listed.lock();
         let now = Instant::now();
-        let is_new = |step: &Step| now - step.at < WALKER_TIME;
         let steps = match listed.get_mut(&parent) {
-            Some(step) if ino != parent && is_new(step) => {
+            Some(step) if ino != parent && step.is_new(now) => {
                 step.at = now;
                 step.steps += 1;
                 step.steps
@@ -160,8 +161,7 @@ impl Walks {
         };
         listed.put(ino, Step { parent, at: now, steps, to: Cookie::START, reads: 0 });
         let way = way(&mut listed, ino);
-        let new = way.iter().take_while(|ino| listed.peek(ino).is_some_and(is_new));
-        let top = new.last().copied().filter(|_| steps >= STEPS_MIN);
+        let top = topmost(&listed, &way, now).filter(|_| steps >= STEPS_MIN);
         drop(listed);
         let running = self.running.lock();
         top.filter(|_| !running.iter().any(|running| running.is_on(&way)))
@@ -186,21 +186,23 @@ impl Walks {
     }
 
     /// Notes that a thread waits for the bytes of a file, and takes it for one in the directory that it listed
-    /// last; returns that if the files in it are to be fetched ahead and nobody does.
+    /// last; returns where to begin if files are to be fetched ahead of it and nobody does.
     pub(super) fn waits_for_bytes(&self, tid: u32) -> Option<u64> {
         let dir = *self.listers.lock().get(&tid)?;
         let mut listed = self.listed.lock();
         let step = listed.get_mut(&dir)?;
-        (step.at, step.reads) = (Instant::now(), step.reads + 1);
-        let is_reader = step.reads >= READS_ALONE_MIN;
+        let now = Instant::now();
+        (step.at, step.reads) = (now, step.reads + 1);
+        let (is_reader, is_walker) = (step.reads >= READS_ALONE_MIN, step.steps >= STEPS_MIN);
         let way = way(&mut listed, dir);
+        let top = topmost(&listed, &way, now).filter(|_| is_walker).unwrap_or(dir);
         drop(listed);
         let running = self.running.lock();
         let walks: Vec<_> = running.iter().filter(|running| running.is_on(&way)).collect();
         for running in &walks {
             running.walk.waits_for_bytes();
         }
-        (is_reader && walks.is_empty()).then_some(dir)
+        (is_reader && walks.is_empty()).then_some(top)
     }
 
     /// Walks ahead of a reader through the tree below a directory, as [`Walks::start`] does.
@@ -235,6 +237,18 @@ impl Walks {
         });
         running.push(Running { walk, task: AbortOnDropHandle::new(task) });
     }
+}
+
+impl Step {
+    fn is_new(&self, now: Instant) -> bool {
+        now - self.at < WALKER_TIME
+    }
+}
+
+/// Returns the topmost directory of a way that was listed just before, with all those below it on the way.
+fn topmost(listed: &LruCache<u64, Step>, way: &[u64], now: Instant) -> Option<u64> {
+    let is_new = |ino: &&u64| listed.peek(*ino).is_some_and(|step| step.is_new(now));
+    way.iter().take_while(is_new).last().copied()
 }
 
 /// Returns a directory and those above it that are remembered as listed, the topmost last.
@@ -300,7 +314,9 @@ impl Walk {
     /// Pays for a piece before it is fetched; returns its blocks, or `None` when there is no credit.
     fn pay(&self) -> Option<usize> {
         let mut state = self.state.lock();
-        let paid = state.credit.min(PIECE_BLOCKS);
+        let is_for_reader = state.reads >= READS_MIN;
+        let most = if is_for_reader { PIECE_BLOCKS_WITH_FILES } else { PIECE_BLOCKS };
+        let paid = state.credit.min(most);
         state.credit -= paid;
         (paid > 0).then_some(paid)
     }
@@ -422,7 +438,7 @@ async fn expand(dag: &Dag, rest: &Rest, blocks_max: usize, with_files: bool) -> 
         dirs
     };
     let fetch = |cid| async move { dag.block(&cid).await.map(drop) };
-    let files = futures::stream::iter(files).map(fetch).buffer_unordered(BATCH_AHEAD);
+    let files = futures::stream::iter(files).map(fetch).buffer_unordered(PIECE_BLOCKS_WITH_FILES);
     let (dirs, _) = join(dirs, files.count()).await;
     // Shards are not counted; a piece that waited for some is taken for a whole one.
     let blocks = if is_here { missing.max(1) } else { blocks_max };

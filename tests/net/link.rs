@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::exchange::{noise, same_tree, tree};
+use super::namespace::ip;
 use super::peers::{Absent, Node, build, told};
 use crate::cli::sandbox::wait_for;
 
@@ -89,14 +90,6 @@ impl Drop for Link {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
-}
-
-/// Sets up the network; what it refuses is not there to test with.
-fn ip(words: &[&str]) -> Result<(), Absent> {
-    let output = Command::new("ip").args(words).output();
-    let output = output.map_err(|error| format!("ip is not installed: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    output.status.success().then_some(()).ok_or_else(|| format!("ip {}: {said}", words.join(" ")))
 }
 
 /// Connects two nodes that are not connected, over a transport.

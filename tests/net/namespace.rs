@@ -91,7 +91,8 @@ impl Drop for Namespace {
     }
 }
 
-fn ip(words: &[&str]) -> Result<(), String> {
+/// Sets up the network; what it refuses is not there to test with.
+pub(super) fn ip(words: &[&str]) -> Result<(), String> {
     let output = Command::new("ip").args(words).output().map_err(|error| format!("ip: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if output.status.success() { Ok(()) } else { Err(format!("ip {}: {said}", words.join(" "))) }
