@@ -10,7 +10,8 @@ use crate::api::error::ApiError;
 use crate::api::reply::{self, blocking};
 use crate::api::request::{Form, Params};
 use crate::api::swarm::address;
-use crate::exchange::{Multiaddr, peer_of};
+use crate::exchange::swarm::SwarmError;
+use crate::exchange::{Multiaddr, is_id_alone, peer_of};
 
 /// The key of the list.
 const KEY: &str = "network.bootstrap";
@@ -35,13 +36,11 @@ pub(super) async fn add(
     Form(params): Form,
 ) -> Result<Response, ApiError> {
     if params.is_on("default")? {
-        return change(node, |node, list| Ok(add_to(list, texts(&node.default_config(KEY)?))))
-            .await;
+        return add_default(State(node)).await;
     }
     let peers = addresses(&params)?;
     if let Some(address) = peers.iter().find(|address| peer_of(address).is_none()) {
-        let message = format!("{address} does not end with /p2p/ and the peer's id");
-        return Err(ApiError::client(message));
+        return Err(SwarmError::NoPeerId(address.clone()).into());
     }
     if let Some(address) = peers.iter().find(|address| is_id_alone(address)) {
         return Err(ApiError::client(format!("{address} says not where the peer is")));
@@ -58,7 +57,7 @@ pub(super) async fn add_default(State(node): State<Node>) -> Result<Response, Ap
 /// `bootstrap/rm?arg=…&all=`; a peer's id stands for all its addresses.
 pub(super) async fn rm(State(node): State<Node>, Form(params): Form) -> Result<Response, ApiError> {
     if params.is_on("all")? {
-        return change(node, |_, list| Ok(std::mem::take(list))).await;
+        return rm_all(State(node)).await;
     }
     let named = addresses(&params)?;
     change(node, move |_, list| remove_from(list, &named)).await
@@ -112,10 +111,6 @@ fn remove_from(list: &mut Vec<String>, named: &[Multiaddr]) -> Result<Vec<String
         removed.extend(found);
     }
     Ok(removed)
-}
-
-fn is_id_alone(address: &Multiaddr) -> bool {
-    address.iter().count() == 1
 }
 
 fn addresses(params: &Params) -> Result<Vec<Multiaddr>, ApiError> {

@@ -10,7 +10,7 @@ use crate::api::control::Node;
 use crate::api::error::ApiError;
 use crate::api::reply::{self, Kind};
 use crate::api::request::{Form, parse_duration};
-use crate::api::swarm::{not_a_partner, peer_id, swarm};
+use crate::api::swarm::{ledger_of, peer_id, swarm};
 use crate::exchange::PeerId;
 use crate::exchange::swarm::Swarm;
 
@@ -69,9 +69,7 @@ async fn bandwidth(swarm: &Swarm, peer: Option<PeerId>) -> Result<Bandwidth, Api
             rate_out: traffic.sent_per_s as f64,
         });
     };
-    let peers = swarm.peers().await?;
-    let ledger = peers.iter().find(|known| known.id == peer).and_then(|known| known.ledger);
-    let ledger = ledger.ok_or_else(|| not_a_partner(peer))?;
+    let ledger = ledger_of(swarm, peer).await?;
     Ok(Bandwidth {
         total_in: ledger.received_bytes,
         total_out: ledger.sent_bytes,

@@ -13,7 +13,7 @@ use crate::api::error::ApiError;
 use crate::api::reply::{self, Kind};
 use crate::api::request::{Form, Params};
 use crate::exchange::swarm::{PeerInfo, Swarm, SwarmError};
-use crate::exchange::{Limit, Multiaddr, PeerId, PublicKey};
+use crate::exchange::{Ledger, Limit, Multiaddr, PeerId, PublicKey, is_id_alone};
 
 /// How long a peer may take to say who it is (go-libp2p's time), …
 const INTRODUCTION_WAIT: Duration = Duration::from_secs(5);
@@ -240,10 +240,9 @@ fn encoded(key: &PublicKey) -> String {
 
 /// Makes sure that this node is connected to a peer, and returns its id.
 pub(super) async fn reach(swarm: &Swarm, address: &Multiaddr) -> Result<PeerId, ApiError> {
-    let is_id_alone = address.iter().count() == 1;
     swarm.connect(address.clone()).await.map_err(|error| {
         let failed = ApiError::from(error);
-        if !is_id_alone {
+        if !is_id_alone(address) {
             return failed;
         }
         failed.hint(format!("give its address too, as in /ip4/192.0.2.7/tcp/4001{address}"))
@@ -414,18 +413,20 @@ pub(super) async fn ledger(
     Form(params): Form,
 ) -> Result<Response, ApiError> {
     let asked = peer_id(params.arg("peer")?)?;
-    let peers = swarm(&node)?.peers().await?;
-    let ledger = peers.iter().find(|peer| peer.id == asked).and_then(|peer| peer.ledger);
-    let ledger = ledger.ok_or_else(|| not_a_partner(asked))?;
+    let ledger = ledger_of(swarm(&node)?, asked).await?;
     let (sent, recv) = (ledger.sent_bytes, ledger.received_bytes);
     #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
     let value = sent as f64 / (recv as f64 + 1.0);
     Ok(reply::json(&LedgerStat { peer: asked.to_string(), value, sent, recv, wants: ledger.wants }))
 }
 
-/// There is no ledger of a peer.
-pub(super) fn not_a_partner(peer: PeerId) -> ApiError {
-    ApiError::failed(format!("not connected to {peer}, or it does not speak bitswap"))
+/// Returns what passed between this node and a peer.
+pub(super) async fn ledger_of(swarm: &Swarm, asked: PeerId) -> Result<Ledger, ApiError> {
+    let peers = swarm.peers().await?;
+    let ledger = peers.iter().find(|peer| peer.id == asked).and_then(|peer| peer.ledger);
+    ledger.ok_or_else(|| {
+        ApiError::failed(format!("not connected to {asked}, or it does not speak bitswap"))
+    })
 }
 
 /// Returns this node among others.

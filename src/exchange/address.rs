@@ -40,6 +40,11 @@ pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
+/// Tells whether an address is the id of a peer and says not where that is.
+pub fn is_id_alone(address: &Multiaddr) -> bool {
+    address.iter().count() == 1 && peer_of(address).is_some()
+}
+
 /// Returns an address without the id of the peer that it leads to.
 pub(super) fn without_peer(mut address: Multiaddr) -> Multiaddr {
     if peer_of(&address).is_some() {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use crate::exchange::swarm::NETWORKS_MAX;
+use crate::exchange::swarm::{NETWORKS_MAX, SwarmError};
 use crate::exchange::{Multiaddr, Serve, peer_of};
 use crate::node::files::replace;
 use crate::node::size::{CacheMax, byte_size};
@@ -343,8 +343,7 @@ impl Config {
         ];
         for (key, addresses) in named {
             if let Some(address) = addresses.iter().find(|address| peer_of(address).is_none()) {
-                let reason = format!("{address} does not end with /p2p/ and the peer's id");
-                return Err(bad(key, &reason));
+                return Err(bad(key, &SwarmError::NoPeerId(address.clone()).to_string()));
             }
         }
         if self.network.connections < CONNECTIONS_MIN {

@@ -90,20 +90,14 @@ fn private_key(repo: &Path) -> Result<Option<PreSharedKey>, NodeError> {
 /// Returns where peers were reached; what cannot be read is found anew.
 fn known(repo: &Path) -> Vec<KnownPeer> {
     let path = repo.join(PEERS_NAME);
-    let written: Vec<Written> = match std::fs::read(&path)
-        .map(|bytes| serde_json::from_slice(&bytes))
-    {
-        Ok(Ok(written)) => written,
-        Ok(Err(error)) => {
+    let parse =
+        |bytes: Vec<u8>| serde_json::from_slice::<Vec<Written>>(&bytes).map_err(io::Error::from);
+    let written = std::fs::read(&path).and_then(parse).unwrap_or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
             tracing::warn!(path = %path.display(), %error, "it is not known any more where peers were reached");
-            return Vec::new();
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot read where peers were reached");
-            return Vec::new();
-        }
-    };
+        Vec::new()
+    });
     let peer = |peer: Written| {
         let addresses = peer.addresses.iter().filter_map(|address| address.parse().ok()).collect();
         Some(KnownPeer { id: peer.id.parse().ok()?, addresses })

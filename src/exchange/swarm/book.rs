@@ -53,8 +53,8 @@ impl Book {
     }
 
     /// Returns the addresses of a kept peer; none of another one.
-    pub(super) fn addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
-        self.kept.get(peer).map(|kept| kept.addresses.clone()).unwrap_or_default()
+    pub(super) fn addresses(&self, peer: &PeerId) -> &[Multiaddr] {
+        self.kept.get(peer).map_or(&[], |kept| &kept.addresses)
     }
 
     pub(super) fn keeps(&self, peer: &PeerId) -> bool {

@@ -15,7 +15,7 @@ use super::build::Behaviour;
 use super::known::{Known, KnownPeer};
 use super::rejoin::Rejoin;
 use super::{Reach, SwarmError};
-use crate::exchange::address::{is_near, is_relayed, peer_of, without_peer};
+use crate::exchange::address::{is_id_alone, is_near, is_relayed, peer_of, without_peer};
 
 /// Peers reached before that are called when few are connected.
 const REJOIN_MAX: usize = 8;
@@ -87,8 +87,8 @@ impl Calling {
     }
 
     /// Returns the kept peers and their addresses.
-    pub(super) fn kept(&self) -> Vec<(PeerId, Vec<Multiaddr>)> {
-        self.book.kept().map(|(peer, addresses)| (peer, addresses.to_vec())).collect()
+    pub(super) fn kept(&self) -> impl ExactSizeIterator<Item = (PeerId, &[Multiaddr])> {
+        self.book.kept()
     }
 
     /// Returns the peers that were reached, the last one first.
@@ -164,8 +164,8 @@ impl Calling {
 
     /// Returns the addresses to call a peer at: the one that was named, or where it is kept or was reached before.
     fn ways(&self, peer: PeerId, named: &Multiaddr) -> Vec<Multiaddr> {
-        if without_peer(named.clone()).is_empty() {
-            return [&self.book.addresses(&peer)[..], self.known.addresses(&peer)].concat();
+        if is_id_alone(named) {
+            return [self.book.addresses(&peer), self.known.addresses(&peer)].concat();
         }
         vec![named.clone()]
     }

@@ -155,7 +155,10 @@ impl Task {
             Request::Release(peer, reply) => {
                 let _gone = reply.send(self.calling.release(&mut self.swarm, &peer));
             }
-            Request::Kept(reply) => drop(reply.send(self.calling.kept())),
+            Request::Kept(reply) => {
+                let kept = self.calling.kept().map(|(peer, addresses)| (peer, addresses.to_vec()));
+                drop(reply.send(kept.collect()));
+            }
             Request::Open(peer, reply) => self.swarm.behaviour_mut().probes.open(peer, reply),
             Request::Measured(peer, latency) => self.measured(peer, latency),
         }
