@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let blocks: Vec<_> = message.blocks().filter_map(|claim| claim.prove().ok()).collect();
     for block in &blocks {
-        writer.block(block);
+        writer.block(block.cid(), block.data());
     }
     let framed = writer.finish(message.is_full());
     let length_end = framed.iter().position(|byte| *byte < 0x80).expect("a length") + 1;

@@ -338,22 +338,22 @@ impl MessageWriter {
     }
 
     /// Adds a block.
-    pub fn block(&mut self, block: &Block) {
+    pub fn block(&mut self, cid: &Cid, data: &[u8]) {
         if self.version < Version::V1_1 {
-            return put_bytes(&mut self.rest, BARE_BLOCK_TAG, block.data());
+            return put_bytes(&mut self.rest, BARE_BLOCK_TAG, data);
         }
-        let (cid, mut prefix) = (block.cid(), Vec::with_capacity(16));
+        let mut prefix = Vec::with_capacity(16);
         let hash = cid.hash();
         for number in [cid.version().into(), cid.codec(), hash.code(), hash.size().into()] {
             put_varint(&mut prefix, number);
         }
         let field_len = |len: usize| 1 + varint_len(len as u64) + len;
-        let len = field_len(prefix.len()) + field_len(block.data().len());
+        let len = field_len(prefix.len()) + field_len(data.len());
         self.rest.reserve(field_len(len));
         self.rest.push(BLOCK_TAG);
         put_varint(&mut self.rest, len as u64);
         put_bytes(&mut self.rest, 0x0a, &prefix);
-        put_bytes(&mut self.rest, 0x12, block.data());
+        put_bytes(&mut self.rest, 0x12, data);
     }
 
     /// Adds that this node has a block or lacks it; left out before 1.2, which has no words for it.
@@ -430,7 +430,8 @@ mod tests {
         let block = |len| Block::hash(codecs::RAW, HashFn::SHA2_256, vec![1; len].into()).unwrap();
         let mut writer = MessageWriter::new(Version::V1_2);
         for len in [10, 1000] {
-            writer.block(&block(len));
+            let block = block(len);
+            writer.block(block.cid(), block.data());
         }
         let message = decode(&writer.finish(false)).unwrap();
         for claim in message.blocks() {
@@ -457,7 +458,7 @@ mod tests {
             ),
             (
                 "161a140a0401551220120c68656c6c6f20776f726c640a".into(),
-                write(&|m| m.block(&hello())),
+                write(&|m| m.block(hello().cid(), hello().data())),
             ),
             (format!("2822260a24{HELLO}"), write(&|m| m.presence(&presence(true)))),
             (format!("2a22280a24{HELLO}1001"), write(&|m| m.presence(&presence(false)))),
@@ -489,7 +490,7 @@ mod tests {
             writer.want(want);
         }
         for block in [&old, &other] {
-            writer.block(block);
+            writer.block(block.cid(), block.data());
         }
         writer.presence(&Presence { cid: *old.cid(), has: true });
         let message = decode(&writer.finish(true)).unwrap();
@@ -505,7 +506,7 @@ mod tests {
         let old = Block::hash_v0(Bytes::from_static(&[0x0a, 2, 8, 1])).unwrap();
         let mut writer = MessageWriter::new(Version::V1_0);
         writer.want(&want(WantKind::Have));
-        writer.block(&old);
+        writer.block(old.cid(), old.data());
         writer.presence(&Presence { cid: *old.cid(), has: false });
         let message = decode(&writer.finish(false)).unwrap();
         let asked = message.wants().next().unwrap();

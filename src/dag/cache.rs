@@ -28,6 +28,12 @@ impl<K: Hash + Eq, V: Clone> ByteLru<K, V> {
         self.entries.get(key).map(|(value, _)| value.clone())
     }
 
+    pub(super) fn remove(&mut self, key: &K) {
+        if let Some((_, weight)) = self.entries.pop(key) {
+            self.bytes -= weight;
+        }
+    }
+
     pub(super) fn insert(&mut self, key: K, value: V, bytes: usize) {
         let weight = bytes.saturating_add(ENTRY_BYTES);
         if weight > self.bytes_max {
@@ -72,5 +78,7 @@ mod tests {
         cache.insert("c", (), 500);
         assert_eq!((cache.get(&"a"), cache.get(&"c")), (None, Some(())));
         assert_eq!(cache.bytes, 500 + ENTRY_BYTES);
+        cache.remove(&"c");
+        assert_eq!((cache.get(&"c"), cache.bytes), (None, 0));
     }
 }

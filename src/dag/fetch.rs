@@ -36,6 +36,8 @@ struct Inner {
     in_flight: Mutex<InFlight>,
     /// Blocks that the store would not take, so that a full disk does not stop reading.
     unstored: Mutex<ByteLru<Multihash, Block>>,
+    /// Blocks that were fetched ahead and stored, until somebody has read them to their end.
+    unread: Mutex<ByteLru<Multihash, Block>>,
     turns: Semaphore,
     /// What is fetched ahead waits for one of these first, so that it never takes all turns.
     ahead_turns: Semaphore,
@@ -84,6 +86,7 @@ impl Fetches {
             exchange,
             in_flight: Mutex::default(),
             unstored: Mutex::new(ByteLru::new(limits.unstored_bytes)),
+            unread: Mutex::new(ByteLru::new(limits.unread_bytes)),
             turns: Semaphore::new(limits.fetches_max),
             ahead_turns: Semaphore::new(limits.fetches_max.div_ceil(TURNS_PER_AHEAD)),
         };
@@ -101,6 +104,16 @@ impl Fetches {
     /// Returns a block that was fetched but could not be stored.
     pub(super) fn unstored(&self, cid: &Cid) -> Option<Block> {
         self.inner.unstored.lock().get(cid.hash())?.with_cid(*cid)
+    }
+
+    /// Returns a block that was fetched ahead, to read it up to `end`.
+    pub(super) fn unread(&self, cid: &Cid, end: u64) -> Option<Block> {
+        let mut unread = self.inner.unread.lock();
+        let block = unread.get(cid.hash())?;
+        if end >= block.data().len() as u64 {
+            unread.remove(cid.hash());
+        }
+        block.with_cid(*cid)
     }
 
     /// Joins the fetch of this multihash, or starts it.
@@ -195,14 +208,22 @@ async fn fetch(
     if let Ok(Some(block)) = inner.store.get(&cid) {
         return Ok(block);
     }
+    let urgency = *wanted.borrow();
     let block = named(&inner.ask(&cid, session, wanted).await?, &cid)?;
-    if let Err(error) = inner.store.put(std::slice::from_ref(&block)) {
-        if matches!(error, StoreError::Full { .. } | StoreError::CapReached { .. }) {
+    let stored = inner.store.put(std::slice::from_ref(&block));
+    let kept_in = match &stored {
+        Ok(()) => (urgency == Urgency::Ahead).then_some(&inner.unread),
+        Err(_) => Some(&inner.unstored),
+    };
+    if let Some(memory) = kept_in {
+        memory.lock().insert(*cid.hash(), block.clone(), block.data().len());
+    }
+    match stored {
+        Ok(()) => {}
+        Err(StoreError::Full { .. } | StoreError::CapReached { .. }) => {
             tracing::debug!(%cid, "no room to keep a fetched block");
-        } else {
-            tracing::warn!(%cid, %error, "cannot keep a fetched block");
         }
-        inner.unstored.lock().insert(*cid.hash(), block.clone(), block.data().len());
+        Err(error) => tracing::warn!(%cid, %error, "cannot keep a fetched block"),
     }
     Ok(block)
 }

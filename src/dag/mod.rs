@@ -32,6 +32,9 @@ pub const NODE_CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Memory in bytes for fetched blocks that the disk had no room for: enough that the small reads
 /// of one leaf by several readers do not fetch it again each time.
 pub const UNSTORED_BYTES: usize = 16 * 1024 * 1024;
+/// Memory in bytes for blocks that were fetched ahead, until they are read: what the largest window of one
+/// reader holds, so that it need not be read from the disk and hashed once more.
+pub const UNREAD_BYTES: usize = 64 * 1024 * 1024;
 /// Fetches in flight at one time: the want-list that bitswap peers accept (1,024 entries), half of
 /// them at most for what is fetched ahead. Others wait for their turn.
 pub const FETCHES_MAX: usize = 1024;
@@ -45,6 +48,8 @@ pub struct DagLimits {
     pub node_cache_bytes: usize,
     /// Memory in bytes for blocks that could not be stored.
     pub unstored_bytes: usize,
+    /// Memory in bytes for blocks that were fetched ahead and not read yet.
+    pub unread_bytes: usize,
     /// Fetches in flight at one time, half of them at most ahead.
     pub fetches_max: usize,
 }
@@ -54,6 +59,7 @@ impl Default for DagLimits {
         Self {
             node_cache_bytes: NODE_CACHE_BYTES,
             unstored_bytes: UNSTORED_BYTES,
+            unread_bytes: UNREAD_BYTES,
             fetches_max: FETCHES_MAX,
         }
     }
@@ -152,7 +158,10 @@ impl Dag {
     /// # Errors
     /// [`DagError`].
     pub async fn block(&self, cid: &Cid) -> Result<Block, DagError> {
-        let local = |store: &dyn BlockStore| store.get(cid);
+        let local = |store: &dyn BlockStore| match self.shared.fetches.unread(cid, u64::MAX) {
+            Some(block) => Ok(Some(block)),
+            None => store.get(cid),
+        };
         self.find(cid, local, |block| block).await
     }
 
@@ -170,7 +179,10 @@ impl Dag {
     /// # Errors
     /// [`DagError`].
     pub async fn read(&self, cid: &Cid, range: Range<u64>) -> Result<BlockRange, DagError> {
-        let local = |store: &dyn BlockStore| store.read_range(cid, range.clone());
+        let local = |store: &dyn BlockStore| match self.shared.fetches.unread(cid, range.end) {
+            Some(block) => Ok(Some(BlockRange::of(&block, range.clone()))),
+            None => store.read_range(cid, range.clone()),
+        };
         self.find(cid, local, |block| BlockRange::of(&block, range.clone())).await
     }
 

@@ -209,6 +209,36 @@ async fn a_full_disk_stops_keeping_and_not_reading() {
 }
 
 #[tokio::test]
+async fn what_was_fetched_ahead_is_read_from_memory_until_its_end() {
+    let blocks = [raw("there"), raw("elsewhere")];
+    let bench = bench(vec![], blocks.to_vec());
+    for block in &blocks {
+        bench.dag.ahead().block_len(block.cid()).await.unwrap();
+    }
+    bench.store.take_asked();
+    let [block, whole] = blocks;
+    for (range, bytes) in [(0..2, "th"), (2..9, "ere")] {
+        assert_eq!(bench.dag.read(block.cid(), range).await.unwrap().bytes, bytes);
+    }
+    assert_eq!(bench.dag.block(whole.cid()).await.unwrap(), whole);
+    assert!(bench.store.take_asked().is_empty());
+    for block in [block, whole] {
+        bench.dag.block(block.cid()).await.unwrap();
+        assert_eq!(bench.store.take_asked(), [*block.cid()], "it is kept once");
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_waited_for_is_left_to_the_store() {
+    let block = raw("there");
+    let bench = bench(vec![], vec![block.clone()]);
+    bench.dag.block(block.cid()).await.unwrap();
+    bench.store.take_asked();
+    bench.dag.block(block.cid()).await.unwrap();
+    assert_eq!(bench.store.take_asked(), [*block.cid()]);
+}
+
+#[tokio::test]
 async fn a_damaged_block_is_fetched_again_or_an_error_of_the_store() {
     let block = raw("twice");
     let bench = bench(vec![block.clone()], vec![block.clone()]);

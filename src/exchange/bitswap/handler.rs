@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound};
@@ -14,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::stream::{StreamError, Upgrade, read_message, write_message};
 use super::throttle::{Rates, Throttle};
-use crate::block::Block;
+use crate::block::{Block, Cid};
 use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
 
 /// Streams that a peer may have open to us; further ones are refused. boxo needs one, Helia one for each
@@ -34,14 +35,14 @@ pub(in crate::exchange) enum Lane {
 #[derive(Debug, Clone, Default)]
 pub(in crate::exchange) struct Outgoing {
     pub(super) wants: Vec<Want>,
-    pub(super) blocks: Vec<Block>,
+    pub(super) blocks: Vec<(Cid, Bytes)>,
     pub(super) presences: Vec<Presence>,
 }
 
 impl Outgoing {
     /// Returns the bytes of its blocks.
     pub(super) fn block_bytes(&self) -> u64 {
-        self.blocks.iter().map(|block| block.data().len() as u64).sum()
+        self.blocks.iter().map(|(_, data)| data.len() as u64).sum()
     }
 }
 
@@ -210,8 +211,8 @@ async fn write(
     for presence in &outgoing.presences {
         writer.presence(presence);
     }
-    for block in &outgoing.blocks {
-        writer.block(block);
+    for (cid, data) in &outgoing.blocks {
+        writer.block(cid, data);
     }
     drop(outgoing);
     if !writer.is_empty() {

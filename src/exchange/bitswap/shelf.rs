@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::block::{Block, Cid};
+use bytes::Bytes;
+
+use crate::block::{BLOCK_LEN_MAX, Cid};
 use crate::store::{BlockStore, StoreError};
 
 /// Tells of a block that is here whether peers may have it.
@@ -39,8 +41,11 @@ impl Shelf {
         if self.has(cid) { self.store.block_len(cid) } else { Ok(None) }
     }
 
-    pub(super) fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
-        if self.has(cid) { self.store.get(cid) } else { Ok(None) }
+    /// Returns the bytes of a block, which were hashed once since the start: who gets them hashes them anyway.
+    pub(super) fn read(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+        let all = 0..BLOCK_LEN_MAX as u64;
+        let read = if self.has(cid) { self.store.read_range(cid, all)? } else { None };
+        Ok(read.map(|read| read.bytes))
     }
 
     fn has(&self, cid: &Cid) -> bool {

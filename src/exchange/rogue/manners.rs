@@ -54,7 +54,9 @@ fn block(number: usize, len: usize) -> Block {
 /// Sends another block for each that it is asked for or about.
 pub fn wrong_blocks(asked: &Message) -> Vec<Act> {
     let wrong = (0..wants(asked).count()).map(|number| block(number, BLOCK_LEN));
-    vec![Act::Send(message(|writer| wrong.for_each(|block| writer.block(&block))))]
+    vec![Act::Send(message(|writer| {
+        wrong.for_each(|block| writer.block(block.cid(), block.data()))
+    }))]
 }
 
 /// Sends a block with an MD5.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -17,7 +18,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::handler::{Outgoing, SENDING_MAX};
 use super::shelf::Shelf;
-use crate::block::{Block, Cid, IDENTITY_CODE};
+use crate::block::{Cid, IDENTITY_CODE};
 use crate::codec::bitswap::{Message, Presence, Want, WantKind};
 use crate::exchange::meter::Meter;
 
@@ -271,7 +272,7 @@ impl Peer {
     /// Takes a reply; what was called off meanwhile is left out, and `None` says that nothing is left.
     fn take(&mut self, reply: Reply, next_want: &mut u64) -> Option<Outgoing> {
         let Reply { mut outgoing, absent, rest } = reply;
-        outgoing.blocks.retain(|block| self.reading.remove(block.cid()));
+        outgoing.blocks.retain(|(cid, _)| self.reading.remove(cid));
         // What is absent is taken out of `reading` below, when it is remembered.
         outgoing.presences.retain(|Presence { cid, has }| {
             if *has { self.reading.remove(cid) } else { self.reading.contains(cid) }
@@ -301,9 +302,9 @@ fn answer(shelf: Option<&Shelf>, wants: Vec<Want>) -> Reply {
             continue;
         }
         match shelf.and_then(|shelf| look(shelf, &want)) {
-            Some(Found::Block(block)) => {
-                bytes += block.data().len();
-                reply.outgoing.blocks.push(block);
+            Some(Found::Block(data)) => {
+                bytes += data.len();
+                reply.outgoing.blocks.push((want.cid, data));
             }
             Some(Found::Here) => {
                 reply.outgoing.presences.push(Presence { cid: want.cid, has: true });
@@ -321,7 +322,7 @@ fn answer(shelf: Option<&Shelf>, wants: Vec<Want>) -> Reply {
 
 enum Found {
     Here,
-    Block(Block),
+    Block(Bytes),
 }
 
 /// A block that the disk cannot give is not here, as far as peers are concerned.
@@ -333,7 +334,7 @@ fn look(shelf: &Shelf, want: &Want) -> Option<Found> {
             return Some(Found::Here);
         }
     }
-    shelf.get(&want.cid).map_err(failed).ok()?.map(Found::Block)
+    shelf.read(&want.cid).map_err(failed).ok()?.map(Found::Block)
 }
 
 #[cfg(test)]

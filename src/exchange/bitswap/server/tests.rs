@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::*;
-use crate::block::{HashFn, codecs};
+use crate::block::{Block, HashFn, codecs};
 use crate::codec::bitswap::{MessageWriter, Version};
 use crate::exchange::bitswap::Shared;
 use crate::store::{BlockStore as _, MemoryStore};
@@ -20,6 +20,11 @@ fn block(number: usize, len: usize) -> Block {
 
 fn want(block: &Block, kind: WantKind) -> Want {
     Want { cid: *block.cid(), priority: 1, is_cancel: false, kind, send_dont_have: true }
+}
+
+/// Returns what is sent of a block.
+fn given(block: &Block) -> (Cid, Bytes) {
+    (*block.cid(), block.data().clone())
 }
 
 fn message(wants: impl IntoIterator<Item = Want>, is_full: bool) -> Message {
@@ -74,12 +79,12 @@ async fn each_question_has_its_answer() {
         quiet,
     ]);
     let outgoing = bench.outgoing().await;
-    assert_eq!(outgoing.blocks, [small], "a small block is sent at once");
+    assert_eq!(outgoing.blocks, [given(&small)], "a small block is sent at once");
     let (here, not) =
         (Presence { cid: *big.cid(), has: true }, Presence { cid: *gone.cid(), has: false });
     assert_eq!(outgoing.presences, [here, not]);
     bench.told([want(&big, WantKind::Block)]);
-    assert_eq!(bench.outgoing().await.blocks, [big]);
+    assert_eq!(bench.outgoing().await.blocks, [given(&big)]);
     assert!(bench.reply().await.is_none());
 }
 
@@ -93,7 +98,7 @@ async fn what_was_not_here_comes_when_it_is_and_is_denied_once() {
     assert!(bench.reply().await.is_none(), "it was told once");
     bench.store.put(std::slice::from_ref(&late)).unwrap();
     tokio::time::advance(LOOK_AGAIN).await;
-    assert_eq!(bench.outgoing().await.blocks, [late]);
+    assert_eq!(bench.outgoing().await.blocks, [given(&late)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,10 +108,14 @@ async fn what_is_called_off_is_not_sent() {
     bench.told([want(&a, WantKind::Block), want(&b, WantKind::Block)]);
     bench.server.read_more();
     bench.told([Want { is_cancel: true, ..want(&a, WantKind::Block) }]);
-    assert_eq!(bench.outgoing().await.blocks, std::slice::from_ref(&b));
+    assert_eq!(bench.outgoing().await.blocks, [given(&b)]);
     bench.told([want(&a, WantKind::Block)]);
     bench.server.told(&bench.peer, &message([want(&b, WantKind::Block)], true));
-    assert_eq!(bench.outgoing().await.blocks, [b], "a full list takes the place of the rest");
+    assert_eq!(
+        bench.outgoing().await.blocks,
+        [given(&b)],
+        "a full list takes the place of the rest"
+    );
     assert!(bench.reply().await.is_none());
 }
 
@@ -118,11 +127,11 @@ async fn replies_are_bounded_and_go_on() {
     let mut sent = Vec::new();
     while sent.len() < blocks.len() {
         let outgoing = bench.outgoing().await;
-        let bytes: usize = outgoing.blocks.iter().map(|block| block.data().len()).sum();
+        let bytes: usize = outgoing.blocks.iter().map(|(_, data)| data.len()).sum();
         assert!(bytes < REPLY_BYTES + 200_000, "{bytes}");
         sent.extend(outgoing.blocks);
     }
-    assert_eq!(sent, blocks, "in order");
+    assert_eq!(sent, blocks.iter().map(given).collect::<Vec<_>>(), "in order");
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,6 +220,6 @@ async fn what_is_not_shared_is_not_here() {
     let mut bench = Bench { server, store, peer };
     bench.told([want(&public, WantKind::Block), want(&secret, WantKind::Block)]);
     let outgoing = bench.outgoing().await;
-    assert_eq!(outgoing.blocks, [public]);
+    assert_eq!(outgoing.blocks, [given(&public)]);
     assert_eq!(outgoing.presences, [Presence { cid: *secret.cid(), has: false }]);
 }
