@@ -38,6 +38,8 @@ const WINDOW_FREE: u64 = 4 * 1024 * 1024;
 const WINDOW_UNKEPT: u64 = UNSTORED_BYTES as u64 / 4;
 /// Largest window: four times what is under way on 1 Gbit/s × 100 ms.
 const WINDOW_MAX: u64 = 64 * 1024 * 1024;
+/// This part of a window is used up before it is filled again: the rest is what keeps a link busy.
+const REFILL_SHARE: u64 = 4;
 /// A window holds no more than comes in this time.
 const HORIZON: Duration = Duration::from_secs(1);
 /// Rates are measured over at least this time.
@@ -234,11 +236,11 @@ impl Pace {
         self.rate.map_or(WINDOW_MAX, |rate| rate.clamp(free, WINDOW_MAX.max(free)))
     }
 
-    /// Returns what is to be fetched now: nothing before half of the window is used up.
+    /// Returns what is to be fetched now: nothing before its share of the window is used up.
     fn wants(&mut self, free: u64) -> Option<Range<u64>> {
         let from = self.ahead_to.max(self.next);
         let mut to = self.next.saturating_add(self.window);
-        if self.window == 0 || from + self.window / 2 > to {
+        if self.window == 0 || from + self.window / REFILL_SHARE > to {
             return None;
         }
         if free < to - from {
@@ -324,14 +326,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_filled_when_half_of_it_is_used_up() {
+    async fn it_is_filled_when_a_quarter_of_it_is_used_up() {
         let mut pace = pace(0..MIB);
         pace.window = 8 * MIB;
         assert_eq!(pace.wants(MUCH), Some(MIB..9 * MIB));
-        pace.read(&(MIB..4 * MIB));
+        pace.read(&(MIB..2 * MIB));
         assert_eq!(pace.wants(MUCH), None);
-        pace.read(&(4 * MIB..5 * MIB));
-        assert_eq!(pace.wants(MUCH), Some(9 * MIB..13 * MIB));
+        pace.read(&(2 * MIB..3 * MIB));
+        assert_eq!(pace.wants(MUCH), Some(9 * MIB..11 * MIB));
     }
 
     #[tokio::test]

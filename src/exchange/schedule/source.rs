@@ -20,8 +20,8 @@ const LATENCY_GUESS: Duration = Duration::from_millis(200);
 
 /// What may be under way is what the source sends in a round trip and this time together, …
 const QUEUE_TIME: Duration = Duration::from_millis(50);
-/// … so many times, to find out whether it can do more.
-const WINDOW_GAIN: f64 = 2.0;
+/// … so many times, to find out whether it can do more; TCP does that with as much.
+const WINDOW_GAIN: f64 = 3.0;
 /// Bytes that may be under way in any case.
 const WINDOW_BYTES_MIN: f64 = 2.0 * 1024.0 * 1024.0;
 /// Blocks that may be under way in any case.

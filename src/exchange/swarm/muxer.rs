@@ -24,8 +24,9 @@ const FRAME_LEN: usize = GATHER_LEN - 12;
 /// Streams of one connection, both ways.
 const STREAMS_MAX: usize = 128;
 /// Bytes that a peer may have under way on all streams of a connection: what each begins with (256 KiB), and
-/// as much again for those that fill it; 1 Gbit/s over 100 ms is 12.5 MB.
-const WINDOW_BYTES_MAX: usize = 2 * STREAMS_MAX * 256 * 1024;
+/// 64 MiB for those that fill it. 1 Gbit/s over 100 ms is 12.5 MB, of which TCP has three times as much under
+/// way while it finds that out (bbr), and who grants less keeps it from ever knowing.
+const WINDOW_BYTES_MAX: usize = STREAMS_MAX * 256 * 1024 + 64 * 1024 * 1024;
 /// Streams that a peer has opened and nobody has taken yet; of more, the new ones are refused.
 const UNTAKEN_MAX: usize = 64;
 
