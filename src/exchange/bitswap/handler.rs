@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -73,11 +73,18 @@ type Incoming = BoxStream<'static, Result<(Message, Vec<Block>, usize), StreamEr
 pub(in crate::exchange) struct Throttles {
     up: Throttle,
     down: Throttle,
+    /// Whether others wait for the room that messages to slow peers take.
+    pressed: AtomicBool,
 }
 
 impl Throttles {
     pub(super) fn new(rates: Rates) -> Self {
-        Self { up: Throttle::new(rates.up), down: Throttle::new(rates.down) }
+        let [up, down] = [rates.up, rates.down].map(Throttle::new);
+        Self { up, down, pressed: AtomicBool::new(false) }
+    }
+
+    pub(super) fn press(&self, pressed: bool) {
+        self.pressed.store(pressed, Ordering::Relaxed);
     }
 }
 
@@ -216,7 +223,8 @@ async fn write(
     }
     drop(outgoing);
     if !writer.is_empty() {
-        write_message(&mut stream, &writer.finish(false), &throttles.up).await?;
+        write_message(&mut stream, &writer.finish(false), &throttles.up, &throttles.pressed)
+            .await?;
     }
     Ok((stream, version))
 }

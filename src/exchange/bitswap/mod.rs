@@ -362,6 +362,7 @@ impl Behaviour {
                 self.events.push_back(send(peer, *connection, Lane::Blocks, outgoing));
             }
         }
+        self.throttles.press(self.server.is_crowded());
     }
 
     /// Sets the timer to when the scheduler has something to do by itself; tells whether that is now.
@@ -448,9 +449,8 @@ impl NetworkBehaviour for Behaviour {
             HandlerEvent::Came { message, blocks, refused } => {
                 self.came(peer, &message, blocks, refused);
             }
-            HandlerEvent::Sent(Lane::Blocks) | HandlerEvent::Failed(Lane::Blocks) => {
-                self.server.sent(&peer);
-            }
+            HandlerEvent::Sent(Lane::Blocks) => self.server.sent(&peer),
+            HandlerEvent::Failed(Lane::Blocks) => self.server.failed(&peer),
             HandlerEvent::Sent(Lane::Wants) => {
                 if let Some(known) = self.peers.get_mut(&peer) {
                     (known.is_telling, known.failures) = (false, 0);

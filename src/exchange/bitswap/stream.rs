@@ -2,6 +2,7 @@
 
 use std::future::{Ready, ready};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use libp2p::core::UpgradeInfo;
 use libp2p::swarm::Stream;
 use libp2p::{InboundUpgrade, OutboundUpgrade};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::throttle::Throttle;
 use crate::codec::bitswap::{MESSAGE_LEN_MAX, Message, MessageError, Version};
@@ -25,6 +27,8 @@ const NAMES: [(StreamProtocol, Version); 4] = [
 
 /// How long a message that has begun may rest (boxo's time to send one, spec 05 §4).
 const REST_MAX: Duration = Duration::from_secs(30);
+/// How long one may rest whose room others wait for.
+const REST_PRESSED: Duration = Duration::from_secs(3);
 /// Bytes that are read or written at a time.
 const PIECE_LEN: usize = 64 * 1024;
 
@@ -35,7 +39,7 @@ pub(in crate::exchange) enum StreamError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The peer stopped in the middle of a message.
-    #[error("a message came to rest for {REST_MAX:?}")]
+    #[error("a message came to rest for too long")]
     Rest,
     /// What came is no message.
     #[error("{0}")]
@@ -137,24 +141,38 @@ async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>
     Ok(Some(len))
 }
 
-/// Writes a message that has its length in front.
+/// Writes a message that has its length in front; it may rest for a shorter time while others are `pressed`.
 pub(super) async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin),
     framed: &Bytes,
     throttle: &Throttle,
+    pressed: &AtomicBool,
 ) -> Result<(), StreamError> {
     for piece in framed.chunks(throttle.piece(PIECE_LEN)) {
         throttle.pass(piece.len()).await;
-        within_rest(stream.write_all(piece)).await?;
+        within_pressed_rest(stream.write_all(piece), pressed).await?;
     }
-    within_rest(stream.flush()).await
+    within_pressed_rest(stream.flush(), pressed).await
 }
 
 async fn within_rest(step: impl Future<Output = io::Result<()>>) -> Result<(), StreamError> {
-    match tokio::time::timeout(REST_MAX, step).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(StreamError::Rest),
+    within_pressed_rest(step, &AtomicBool::new(false)).await
+}
+
+async fn within_pressed_rest(
+    step: impl Future<Output = io::Result<()>>,
+    pressed: &AtomicBool,
+) -> Result<(), StreamError> {
+    let mut step = std::pin::pin!(step);
+    let begun = Instant::now();
+    while begun.elapsed() < REST_MAX {
+        match tokio::time::timeout(REST_PRESSED, &mut step).await {
+            Ok(done) => return Ok(done?),
+            Err(_) if pressed.load(Ordering::Relaxed) => break,
+            Err(_) => {}
+        }
     }
+    Err(StreamError::Rest)
 }
 
 #[cfg(test)]
@@ -167,7 +185,7 @@ mod tests {
     use super::*;
     use crate::codec::bitswap::{MessageWriter, Presence};
 
-    /// Has nothing more to say, and does not end.
+    /// Has nothing more to say, takes nothing, and does not end.
     struct Rests;
 
     impl AsyncRead for Rests {
@@ -176,6 +194,24 @@ mod tests {
             _: &mut Context<'_>,
             _: &mut [u8],
         ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Rests {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Pending
         }
     }
@@ -195,7 +231,8 @@ mod tests {
     async fn messages_follow_each_other_until_the_end() {
         let (mut written, throttle) = (Cursor::new(Vec::new()), Throttle::new(None));
         for _ in 0..2 {
-            write_message(&mut written, &framed(), &throttle).await.unwrap();
+            let pressed = AtomicBool::new(true);
+            write_message(&mut written, &framed(), &throttle, &pressed).await.unwrap();
         }
         let (mut stream, turn) = (Cursor::new(written.into_inner()), Semaphore::new(1));
         for _ in 0..2 {
@@ -222,5 +259,18 @@ mod tests {
         let error = read_message(&mut resting, &turn, &throttle).await.unwrap_err();
         assert!(matches!(error, StreamError::Rest), "{error}");
         assert_eq!(started.elapsed(), REST_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_is_given_up_sooner_while_others_wait() {
+        let (pressed, throttle) = (AtomicBool::new(false), Throttle::new(None));
+        for (is_pressed, patience) in [(false, REST_MAX), (true, REST_PRESSED)] {
+            pressed.store(is_pressed, Ordering::Relaxed);
+            let started = Instant::now();
+            let error =
+                write_message(&mut Rests, &framed(), &throttle, &pressed).await.unwrap_err();
+            assert!(matches!(error, StreamError::Rest), "{error}");
+            assert_eq!(started.elapsed(), patience);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Act, Manner};
-use crate::block::{Block, HashFn, codecs};
+use crate::block::{Block, Cid, HashFn, codecs};
 use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want, WantKind};
 
 /// All of them, with their names.
@@ -55,7 +55,7 @@ fn block(number: usize, len: usize) -> Block {
 pub fn wrong_blocks(asked: &Message) -> Vec<Act> {
     let wrong = (0..wants(asked).count()).map(|number| block(number, BLOCK_LEN));
     vec![Act::Send(message(|writer| {
-        wrong.for_each(|block| writer.block(block.cid(), block.data()))
+        wrong.for_each(|block| writer.block(block.cid(), block.data()));
     }))]
 }
 
@@ -128,6 +128,19 @@ pub fn a_million_wants(_: &Message) -> Vec<Act> {
 /// Wants some blocks.
 pub fn some_wants(_: &Message) -> Vec<Act> {
     vec![Act::Send(wanting(SOME_WANTS))]
+}
+
+/// Wants blocks, and reads nothing of what comes.
+pub fn deaf(wanted: impl IntoIterator<Item = Cid>) -> Vec<Act> {
+    let want = |cid| Want {
+        cid,
+        priority: 1,
+        is_cancel: false,
+        kind: WantKind::Block,
+        send_dont_have: true,
+    };
+    let wants = message(|writer| wanted.into_iter().for_each(|cid| writer.want(&want(cid))));
+    vec![Act::Deafen, Act::Hold(wants)]
 }
 
 /// Resets the streams on which it is asked.

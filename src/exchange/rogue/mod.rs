@@ -52,6 +52,8 @@ pub enum Act {
     Trickle(Bytes),
     /// Resets the streams on which it is asked.
     Reset,
+    /// Reads nothing more of what it is sent.
+    Deafen,
     /// Ends the connection.
     Leave,
 }
@@ -234,6 +236,7 @@ impl NetworkBehaviour for Behaviour {
 #[derive(Default)]
 struct Handler {
     incoming: SelectAll<BoxStream<'static, Message>>,
+    is_deaf: bool,
     to_send: VecDeque<Act>,
     sending: FuturesUnordered<BoxFuture<'static, ()>>,
 }
@@ -257,6 +260,7 @@ impl ConnectionHandler for Handler {
     fn on_behaviour_event(&mut self, act: Act) {
         match act {
             Act::Reset => self.incoming.clear(),
+            Act::Deafen => self.is_deaf = true,
             act => self.to_send.push_back(act),
         }
     }
@@ -284,6 +288,9 @@ impl ConnectionHandler for Handler {
             let protocol = SubstreamProtocol::new(Upgrade, act);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
+        if self.is_deaf {
+            return Poll::Pending;
+        }
         match self.incoming.poll_next_unpin(cx) {
             Poll::Ready(Some(message)) => {
                 Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(message))
@@ -309,7 +316,7 @@ async fn send(mut stream: Stream, act: Act) {
         Act::Send(bytes) | Act::Hold(bytes) => (bytes, bytes.len().max(1), Duration::ZERO),
         Act::Again(bytes) => (bytes, bytes.len().max(1), AGAIN),
         Act::Trickle(bytes) => (bytes, 1, TRICKLE),
-        Act::Reset | Act::Leave => return,
+        Act::Reset | Act::Deafen | Act::Leave => return,
     };
     loop {
         for piece in bytes.chunks(piece_len) {

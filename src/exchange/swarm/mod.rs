@@ -3,6 +3,7 @@
 mod book;
 mod build;
 mod calling;
+mod coalesce;
 mod gate;
 mod introduction;
 mod known;

@@ -10,17 +10,16 @@ use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use futures::io::BufWriter;
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::UpgradeInfo;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 use yamux::{Connection, ConnectionError, Mode, Stream};
 
-/// Bytes that are gathered before they are sealed and sent: four records of TLS.
-const GATHER_LEN: usize = 64 * 1024;
-/// Bytes of one frame, which with its head (12 bytes) are gathered as a whole.
-const FRAME_LEN: usize = GATHER_LEN - 12;
+use super::coalesce::Coalesce;
+
+/// Bytes of one frame, which with its head (12 bytes) fills four records of TLS.
+const FRAME_LEN: usize = 64 * 1024 - 12;
 /// Streams of one connection, both ways.
 const STREAMS_MAX: usize = 128;
 /// Bytes that a peer may have under way on all streams of a connection: what each begins with (256 KiB), and
@@ -37,7 +36,7 @@ pub(super) struct Upgrade;
 /// Many streams over one connection.
 #[derive(Debug)]
 pub(super) struct Muxer<C> {
-    connection: Connection<BufWriter<C>>,
+    connection: Connection<Coalesce<C>>,
     untaken: VecDeque<Stream>,
     /// Of who waits for a stream that the peer opens.
     waker: Option<Waker>,
@@ -84,9 +83,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
             .set_max_num_streams(STREAMS_MAX)
             .set_max_connection_receive_window(Some(WINDOW_BYTES_MAX))
             .set_split_send_size(FRAME_LEN);
-        let io = BufWriter::with_capacity(GATHER_LEN, io);
         Self {
-            connection: Connection::new(io, config, mode),
+            connection: Connection::new(Coalesce::new(io), config, mode),
             untaken: VecDeque::new(),
             waker: None,
         }

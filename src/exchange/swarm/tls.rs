@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use futures::io::BufReader;
 use futures::{AsyncRead, AsyncWrite, FutureExt as _};
 use futures_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use libp2p::PeerId;
@@ -20,6 +21,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
+/// Bytes that are read from a socket at a time: rustls asks for a quarter of a record, each with a call.
+const READ_LEN: usize = 64 * 1024;
 /// Names of the protocol in the handshake.
 const ALPN: &[u8] = b"libp2p";
 
@@ -112,13 +115,13 @@ impl<C> InboundConnectionUpgrade<C> for Upgrade
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = (PeerId, TlsStream<C>);
+    type Output = (PeerId, TlsStream<BufReader<C>>);
     type Error = Error;
     type Future = BoxFuture<'static, Result<Self::Output, Error>>;
 
     fn upgrade_inbound(self, socket: C, _: Self::Info) -> Self::Future {
         async move {
-            let stream = TlsStream::from(self.acceptor.accept(socket).await?);
+            let stream = TlsStream::from(self.acceptor.accept(buffered(socket)).await?);
             Ok((peer(&stream)?, stream))
         }
         .boxed()
@@ -129,7 +132,7 @@ impl<C> OutboundConnectionUpgrade<C> for Upgrade
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = (PeerId, TlsStream<C>);
+    type Output = (PeerId, TlsStream<BufReader<C>>);
     type Error = Error;
     type Future = BoxFuture<'static, Result<Self::Output, Error>>;
 
@@ -137,11 +140,15 @@ where
         async move {
             // An address, not a name, so that none is told to the peer (spec 06).
             let nobody = ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into());
-            let stream = TlsStream::from(self.connector.connect(nobody, socket).await?);
+            let stream = TlsStream::from(self.connector.connect(nobody, buffered(socket)).await?);
             Ok((peer(&stream)?, stream))
         }
         .boxed()
     }
+}
+
+fn buffered<C: AsyncRead>(socket: C) -> BufReader<C> {
+    BufReader::with_capacity(READ_LEN, socket)
 }
 
 /// Returns who a peer has proved to be.
@@ -296,10 +303,10 @@ mod tests {
     }
 
     /// Has two sides agree; returns who each says the other is, and the cipher.
-    async fn agree<O, I>(caller: O, called: I) -> (PeerId, PeerId, rustls::CipherSuite)
+    async fn agree<O, I, A, B>(caller: O, called: I) -> (PeerId, PeerId, rustls::CipherSuite)
     where
-        O: OutboundConnectionUpgrade<TcpStream, Output = (PeerId, TlsStream<TcpStream>)>,
-        I: InboundConnectionUpgrade<TcpStream, Output = (PeerId, TlsStream<TcpStream>)>,
+        O: OutboundConnectionUpgrade<TcpStream, Output = (PeerId, TlsStream<A>)>,
+        I: InboundConnectionUpgrade<TcpStream, Output = (PeerId, TlsStream<B>)>,
         O: UpgradeInfo<Info = &'static str>,
         I: UpgradeInfo<Info = &'static str>,
         O::Error: std::fmt::Debug,

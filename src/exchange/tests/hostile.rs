@@ -130,3 +130,28 @@ async fn who_does_not_listen_is_served_all_the_same() {
     let ledger = peers[0].ledger.expect("it speaks bitswap");
     assert_eq!(ledger.wants, manners::SOME_WANTS, "{ledger:?}");
 }
+
+/// They take all room for replies, which is theirs for some seconds and not again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_much_and_reads_nothing_is_waited_for_a_moment() {
+    let blocks: Vec<_> = (0..8).map(|number| block(number, 600_000)).collect();
+    let giver = Node::start(&["/ip4/127.0.0.1/tcp/0"]);
+    giver.store.put(&blocks).unwrap();
+    let mut deaf = Vec::new();
+    for _ in 0..36 {
+        let wanted: Vec<_> = blocks.iter().map(|block| *block.cid()).collect();
+        let rogue = Rogue::start(move |_: &Message| manners::deaf(wanted.clone())).await;
+        giver.swarm().connect(rogue.address().clone()).await.unwrap();
+        deaf.push(rogue);
+    }
+    // They begin when they are asked for something themselves.
+    let cid = *block(9, 100).cid();
+    let absent = giver.network.fetch(&cid, Urgency::Demand, None);
+    assert!(timeout(Duration::from_secs(2), absent).await.is_err());
+    let limits = giver.swarm().limits().await.unwrap();
+    let replies = limits.iter().find(|limit| limit.name == "replies under way").unwrap();
+    assert_eq!(replies.used, replies.max, "all room is taken");
+    let taker = Node::start(&[]);
+    taker.connect(&giver).await;
+    timeout(UNDISTURBED, taker.fetch_all(&blocks)).await.expect("it gets its turn");
+}

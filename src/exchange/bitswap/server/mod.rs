@@ -1,4 +1,5 @@
-//! What peers want of this node: remembered within bounds, answered in turn, the least served first.
+//! What peers want of this node: remembered within bounds, answered in turn, the least served first, and who
+//! did not take what was sent last.
 //!
 //! Everything that touches the disk runs on threads of its own, a few at a time, and only when there is
 //! room to send what is read. What is not here is remembered, as peers expect, and looked for again.
@@ -56,6 +57,8 @@ struct Peer {
     reading: HashSet<Cid>,
     /// Replies that are read or on their way.
     replies: usize,
+    /// Replies that it did not take.
+    failures: u32,
     sent: Meter,
 }
 
@@ -123,7 +126,20 @@ impl Server {
         }
     }
 
-    /// Notes that a reply was sent, or could not be.
+    /// Notes that a reply could not be sent.
+    pub(super) fn failed(&mut self, peer: &PeerId) {
+        self.sent(peer);
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.failures = known.failures.saturating_add(1);
+        }
+    }
+
+    /// Tells whether somebody waits for room that the replies of others take.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.replies() >= REPLIES_MAX && self.peers.values().any(Peer::is_waiting)
+    }
+
+    /// Notes that a reply was sent, or there is none.
     pub(super) fn sent(&mut self, peer: &PeerId) {
         if let Some(known) = self.peers.get_mut(peer) {
             known.replies = known.replies.saturating_sub(1);
@@ -198,9 +214,8 @@ impl Server {
     fn read_more(&mut self) {
         while self.reading.len() < READING_MAX && self.replies() < REPLIES_MAX {
             let waiting = self.peers.iter_mut().filter(|(_, peer)| peer.is_waiting());
-            let Some((peer, known)) = waiting.min_by_key(|(_, peer)| peer.sent.total()) else {
-                return;
-            };
+            let least = |(_, peer): &(_, &mut Peer)| (peer.failures, peer.sent.total());
+            let Some((peer, known)) = waiting.min_by_key(least) else { return };
             let (peer, joined, wants) = (*peer, known.joined, known.next_wants());
             let shelf = known.may_have.then(|| self.shelf.clone());
             known.replies += 1;

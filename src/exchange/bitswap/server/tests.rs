@@ -186,6 +186,41 @@ async fn who_was_served_least_comes_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_does_not_take_what_is_sent_comes_last() {
+    let blocks: Vec<_> = (0..4).map(|number| block(number, 600_000)).collect();
+    let mut bench = Bench::new(&blocks);
+    bench.told(blocks[..2].iter().map(|block| want(block, WantKind::Block)));
+    bench.outgoing().await;
+    let deaf = PeerId::random();
+    bench.server.join(deaf, true);
+    bench.server.failed(&deaf);
+    bench.server.told(&deaf, &message([want(&blocks[3], WantKind::Block)], false));
+    assert_eq!(bench.reply().await.unwrap().0, bench.peer, "though it was served more");
+    assert_eq!(bench.reply().await.unwrap().0, deaf);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_crowded_when_somebody_waits_for_the_room_of_others() {
+    let blocks: Vec<_> = (0..4).map(|number| block(number, 600_000)).collect();
+    let mut bench = Bench::new(&blocks);
+    let all = message(blocks.iter().map(|block| want(block, WantKind::Block)), false);
+    for _ in 0..REPLIES_MAX / SENDING_MAX {
+        let deaf = PeerId::random();
+        bench.server.join(deaf, true);
+        bench.server.told(&deaf, &all);
+    }
+    let mut deaf = None;
+    while let Some((peer, _)) = bench.reply().await {
+        deaf = Some(peer);
+    }
+    assert!(!bench.server.is_crowded(), "each has what it may have");
+    bench.told([want(&blocks[0], WantKind::Block)]);
+    assert!(bench.reply().await.is_none() && bench.server.is_crowded());
+    bench.server.failed(&deaf.unwrap());
+    assert_eq!(bench.reply().await.unwrap().0, bench.peer);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_may_not_have_it_is_told_that_it_is_not_here() {
     let (small, big) = (block(1, 100), block(2, 2000));
     let mut bench = Bench::new(&[small.clone(), big.clone()]);
