@@ -60,6 +60,20 @@ impl Bench {
         timeout(LOOK_AGAIN / 2, reply).await.ok()
     }
 
+    /// Has others take all room for replies; returns one of them.
+    async fn fill(&mut self, blocks: &[Block]) -> PeerId {
+        let wants = message(blocks.iter().map(|block| want(block, WantKind::Block)), false);
+        let mut last = self.peer;
+        for _ in 0..REPLIES_MAX / SENDING_MAX {
+            last = PeerId::random();
+            self.server.join(last, true);
+            self.server.told(&last, &wants);
+        }
+        while self.reply().await.is_some() {}
+        assert_eq!(self.server.replies(), REPLIES_MAX);
+        last
+    }
+
     async fn outgoing(&mut self) -> Outgoing {
         let (peer, outgoing) = self.reply().await.expect("a reply");
         self.server.sent(&peer);
@@ -186,38 +200,35 @@ async fn who_was_served_least_comes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_take_what_is_sent_comes_last() {
-    let blocks: Vec<_> = (0..4).map(|number| block(number, 600_000)).collect();
+async fn it_is_crowded_when_somebody_waits_for_the_room_of_others() {
+    let blocks: Vec<_> = (0..SENDING_MAX).map(|number| block(number, 600_000)).collect();
     let mut bench = Bench::new(&blocks);
-    bench.told(blocks[..2].iter().map(|block| want(block, WantKind::Block)));
-    bench.outgoing().await;
-    let deaf = PeerId::random();
-    bench.server.join(deaf, true);
-    bench.server.failed(&deaf);
-    bench.server.told(&deaf, &message([want(&blocks[3], WantKind::Block)], false));
-    assert_eq!(bench.reply().await.unwrap().0, bench.peer, "though it was served more");
-    assert_eq!(bench.reply().await.unwrap().0, deaf);
+    let busy = bench.fill(&blocks).await;
+    assert!(!bench.server.is_crowded(), "each has what it wants");
+    bench.told([want(&blocks[0], WantKind::Block)]);
+    assert!(bench.reply().await.is_none() && bench.server.is_crowded());
+    bench.server.failed(&busy);
+    assert_eq!(bench.reply().await.unwrap().0, bench.peer);
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_crowded_when_somebody_waits_for_the_room_of_others() {
-    let blocks: Vec<_> = (0..4).map(|number| block(number, 600_000)).collect();
-    let mut bench = Bench::new(&blocks);
-    let all = message(blocks.iter().map(|block| want(block, WantKind::Block)), false);
-    for _ in 0..REPLIES_MAX / SENDING_MAX {
-        let deaf = PeerId::random();
-        bench.server.join(deaf, true);
-        bench.server.told(&deaf, &all);
-    }
-    let mut deaf = None;
-    while let Some((peer, _)) = bench.reply().await {
-        deaf = Some(peer);
-    }
-    assert!(!bench.server.is_crowded(), "each has what it may have");
+async fn who_does_not_take_what_is_sent_comes_last() {
+    let blocks: Vec<_> = (0..SENDING_MAX).map(|number| block(number, 600_000)).collect();
+    let (mut bench, deaf) = (Bench::new(&blocks), PeerId::random());
     bench.told([want(&blocks[0], WantKind::Block)]);
-    assert!(bench.reply().await.is_none() && bench.server.is_crowded());
-    bench.server.failed(&deaf.unwrap());
-    assert_eq!(bench.reply().await.unwrap().0, bench.peer);
+    bench.outgoing().await;
+    bench.server.join(deaf, true);
+    bench.server.failed(&deaf);
+    let busy = bench.fill(&blocks).await;
+    let more = message([want(&blocks[1], WantKind::Block)], false);
+    for peer in [deaf, bench.peer] {
+        bench.server.told(&peer, &more);
+    }
+    for peer in [bench.peer, deaf] {
+        assert!(bench.reply().await.is_none());
+        bench.server.sent(&busy);
+        assert_eq!(bench.reply().await.unwrap().0, peer, "though the first was served more");
+    }
 }
 
 #[tokio::test(start_paused = true)]
