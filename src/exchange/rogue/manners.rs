@@ -112,35 +112,29 @@ pub fn streams(_: &Message) -> Vec<Act> {
     vec![Act::Hold(Bytes::from_static(&[0x81])); 500]
 }
 
-fn wanting(count: usize) -> Bytes {
-    let want = |number| {
-        let (cid, kind) = (*block(number, 8).cid(), WantKind::Block);
-        Want { cid, priority: 1, is_cancel: false, kind, send_dont_have: true }
-    };
-    message(|writer| (0..count).map(want).for_each(|want| writer.want(&want)))
+fn wanting(wanted: impl IntoIterator<Item = Cid>) -> Bytes {
+    let kind = WantKind::Block;
+    let want = |cid| Want { cid, priority: 1, is_cancel: false, kind, send_dont_have: true };
+    message(|writer| wanted.into_iter().for_each(|cid| writer.want(&want(cid))))
+}
+
+fn some(count: usize) -> impl Iterator<Item = Cid> {
+    (0..count).map(|number| *block(number, 8).cid())
 }
 
 /// Wants a million blocks.
 pub fn a_million_wants(_: &Message) -> Vec<Act> {
-    vec![Act::Send(wanting(40_000)); 25]
+    vec![Act::Send(wanting(some(40_000))); 25]
 }
 
 /// Wants some blocks.
 pub fn some_wants(_: &Message) -> Vec<Act> {
-    vec![Act::Send(wanting(SOME_WANTS))]
+    vec![Act::Send(wanting(some(SOME_WANTS)))]
 }
 
 /// Wants blocks, and reads nothing of what comes.
 pub fn deaf(wanted: impl IntoIterator<Item = Cid>) -> Vec<Act> {
-    let want = |cid| Want {
-        cid,
-        priority: 1,
-        is_cancel: false,
-        kind: WantKind::Block,
-        send_dont_have: true,
-    };
-    let wants = message(|writer| wanted.into_iter().for_each(|cid| writer.want(&want(cid))));
-    vec![Act::Deafen, Act::Hold(wants)]
+    vec![Act::Deafen, Act::Hold(wanting(wanted))]
 }
 
 /// Resets the streams on which it is asked.
