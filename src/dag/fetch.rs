@@ -2,7 +2,7 @@
 //!
 //! A fetch is a shared future of which the table keeps only a weak handle. Whoever waits drives
 //! it; when the last waiter is dropped, so is the fetch, which the exchange takes as "cancel".
-//! There are no tasks here, and nothing outlives its callers.
+//! There are no tasks here, and nothing outlives its callers but the put of what came.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::cache::ByteLru;
+use super::puts::Puts;
 use super::{DagError, DagLimits};
 use crate::block::{Block, Cid, Multihash};
 use crate::exchange::{Exchange, Session, Urgency};
@@ -33,10 +34,11 @@ pub(super) struct Fetches {
 struct Inner {
     store: Arc<dyn BlockStore>,
     exchange: Arc<dyn Exchange>,
+    puts: Arc<Puts>,
     in_flight: Mutex<InFlight>,
     /// Blocks that the store would not take, so that a full disk does not stop reading.
     unstored: Mutex<ByteLru<Multihash, Block>>,
-    /// Blocks that were fetched ahead and stored, until somebody has read them to their end.
+    /// Blocks that were fetched ahead, until somebody has read them to their end.
     unread: Mutex<ByteLru<Multihash, Block>>,
     turns: Semaphore,
     /// What is fetched ahead waits for one of these first, so that it never takes all turns.
@@ -82,6 +84,7 @@ impl Fetches {
         limits: &DagLimits,
     ) -> Self {
         let inner = Inner {
+            puts: Puts::new(Arc::clone(&store)),
             store,
             exchange,
             in_flight: Mutex::default(),
@@ -188,6 +191,24 @@ impl Inner {
         }
         Ok(fetch.await?)
     }
+
+    /// Puts a block into the store. What came ahead can be read from memory at once, and so can for a
+    /// while what the store does not take.
+    async fn keep(&self, cid: &Cid, block: &Block, urgency: Urgency) {
+        let hash = *cid.hash();
+        if urgency == Urgency::Ahead {
+            self.unread.lock().insert(hash, block.clone(), block.data().len());
+        }
+        let Err(error) = self.puts.put(block.clone()).await else { return };
+        self.unstored.lock().insert(hash, block.clone(), block.data().len());
+        self.unread.lock().remove(&hash);
+        match error {
+            StoreError::Full { .. } | StoreError::CapReached { .. } => {
+                tracing::debug!(%cid, "no room to keep a fetched block");
+            }
+            error => tracing::warn!(%cid, %error, "cannot keep a fetched block"),
+        }
+    }
 }
 
 /// Waits until somebody waits for the block.
@@ -210,21 +231,7 @@ async fn fetch(
     }
     let urgency = *wanted.borrow();
     let block = named(&inner.ask(&cid, session, wanted).await?, &cid)?;
-    let stored = inner.store.put(std::slice::from_ref(&block));
-    let kept_in = match &stored {
-        Ok(()) => (urgency == Urgency::Ahead).then_some(&inner.unread),
-        Err(_) => Some(&inner.unstored),
-    };
-    if let Some(memory) = kept_in {
-        memory.lock().insert(*cid.hash(), block.clone(), block.data().len());
-    }
-    match stored {
-        Ok(()) => {}
-        Err(StoreError::Full { .. } | StoreError::CapReached { .. }) => {
-            tracing::debug!(%cid, "no room to keep a fetched block");
-        }
-        Err(error) => tracing::warn!(%cid, %error, "cannot keep a fetched block"),
-    }
+    inner.keep(&cid, &block, urgency).await;
     Ok(block)
 }
 

@@ -9,6 +9,7 @@
 mod cache;
 mod error;
 mod fetch;
+mod puts;
 
 use std::fmt;
 use std::ops::Range;

@@ -11,7 +11,7 @@ use crate::block::{HashFn, cid_from_text, codecs};
 use crate::exchange::{ExchangeError, Network};
 use crate::testkit::dag_builder::DagBuilder;
 use crate::testkit::exchange::TestExchange;
-use crate::testkit::store::TestStore;
+use crate::testkit::store::{Ending, TestStore};
 
 fn raw(text: &'static str) -> Block {
     Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from_static(text.as_bytes())).unwrap()
@@ -120,8 +120,8 @@ async fn fetches_beyond_the_bound_wait_for_their_turn() {
     assert_eq!((counts.started, counts.concurrent_max), (4, 2));
 }
 
-#[test]
-fn who_waits_goes_past_what_is_fetched_ahead() {
+#[tokio::test]
+async fn who_waits_goes_past_what_is_fetched_ahead() {
     let silent = [raw("a"), raw("b"), raw("c"), raw("d")];
     let (soon, wanted) = (raw("soon"), raw("wanted"));
     let exchange = TestExchange::new([soon.clone(), wanted.clone()]);
@@ -134,9 +134,12 @@ fn who_waits_goes_past_what_is_fetched_ahead() {
         assert!(fetch.now_or_never().is_none());
     }
     assert_eq!(exchange.counts().started, 2, "half of the turns");
-    assert_eq!(dag.block(wanted.cid()).now_or_never().unwrap().unwrap(), wanted);
-    let lifted = dag.block(soon.cid()).now_or_never().unwrap().unwrap();
-    assert_eq!(lifted, soon, "it waited for its turn as others that nobody waits for");
+    assert_eq!(dag.block(wanted.cid()).await.unwrap(), wanted);
+    assert_eq!(
+        dag.block(soon.cid()).await.unwrap(),
+        soon,
+        "it waited for its turn as others that nobody waits for"
+    );
 }
 
 /// Somebody comes to wait for a block in the moment when others are asked for it ahead.
@@ -206,6 +209,76 @@ async fn a_full_disk_stops_keeping_and_not_reading() {
     assert_eq!(bench.dag.read(block.cid(), 0..2).await.unwrap().bytes, "th");
     let counts = bench.exchange.counts();
     assert_eq!((counts.started, bench.store.block_count()), (1, 0), "kept in memory");
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_holds_up_only_who_waits_for_it() {
+    let (here, soon, wanted) = (raw("here"), raw("soon"), raw("wanted"));
+    let bench = bench(vec![here.clone()], vec![soon.clone(), wanted.clone()]);
+    let (dag, ahead) = (&bench.dag, bench.dag.ahead());
+    let (mut coming, mut waiting);
+    {
+        let _stalled = bench.store.stall();
+        coming = ahead.block(soon.cid()).boxed();
+        waiting = dag.block(wanted.cid()).boxed();
+        assert!((&mut coming).now_or_never().is_none());
+        assert!((&mut waiting).now_or_never().is_none(), "what somebody has is stored");
+        assert_eq!(dag.block(here.cid()).now_or_never().unwrap().unwrap(), here);
+        assert_eq!(dag.read(soon.cid(), 1..3).now_or_never().unwrap().unwrap().bytes, "oo");
+    }
+    assert_eq!((coming.await.unwrap(), waiting.await.unwrap()), (soon, wanted));
+    assert_eq!(bench.store.block_count(), 3);
+}
+
+/// Fetches `blocks` so that all but the first come while that one is put.
+async fn fetch_together(bench: &Bench, blocks: &[Block]) {
+    let mut fetches: Vec<_> = blocks.iter().map(|it| bench.dag.block(it.cid()).boxed()).collect();
+    {
+        let before = bench.store.put_lens().len();
+        let _stalled = bench.store.stall();
+        let (first, others) = fetches.split_first_mut().unwrap();
+        assert!(first.now_or_never().is_none());
+        while bench.store.put_lens().len() == before {
+            std::thread::yield_now();
+        }
+        for fetch in others {
+            assert!(fetch.now_or_never().is_none());
+        }
+    }
+    for (block, fetched) in blocks.iter().zip(join_all(fetches).await) {
+        assert_eq!(&fetched.unwrap(), block);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_while_the_disk_is_busy_is_put_together() {
+    let blocks = [raw("a"), raw("b"), raw("c"), raw("d")];
+    let bench = bench(vec![], blocks.to_vec());
+    fetch_together(&bench, &blocks).await;
+    assert_eq!(bench.store.put_lens()[1..], [1, 3], "the first is that of the bench");
+    assert_eq!(bench.store.block_count(), 4);
+}
+
+#[tokio::test]
+async fn a_block_that_is_refused_takes_no_other_with_it() {
+    let blocks = [raw("a"), raw("b"), raw("c"), raw("d")];
+    let bench = bench(vec![], blocks.to_vec());
+    bench.store.refuse(blocks[2].cid(), Ending::Full);
+    fetch_together(&bench, &blocks).await;
+    assert_eq!(bench.store.block_count(), 3);
+    bench.dag.block(blocks[2].cid()).await.unwrap();
+    assert_eq!(bench.exchange.counts().started, 4, "it is kept in memory");
+}
+
+#[tokio::test]
+async fn a_store_that_panics_costs_what_it_was_given() {
+    let blocks = [raw("a"), raw("b"), raw("c"), raw("d")];
+    let bench = bench(vec![], blocks.to_vec());
+    bench.store.refuse(blocks[0].cid(), Ending::Panic);
+    fetch_together(&bench, &blocks[..3]).await;
+    assert_eq!(bench.store.block_count(), 0);
+    bench.dag.block(blocks[3].cid()).await.unwrap();
+    assert_eq!(bench.store.block_count(), 1, "the next one is put");
 }
 
 #[tokio::test]

@@ -3,15 +3,32 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::block::{Block, Cid};
 use crate::store::{BlockRange, BlockStore, FileRange, FileState, StoreError};
+
+/// How a put ends that has a certain block in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// With "no space left".
+    Full,
+    /// With a panic, that of a bug.
+    Panic,
+}
+
+#[derive(Debug)]
+struct Refused {
+    cid: Cid,
+    ending: Ending,
+}
 
 /// A test's store.
 #[derive(Debug, Default)]
 pub struct TestStore {
     state: Mutex<State>,
+    /// Held while the disk does not answer.
+    disk: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -19,6 +36,8 @@ struct State {
     blocks: HashMap<Vec<u8>, Block>,
     asked: Vec<Cid>,
     is_full: bool,
+    refused: Option<Refused>,
+    put_lens: Vec<usize>,
     damaged: Vec<Vec<u8>>,
 }
 
@@ -34,6 +53,21 @@ impl TestStore {
     /// From now on refuses new blocks as a full disk does, or takes them again.
     pub fn set_full(&self, is_full: bool) {
         self.state.lock().is_full = is_full;
+    }
+
+    /// From now on takes nothing together with this block.
+    pub fn refuse(&self, cid: &Cid, ending: Ending) {
+        self.state.lock().refused = Some(Refused { cid: *cid, ending });
+    }
+
+    /// Lets puts wait, as a disk that does not answer, until the guard is dropped.
+    pub fn stall(&self) -> MutexGuard<'_, ()> {
+        self.disk.lock()
+    }
+
+    /// Returns how many blocks each put was given so far, also those that wait.
+    pub fn put_lens(&self) -> Vec<usize> {
+        self.state.lock().put_lens.clone()
     }
 
     /// From now on finds this block damaged.
@@ -81,8 +115,14 @@ impl BlockStore for TestStore {
     }
 
     fn put(&self, blocks: &[Block]) -> Result<(), StoreError> {
+        self.state.lock().put_lens.push(blocks.len());
+        let _answered = self.disk.lock();
         let mut state = self.state.lock();
-        if state.is_full {
+        let refused = state.refused.as_ref();
+        let refused = refused.filter(|it| blocks.iter().any(|block| *block.cid() == it.cid));
+        let ending = refused.map(|it| it.ending);
+        assert_ne!(ending, Some(Ending::Panic), "a bug that a test wants");
+        if state.is_full || ending == Some(Ending::Full) {
             return Err(StoreError::Full { path: "test".into() });
         }
         for block in blocks {
