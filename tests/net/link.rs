@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use super::exchange::{noise, same_tree, tree};
 use super::namespace::ip;
@@ -16,7 +18,10 @@ const ADDRESSES: [&str; 2] = ["10.99.0.1", "10.99.0.2"];
 struct Namespace(String);
 
 impl Namespace {
-    fn new(name: String) -> Result<Self, Absent> {
+    fn new() -> Result<Self, Absent> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("cidfs-{}-{number}", std::process::id());
         ip(&["netns", "add", &name])?;
         Ok(Self(name))
     }
@@ -52,8 +57,7 @@ impl Link {
             return Err("/dev/net/tun is not there".to_owned());
         }
         let binary = build("go-link", "./cmd/link")?;
-        let name = |end| Namespace::new(format!("cidfs-{}-{end}", std::process::id()));
-        let namespaces = [name(1)?, name(2)?];
+        let namespaces = [Namespace::new()?, Namespace::new()?];
         let end = |number: usize| format!("{}={}", namespaces[number].0, ADDRESSES[number]);
         let mut command = Command::new(binary);
         command.args(flags).args([end(0), end(1)]);
@@ -121,4 +125,23 @@ fn files_and_trees_come_over_a_slow_lossy_way_by_tcp_and_quic() {
     }
     let counts = link.counts();
     assert!(counts.lost > 0 && counts.lost < counts.carried / 20, "{counts:?}");
+}
+
+#[test]
+fn a_peer_that_was_never_asked_gives_a_block_within_two_round_trips() {
+    const ROUND_TRIP: Duration = Duration::from_millis(500);
+    let test = "a_peer_that_was_never_asked_gives_a_block_within_two_round_trips";
+    let Some(link) = told(test, Link::start(&["-delay=250ms", "-rate=100", "-loss=0"])) else {
+        return;
+    };
+    let (one, other) = (link.node(0), link.node(1));
+    connect(&one, &other, "tcp");
+    // What both say to introduce themselves is not to be in the way.
+    std::thread::sleep(ROUND_TRIP * 4);
+    one.sandbox.write("file", b"a short one");
+    let cid = one.sandbox.ok(&["add", "-Q", "file"]);
+    let asked = Instant::now();
+    assert_eq!(other.sandbox.ok(&["block", "get", &cid]), "a short one");
+    let took = asked.elapsed();
+    assert!(took < ROUND_TRIP * 14 / 5, "{took:?}");
 }

@@ -162,6 +162,7 @@ impl Handler {
             }
         });
         self.incoming.push(messages.boxed());
+        self.lane(Lane::Blocks).open();
     }
 
     fn opened(&mut self, lane: Lane, stream: Stream, version: Version) {
@@ -230,6 +231,14 @@ async fn write(
 }
 
 impl Outbound {
+    /// Opens the stream before there is a message: who asks is answered a round trip sooner when it was
+    /// opened while the question was on its way.
+    fn open(&mut self) {
+        if matches!(self.state, State::Closed) {
+            self.state = State::Opening { requested: false };
+        }
+    }
+
     /// Goes on as far as it can; tells what came of a message, or that a stream is wanted.
     fn poll(
         &mut self,

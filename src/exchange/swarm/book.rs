@@ -9,6 +9,8 @@ use libp2p::{Multiaddr, PeerId};
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// … up to this.
 const RETRY_MAX: Duration = Duration::from_mins(1);
+/// A connection that ends sooner is a failure too: who breaks the rules is not called every second.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// Peers that are kept at most.
 pub(super) const KEPT_MAX: usize = 256;
 /// Addresses of one peer.
@@ -23,7 +25,7 @@ pub(super) struct Book {
 #[derive(Debug)]
 struct Kept {
     addresses: Vec<Multiaddr>,
-    is_connected: bool,
+    connected_at: Option<Instant>,
     failures: u32,
     call_at: Instant,
 }
@@ -34,7 +36,7 @@ impl Book {
         if self.kept.len() >= KEPT_MAX && !self.kept.contains_key(&peer) {
             return false;
         }
-        let new = || Kept { addresses: Vec::new(), is_connected: false, failures: 0, call_at: now };
+        let new = || Kept { addresses: Vec::new(), connected_at: None, failures: 0, call_at: now };
         let kept = self.kept.entry(peer).or_insert_with(new);
         if kept.addresses.len() < ADDRESSES_MAX && !kept.addresses.contains(&address) {
             kept.addresses.push(address);
@@ -61,17 +63,20 @@ impl Book {
         self.kept.contains_key(peer)
     }
 
-    pub(super) fn connected(&mut self, peer: &PeerId) {
+    pub(super) fn connected(&mut self, peer: &PeerId, now: Instant) {
         if let Some(kept) = self.kept.get_mut(peer) {
-            (kept.is_connected, kept.failures) = (true, 0);
+            kept.connected_at.get_or_insert(now);
         }
     }
 
     /// Notes that a peer could not be reached, or that the last connection to it has ended.
     pub(super) fn lost(&mut self, peer: &PeerId, now: Instant) {
         if let Some(kept) = self.kept.get_mut(peer) {
+            let connected_at = kept.connected_at.take();
+            if connected_at.is_some_and(|at| now.saturating_duration_since(at) >= STEADY_AFTER) {
+                kept.failures = 0;
+            }
             let wait = RETRY_FIRST * 2_u32.saturating_pow(kept.failures.min(16));
-            kept.is_connected = false;
             kept.failures += 1;
             kept.call_at = now + wait.min(RETRY_MAX);
         }
@@ -79,7 +84,7 @@ impl Book {
 
     /// Returns a peer that is to be called now; it is not returned again before it was connected or lost.
     pub(super) fn next(&mut self, now: Instant) -> Option<(PeerId, Vec<Multiaddr>)> {
-        let is_due = |kept: &&mut Kept| !kept.is_connected && kept.call_at <= now;
+        let is_due = |kept: &&mut Kept| kept.connected_at.is_none() && kept.call_at <= now;
         let (peer, kept) = self.kept.iter_mut().find(|(_, kept)| is_due(kept))?;
         kept.call_at = now + RETRY_MAX;
         Some((*peer, kept.addresses.clone()))
@@ -100,7 +105,7 @@ mod tests {
         book.lost(&peer, now);
         assert_eq!(book.next(now), None);
         assert!(book.next(now + RETRY_FIRST).is_some());
-        book.connected(&peer);
+        book.connected(&peer, now);
         assert_eq!(book.next(now + RETRY_MAX * 2), None);
         for _ in 0..20 {
             book.lost(&peer, now);
@@ -108,6 +113,24 @@ mod tests {
         assert!(book.next(now + RETRY_MAX).is_some());
         assert!(book.release(&peer) && !book.release(&peer));
         assert_eq!(book.next(now + RETRY_MAX * 2), None);
+    }
+
+    #[test]
+    fn a_kept_peer_that_does_not_stay_is_called_less_and_less_often() {
+        let (mut book, mut now, peer) = (Book::default(), Instant::now(), PeerId::random());
+        book.keep(peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap(), now);
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
+            book.connected(&peer, now);
+            now += STEADY_AFTER / 2;
+            book.lost(&peer, now);
+            assert!(book.next(now + Duration::from_millis(wait * 1000 - 1)).is_none(), "{wait} s");
+            now += Duration::from_secs(wait);
+            assert!(book.next(now).is_some(), "{wait} s");
+        }
+        book.connected(&peer, now);
+        now += STEADY_AFTER;
+        book.lost(&peer, now);
+        assert!(book.next(now + RETRY_FIRST).is_some(), "it stayed");
     }
 
     #[test]

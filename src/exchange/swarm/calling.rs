@@ -71,7 +71,7 @@ impl Calling {
         }
         swarm.behaviour_mut().limits.bypass_peer_id(&peer);
         if swarm.is_connected(&peer) {
-            self.book.connected(&peer);
+            self.book.connected(&peer, Instant::now());
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Calling {
         connection: ConnectionId,
         way: Option<Multiaddr>,
     ) {
-        self.book.connected(&peer);
+        self.book.connected(&peer, Instant::now());
         if let Some(way) = way.filter(|way| !is_relayed(way)) {
             self.known.reached(peer, without_peer(way));
         }
