@@ -19,7 +19,7 @@ use crate::block::{Block, Cid, Multihash};
 use crate::exchange::{Exchange, Session, Urgency};
 use crate::store::{BlockStore, StoreError};
 
-/// Of so many turns one may be taken by what is fetched ahead.
+/// Of so many turns one may be taken by what is fetched ahead or in bulk.
 const TURNS_PER_AHEAD: usize = 2;
 
 type Fetch = BoxFuture<'static, Result<Block, DagError>>;
@@ -41,7 +41,7 @@ struct Inner {
     /// Blocks that were fetched ahead, until somebody has read them to their end.
     unread: Mutex<ByteLru<Multihash, Block>>,
     turns: Semaphore,
-    /// What is fetched ahead waits for one of these first, so that it never takes all turns.
+    /// What is fetched ahead or in bulk waits for one of these first, so that it never takes all turns.
     ahead_turns: Semaphore,
 }
 
@@ -161,7 +161,7 @@ impl Fetches {
 }
 
 impl Inner {
-    /// Waits for a turn; what is fetched ahead does so in its own queue until somebody waits for it.
+    /// Waits for a turn; what nobody waits for by itself does so in a queue of its own.
     async fn turn(
         &self,
         wanted: &mut watch::Receiver<Urgency>,
@@ -174,7 +174,7 @@ impl Inner {
         [ahead, self.turns.acquire().await.ok()]
     }
 
-    /// Asks others, and tells them when somebody comes to wait for what was asked ahead: after the
+    /// Asks others, and tells them when somebody comes to wait for what nobody waited for: after the
     /// first poll, since before it they know nothing of this fetch.
     async fn ask(
         &self,

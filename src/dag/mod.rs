@@ -37,7 +37,7 @@ pub const UNSTORED_BYTES: usize = 16 * 1024 * 1024;
 /// reader holds, so that it need not be read from the disk and hashed once more.
 pub const UNREAD_BYTES: usize = 64 * 1024 * 1024;
 /// Fetches in flight at one time: the want-list that bitswap peers accept (1,024 entries), half of
-/// them at most for what is fetched ahead. Others wait for their turn.
+/// them at most for what nobody waits for by itself. Others wait for their turn.
 pub const FETCHES_MAX: usize = 1024;
 /// Blocks of one batch that are waited for together; more would not fill a link any better.
 pub const BATCH_AHEAD: usize = 32;
@@ -128,6 +128,13 @@ impl Dag {
     #[must_use]
     pub fn ahead(&self) -> Self {
         Self { urgency: Urgency::Ahead, ..self.clone() }
+    }
+
+    /// Returns a handle to the same store and caches for who brings all of a DAG here: who reads, and what is
+    /// fetched ahead of readers, overtakes it.
+    #[must_use]
+    pub fn bulk(&self) -> Self {
+        Self { urgency: Urgency::Bulk, ..self.clone() }
     }
 
     /// Returns a handle to the same store and caches for what lies below a root: who has one block of that

@@ -52,6 +52,8 @@ pub enum ExchangeError {
 /// How much a block is wanted; the greater one goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Urgency {
+    /// Somebody waits for all of a DAG, and for no block of it in particular.
+    Bulk,
     /// Somebody may want it soon.
     Ahead,
     /// Somebody waits for it.

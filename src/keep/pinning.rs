@@ -48,6 +48,7 @@ impl Keeper {
         progress: &BringProgress,
     ) -> Result<(), KeepError> {
         let _hold = self.hold().await;
+        let dag = &dag.bulk();
         let cids = match mode {
             PinMode::Recursive => unixfs::walk(dag, root).map_ok(|visit| visit.cid).left_stream(),
             PinMode::Direct => stream::iter([Ok(root)]).right_stream(),
@@ -77,6 +78,7 @@ impl Keeper {
         progress: &BringProgress,
     ) -> Result<(), KeepError> {
         let _hold = self.hold().await;
+        let dag = &dag.bulk();
         self.bring_all(dag, unixfs::walk(dag, root).map_ok(|visit| visit.cid), progress).await
     }
 

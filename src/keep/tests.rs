@@ -151,6 +151,28 @@ async fn a_pin_fetches_what_is_missing_into_a_full_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_reads_does_not_wait_for_a_pin() {
+    let fixture = Fixture::new();
+    let (root, wanted) = tree(0..40);
+    let [read] = leaves(99..100).try_into().unwrap();
+    let exchange = Arc::new(TestExchange::new(wanted.into_iter().chain([read.clone()])));
+    exchange.set_bandwidth(20 * LEN as u64);
+    let dag = fixture.dag(exchange);
+    let progress = BringProgress::default();
+    let pinning = fixture.keeper.pin(&dag, root, PinMode::Recursive, None, &progress);
+    let reading = async {
+        while progress.blocks() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(dag.block(read.cid()).await.unwrap(), read);
+        progress.blocks()
+    };
+    let (pinned, before) = futures::join!(pinning, reading);
+    pinned.unwrap();
+    assert!(before < 10, "the block came after {before} of the pin");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pinning_goes_on_where_it_stopped_and_pins_nothing_before() {
     let fixture = Fixture::new();
     let (root, wanted) = tree(0..40);

@@ -75,12 +75,19 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// block heals it.
     fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError>;
 
-    /// Returns bytes of a block without the whole block being read each time: its range is hashed
-    /// whole at the first use after a start, then trusted. `range` is cut at the block's end.
+    /// Returns bytes of a block, `range` cut at its end. All of it is hashed each time; for a part the
+    /// whole block is read and hashed at its first use after a start only, then trusted.
     ///
     /// # Errors
     /// As [`BlockStore::get`].
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError>;
+
+    /// Returns a block's bytes, hashed at their first use after a start: for those who hash them
+    /// themselves.
+    ///
+    /// # Errors
+    /// As [`BlockStore::get`].
+    fn read_trusted(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError>;
 
     /// Looks whether `blocks`, the leaves of a file in order and without gaps, lie on this disk as one
     /// file; hashes what was not proved since the start, at most `unproved_max` bytes.
@@ -93,7 +100,7 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// read, and it is no use of the block.
     fn peek_len(&self, cid: &Cid) -> Option<u64>;
 
-    /// Stores blocks; those already here cost a look-up, but a copy in a foreign pack is someone
+    /// Stores blocks; those already here are compared and not stored again, but a copy in a foreign pack is someone
     /// else's and does not count. They can be read at once, and are durable
     /// only after [`BlockStore::commit`]. One call with many blocks is cheaper than many calls.
     ///

@@ -1,7 +1,7 @@
 //! Reading against a plain buffer, and sharded directories against a map, for random DAGs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use cidfs::block::Cid;
@@ -14,6 +14,7 @@ use cidfs::unixfs::{Cookie, DirEntry, list, lookup, read, stat, walk};
 use futures::{FutureExt as _, TryStreamExt as _};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
+use tokio::runtime::Runtime;
 
 /// Files of few bytes and any shape: inline bytes beside children, empty parts, old and new
 /// leaves, repeated blocks (the alphabet has two letters).
@@ -37,8 +38,14 @@ fn far(builder: DagBuilder) -> Dag {
     Dag::new(Arc::new(TestStore::default()), exchange, limits)
 }
 
+/// Waits for `work` in a runtime, which fetches need to store what came.
+fn done<T>(work: impl Future<Output = T>) -> T {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+    RUNTIME.block_on(work)
+}
+
 fn read_now(dag: &Dag, cid: &Cid, offset: u64, len: usize) -> Bytes {
-    read(dag, cid, offset, len).now_or_never().expect("ready").unwrap()
+    done(read(dag, cid, offset, len)).unwrap()
 }
 
 proptest! {
@@ -51,7 +58,7 @@ proptest! {
         let mut builder = DagBuilder::new();
         let cid = builder.file(&shape);
         for dag in [here(builder.clone()), far(builder)] {
-            let stat = stat(&dag, &cid).now_or_never().expect("ready").unwrap();
+            let stat = done(stat(&dag, &cid)).unwrap();
             prop_assert_eq!(stat.file_len, content.len() as u64);
             for &(offset, len) in &ranges {
                 let start = content.len().min(offset.try_into().unwrap());
@@ -77,7 +84,7 @@ proptest! {
         let dir = builder.sharded(&entries, 1 << width);
         for dag in [here(builder.clone()), far(builder)] {
             for name in entries.keys().chain(&absent) {
-                let found = lookup(&dag, &dir, name).now_or_never().expect("ready").unwrap();
+                let found = done(lookup(&dag, &dir, name)).unwrap();
                 prop_assert_eq!(found.map(|entry| entry.cid), entries.get(name).copied());
             }
             let all = list_pieces(&dag, &dir, piece);
@@ -117,7 +124,7 @@ proptest! {
             all.iter().map(|(_, entry)| (entry.name.to_vec(), entry.cid)).collect();
         prop_assert_eq!(&listed, &model);
         for (name, cid) in &model {
-            let found = lookup(&dag, &dir, name).now_or_never().expect("ready").unwrap();
+            let found = done(lookup(&dag, &dir, name)).unwrap();
             prop_assert_eq!(found.unwrap().cid, *cid);
         }
     }
@@ -135,7 +142,7 @@ proptest! {
             builder.blocks.iter().map(|block| *block.cid()).collect();
         for dag in [here(builder.clone()), far(builder)] {
             let visits: Vec<_> =
-                walk(&dag, root).try_collect().now_or_never().expect("ready").unwrap();
+                done(walk(&dag, root).try_collect()).unwrap();
             let mut seen = std::collections::BTreeSet::new();
             for visit in visits {
                 let visit: cidfs::unixfs::Visit = visit;
@@ -167,7 +174,7 @@ proptest! {
         let mut listed = 0;
         while let Some(Ok(piece)) = list(&dag, &below, from, 4).now_or_never() {
             let Some((cookie, entry)) = piece.last() else { break };
-            let found = lookup(&dag, &below, &entry.name).now_or_never().expect("ready").unwrap();
+            let found = done(lookup(&dag, &below, &entry.name)).unwrap();
             prop_assert_eq!(found.map(|found| found.cid), Some(entry.cid));
             from = *cookie;
             listed += piece.len();
@@ -177,7 +184,7 @@ proptest! {
 }
 
 fn list_now(dag: &Dag, dir: &Cid, from: Cookie, max: usize) -> Vec<(Cookie, DirEntry)> {
-    list(dag, dir, from, max).now_or_never().expect("ready").unwrap()
+    done(list(dag, dir, from, max)).unwrap()
 }
 
 fn list_pieces(dag: &Dag, dir: &Cid, max: usize) -> Vec<(Cookie, DirEntry)> {

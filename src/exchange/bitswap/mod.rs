@@ -47,9 +47,8 @@ const UNASKED_MAX: u32 = 32;
 /// Messages of wants that cannot be sent, one after another, before a connection is given up (boxo's number,
 /// spec 05 §4).
 const FAILURES_MAX: u32 = 3;
-/// Priorities of what somebody waits for, and of the rest; the older goes first among equals.
-const DEMAND_PRIORITY: i32 = 1 << 30;
-const AHEAD_PRIORITY: i32 = 1 << 29;
+/// Priorities of one urgency; the older goes first among equals.
+const PRIORITIES: i32 = 1 << 28;
 
 /// What the rest of the node should know.
 #[derive(Debug)]
@@ -333,7 +332,7 @@ impl Behaviour {
                 }
             };
             let Some(known) = self.peers.get_mut(&peer) else { continue };
-            self.asked = (self.asked + 1) % AHEAD_PRIORITY;
+            self.asked = (self.asked + 1) % PRIORITIES;
             let (priority, send_dont_have) = (base_of(urgency) - self.asked, !is_cancel);
             known.outbox.push(Want { cid, priority, is_cancel, kind, send_dont_have });
         }
@@ -382,8 +381,9 @@ impl Behaviour {
 /// Returns the priority of the first want of an urgency; later ones have less.
 fn base_of(urgency: Urgency) -> i32 {
     match urgency {
-        Urgency::Demand => DEMAND_PRIORITY,
-        Urgency::Ahead => AHEAD_PRIORITY,
+        Urgency::Demand => 3 * PRIORITIES,
+        Urgency::Ahead => 2 * PRIORITIES,
+        Urgency::Bulk => PRIORITIES,
     }
 }
 

@@ -42,7 +42,7 @@ const GREETING_MAX: usize = 8;
 const SEARCH_AFTER: Duration = Duration::from_secs(1);
 /// … and how long until all are asked and searched for again.
 const SEARCH_AGAIN: Duration = Duration::from_secs(30);
-/// Of a block that somebody waits for: when another source would have sent it in a part of the time that it
+/// Of a block that is no guess: when another source would have sent it in a part of the time that it
 /// is under way already, that one is asked too.
 const HEDGE_PART: u32 = 2;
 /// How often it is looked for such blocks.
@@ -452,7 +452,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         known.asked(id, now);
         want.answers.insert(source, Answer::UnderWay(now));
         self.asks.push_back(Ask::Block(source, want.cid, want.urgency));
-        if want.urgency == Urgency::Demand {
+        if is_hedged(want) {
             self.hedges_at.get_or_insert(now + HEDGE_EVERY);
         }
         let session = self.sessions.get_or_insert_mut(want.session, Session::new);
@@ -492,7 +492,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         self.asks.push_back(Ask::Search(want.cid));
     }
 
-    /// Asks a second source for blocks that somebody waits for and that the first one is slow with.
+    /// Asks a second source for blocks that will be needed and that the first one is slow with.
     fn hedge(&mut self, now: Instant) {
         if self.hedges_at.is_none_or(|at| now < at) {
             return;
@@ -500,7 +500,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         let budget = HEDGE_BYTES + self.totals.bytes / HEDGE_SHARE;
         let mut is_waited_for = false;
         let mut late = Vec::new();
-        for (&id, want) in self.wants.iter().filter(|(_, want)| want.urgency == Urgency::Demand) {
+        for (&id, want) in self.wants.iter().filter(|(_, want)| is_hedged(want)) {
             let mut under_way = want.under_way();
             let (Some((first, since)), None) = (under_way.next(), under_way.next()) else {
                 continue;
@@ -532,6 +532,11 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             }
         }
     }
+}
+
+/// Tells whether a block will be needed for certain, so that it is worth a second copy.
+fn is_hedged<S>(want: &Want<S>) -> bool {
+    want.urgency != Urgency::Ahead
 }
 
 /// Asks a source whether it has a block.

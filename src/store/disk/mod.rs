@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use self::assemble::{Assembly, AssemblyGroup, Gathered};
@@ -357,6 +358,33 @@ impl DiskStore {
         Ok(None)
     }
 
+    /// Returns bytes of a copy that was proved since the start; `None` when there is none, and for a whole
+    /// block unless that is to be trusted too.
+    fn read_proved(
+        &self,
+        cid: &Cid,
+        range: &Range<u64>,
+        trust_whole: bool,
+    ) -> Result<Option<BlockRange>, StoreError> {
+        if Block::from_identity(cid).is_some() {
+            return Ok(None);
+        }
+        while let Some(hit) = self.find_good(cid)? {
+            let (extent, block_len) = (hit.pack.extent(&hit.entry), hit.entry.block_len());
+            let part = extent.clip(range.clone());
+            let is_whole = part.end - part.start == block_len;
+            if hit.state != CopyState::Proved || (is_whole && !trust_whole) {
+                break;
+            }
+            let Some(_in_use) = self.enter(&hit) else { continue };
+            match self.files.read(&extent, part.start, part.end - part.start)? {
+                Some(bytes) => return Ok(Some(BlockRange { bytes, block_len })),
+                None => self.mark_damaged(cid, &hit),
+            }
+        }
+        Ok(None)
+    }
+
     fn mark(&self, hit: &Hit, state: CopyState) {
         if let Some(pack) = self.pack_now(hit.pack.id()) {
             pack.mark(&hit.entry, state);
@@ -424,23 +452,17 @@ impl BlockStore for DiskStore {
     }
 
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError> {
-        if Block::from_identity(cid).is_none() {
-            while let Some(hit) = self.find_good(cid)? {
-                if hit.state != CopyState::Proved {
-                    break;
-                }
-                let Some(_in_use) = self.enter(&hit) else { continue };
-                let extent = hit.pack.extent(&hit.entry);
-                let range = extent.clip(range.clone());
-                match self.files.read(&extent, range.start, range.end - range.start)? {
-                    Some(bytes) => {
-                        return Ok(Some(BlockRange { bytes, block_len: hit.entry.block_len() }));
-                    }
-                    None => self.mark_damaged(cid, &hit),
-                }
-            }
+        if let Some(part) = self.read_proved(cid, &range, false)? {
+            return Ok(Some(part));
         }
         Ok(self.get(cid)?.map(|block| BlockRange::of(&block, range)))
+    }
+
+    fn read_trusted(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+        if let Some(whole) = self.read_proved(cid, &(0..u64::MAX), true)? {
+            return Ok(Some(whole.bytes));
+        }
+        Ok(self.get(cid)?.map(Block::into_data))
     }
 
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {

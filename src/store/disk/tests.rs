@@ -152,6 +152,20 @@ fn a_range_of_a_damaged_block_is_not_served_even_if_it_is_good_itself() {
 }
 
 #[test]
+fn what_rots_while_the_store_is_open_is_neither_served_whole_nor_relied_on() {
+    let fixture = Fixture::filled();
+    let store = fixture.open();
+    check_here(&store, 0..8);
+    fixture.damage("0000000002.car", 4);
+    let whole = store.read_range(block(4).cid(), 0..5000);
+    assert!(matches!(whole, Err(StoreError::Corrupt { .. })), "{whole:?}");
+    fixture.damage("0000000003.car", 7);
+    store.put(&blocks(7..8)).unwrap();
+    store.close().unwrap();
+    check_here(&fixture.open(), [0, 1, 2, 3, 5, 6, 7]);
+}
+
+#[test]
 fn verify_names_what_is_damaged() {
     let fixture = Fixture::filled();
     assert_eq!(verify(&fixture.open()).damaged_count, 0);

@@ -159,17 +159,13 @@ impl DiskStore {
 
     /// Tells whether a put may rely on a copy that is here, which is a use of it.
     ///
-    /// A copy that was not proved since the start is compared with the block, and so is one whose file
-    /// was taken away: what rotted since it was written must not stand for what is acknowledged now.
+    /// It is compared with the block: what rotted since it was written must not stand for what is
+    /// acknowledged now.
     pub(super) fn has_good(&self, key: &BlockKey, block: &Block) -> Result<bool, StoreError> {
         while let Some(hit) = self.find_own(key).filter(|hit| hit.state != CopyState::Damaged) {
             let Some(_in_use) = self.enter(&hit) else { continue };
             let extent = hit.pack.extent(&hit.entry);
-            let may_hold = self.files.may_hold(&extent)?;
-            if may_hold && hit.state == CopyState::Proved {
-                return Ok(true);
-            }
-            if may_hold
+            if self.files.may_hold(&extent)?
                 && self.files.read(&extent, 0, extent.block_len())?.as_ref() == Some(block.data())
             {
                 self.mark(&hit, CopyState::Proved);
