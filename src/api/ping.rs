@@ -11,7 +11,7 @@ use crate::api::error::ApiError;
 use crate::api::reply::{self, Kind};
 use crate::api::request::Form;
 use crate::api::swarm::{address, reach, swarm};
-use crate::exchange::{PeerId, peer_of};
+use crate::exchange::PeerId;
 
 /// Pings unless a request says otherwise (kubo's number), …
 const COUNT_DEFAULT: u32 = 10;
@@ -44,10 +44,6 @@ pub(super) async fn ping(
     if !(1..=COUNT_MAX).contains(&count) {
         let message = format!("ping count must be from 1 to {COUNT_MAX}, was {count}");
         return Err(ApiError::client(message));
-    }
-    let own = swarm(&node)?.id();
-    if peer_of(&address) == Some(own) {
-        return Err(ApiError::client(format!("{own} is this node itself")));
     }
     reply::stream(&params, Kind::Json, move |sink| async move {
         let swarm = swarm(&node)?;

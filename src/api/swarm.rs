@@ -13,7 +13,7 @@ use crate::api::error::ApiError;
 use crate::api::reply::{self, Kind};
 use crate::api::request::{Form, Params};
 use crate::exchange::swarm::{PeerInfo, Swarm, SwarmError};
-use crate::exchange::{Ledger, Limit, Multiaddr, PeerId, PublicKey, is_id_alone};
+use crate::exchange::{Ledger, Limit, Multiaddr, PeerId, PublicKey, is_id_alone, peer_of};
 
 /// How long a peer may take to say who it is (go-libp2p's time), …
 const INTRODUCTION_WAIT: Duration = Duration::from_secs(5);
@@ -240,6 +240,7 @@ fn encoded(key: &PublicKey) -> String {
 
 /// Makes sure that this node is connected to a peer, and returns its id.
 pub(super) async fn reach(swarm: &Swarm, address: &Multiaddr) -> Result<PeerId, ApiError> {
+    require_other(swarm, address)?;
     swarm.connect(address.clone()).await.map_err(|error| {
         let failed = ApiError::from(error);
         if !is_id_alone(address) {
@@ -247,6 +248,15 @@ pub(super) async fn reach(swarm: &Swarm, address: &Multiaddr) -> Result<PeerId, 
         }
         failed.hint(format!("give its address too, as in /ip4/192.0.2.7/tcp/4001{address}"))
     })
+}
+
+/// Refuses an address of this node itself.
+fn require_other(swarm: &Swarm, address: &Multiaddr) -> Result<(), ApiError> {
+    let own = swarm.id();
+    if peer_of(address) == Some(own) {
+        return Err(ApiError::client(format!("{own} is this node itself")));
+    }
+    Ok(())
 }
 
 /// `swarm/peers`
@@ -303,6 +313,7 @@ pub(super) async fn peering_add(
     let addresses = params.args_some("address")?.into_iter().map(address);
     let mut lines = Vec::new();
     for address in addresses.collect::<Result<Vec<_>, _>>()? {
+        require_other(swarm, &address)?;
         lines.push(peering_change(swarm.keep(address).await?));
     }
     lines_of(&params, lines).await
@@ -455,10 +466,12 @@ fn text(arg: &[u8]) -> Result<&str, ApiError> {
 pub(super) fn address(arg: &[u8]) -> Result<Multiaddr, ApiError> {
     let text = text(arg)?;
     let text = if text.parse::<PeerId>().is_ok() { &format!("/p2p/{text}") } else { text };
-    text.parse().map_err(|error| {
+    let wrong = |error: &str| {
         ApiError::client(format!("\"{text}\" is no address: {error}"))
             .hint("addresses look like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…")
-    })
+    };
+    let address: Multiaddr = text.parse().map_err(|error| wrong(&format!("{error}")))?;
+    if address.is_empty() { Err(wrong("it is empty")) } else { Ok(address) }
 }
 
 /// Returns the id that was given, or that an address ends with.

@@ -63,6 +63,10 @@ fn a_peer_is_called_and_answers_pings() {
     sandbox.fails(&["ping", "nobody"], 1, &["\"nobody\" is no address"]);
     let own = node.address("tcp");
     sandbox.fails(&["ping", &own], 1, &["is this node itself"]);
+    for command in [&["swarm", "connect"][..], &["swarm", "peering", "add"]] {
+        sandbox.fails(&[command, &[&own]].concat(), 1, &["is this node itself"]);
+        sandbox.fails(&[command, &[""]].concat(), 1, &["is no address"]);
+    }
     let nobody = format!("/ip4/127.0.0.1/tcp/1/p2p/{NOBODY}");
     sandbox.fails(&["ping", &nobody], 1, &["cannot connect to", NOBODY]);
     sandbox.fails(
@@ -193,4 +197,18 @@ fn a_fetch_ends_when_nobody_waits_for_it() {
     interrupt(&fetch);
     assert!(!fetch.wait().unwrap().success());
     wait_for("its end", || wanted().is_empty());
+}
+
+#[test]
+fn two_nodes_do_not_share_a_port() {
+    let first = Node::start();
+    let address = first.address("tcp");
+    let (socket, _) = address.split_once("/p2p/").unwrap();
+    let other = Node::of(Sandbox::new(), &[("network.listen", &format!("[\"{socket}\"]"))]);
+    assert!(other.addresses().is_empty(), "{:?}", other.addresses());
+    let third = Node::start();
+    for _ in 0..8 {
+        third.connect(&address);
+        third.sandbox.ok(&["swarm", "disconnect", &address]);
+    }
 }

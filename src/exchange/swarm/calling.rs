@@ -14,6 +14,7 @@ use super::book::{Book, KEPT_MAX};
 use super::build::Behaviour;
 use super::known::{Known, KnownPeer};
 use super::rejoin::Rejoin;
+use super::trouble::why_not_reached;
 use super::{Reach, SwarmError};
 use crate::exchange::address::{is_id_alone, is_near, is_relayed, peer_of, without_peer};
 
@@ -155,10 +156,12 @@ impl Calling {
         match swarm.dial(call) {
             Ok(()) => drop(self.waiting.insert(id, reply)),
             Err(DialError::NoAddresses) => {
-                let reason = "no address of it is known";
-                drop(reply.send(Err(failed(&address.to_string(), &reason))));
+                let reason = "no address of it is known".to_owned();
+                drop(reply.send(Err(failed(&address.to_string(), reason))));
             }
-            Err(error) => drop(reply.send(Err(failed(&address.to_string(), &error)))),
+            Err(error) => {
+                drop(reply.send(Err(failed(&address.to_string(), why_not_reached(&error)))));
+            }
         }
     }
 
@@ -206,7 +209,7 @@ impl Calling {
             self.book.lost(&peer, Instant::now());
         }
         if let Some(reply) = self.waiting.remove(&connection) {
-            let _gone = reply.send(Err(failed(&name, error)));
+            let _gone = reply.send(Err(failed(&name, why_not_reached(error))));
         }
     }
 }
@@ -223,6 +226,6 @@ pub(super) fn with_peer(address: Multiaddr) -> Result<(PeerId, Multiaddr), Swarm
     Ok((peer, address))
 }
 
-fn failed(peer: &str, error: &impl std::fmt::Display) -> SwarmError {
-    SwarmError::Connect { peer: peer.to_owned(), reason: error.to_string() }
+fn failed(peer: &str, reason: String) -> SwarmError {
+    SwarmError::Connect { peer: peer.to_owned(), reason }
 }

@@ -2,7 +2,9 @@
 //! way to it.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use libp2p::core::transport::ListenerId;
@@ -12,6 +14,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::build::Behaviour;
 use super::relays::Relays;
+use super::trouble::cause;
 use crate::exchange::address::{is_relayed, without_peer};
 
 /// When a listener of the configuration has ended, it is tried again after this time.
@@ -33,13 +36,22 @@ impl Listening {
         Self { configured: HashMap::new(), ended: Vec::new(), relays }
     }
 
+    /// Begins to listen at an address, unless somebody else does.
+    ///
+    /// The sockets of libp2p share their port with whoever shares it too, such as a second node of the same
+    /// user, and calls would go to one or the other.
+    pub(super) fn begin(&mut self, swarm: &mut libp2p::Swarm<Behaviour>, address: Multiaddr) {
+        match tcp_socket(&address).map_or(Ok(()), |at| TcpListener::bind(at).map(drop)) {
+            Ok(()) => self.listen(swarm, address),
+            Err(error) => cannot_listen(&address, &error),
+        }
+    }
+
     /// Listens at an address from now on, as far as it can be had.
-    pub(super) fn listen(&mut self, swarm: &mut libp2p::Swarm<Behaviour>, address: Multiaddr) {
+    fn listen(&mut self, swarm: &mut libp2p::Swarm<Behaviour>, address: Multiaddr) {
         match swarm.listen_on(address.clone()) {
             Ok(listener) => drop(self.configured.insert(listener, address)),
-            Err(error) => {
-                tracing::warn!(%address, %error, "cannot listen; peers cannot call this node there");
-            }
+            Err(error) => cannot_listen(&address, &error),
         }
     }
 
@@ -105,5 +117,24 @@ impl Listening {
         if let Some(relays) = &mut self.relays {
             relays.disconnected(peer);
         }
+    }
+}
+
+fn cannot_listen(address: &Multiaddr, error: &(dyn Error + 'static)) {
+    let error = cause(error);
+    tracing::warn!(%address, %error, "cannot listen; peers cannot call this node there");
+}
+
+/// Returns the socket of an address that is over TCP and of a certain port.
+fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) if port > 0 => Some(SocketAddr::new(ip, port)),
+        _ => None,
     }
 }

@@ -17,6 +17,7 @@ mod relays;
 mod task;
 mod tls;
 mod transport;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -77,7 +77,7 @@ impl Task {
             task.calling.keep(&mut task.swarm, peer, address)?;
         }
         for address in options.listen {
-            task.listening.listen(&mut task.swarm, address);
+            task.listening.begin(&mut task.swarm, address);
         }
         Ok(task)
     }
