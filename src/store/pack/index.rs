@@ -232,6 +232,16 @@ impl SealedPack {
         Ok(sealed)
     }
 
+    /// Opens and checks the sidecar of an assembled file, whose readers go by the place of a leaf alone.
+    pub(in crate::store) fn open_leaves(path: &Path, id: PackId) -> Result<Self, IndexError> {
+        let sealed = Self::open(path, id)?;
+        let is_leaf = |entry: &Entry| entry.head_len == 0 && !entry.key.derived;
+        if !sealed.raw().iter().all(|raw| is_leaf(&decode(raw))) {
+            return Err(IndexError::Damaged("an entry cannot be that of a leaf"));
+        }
+        Ok(sealed)
+    }
+
     /// Goes on with the usage of the open pack that this one takes the place of.
     pub(in crate::store) fn with_usage(self, usage: Arc<Usage>) -> Self {
         Self { usage, ..self }

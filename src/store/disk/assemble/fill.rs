@@ -119,7 +119,8 @@ impl DiskStore {
         let Some(file) = self.pack_now(file.id()) else { return Ok(Gathered::Missing) };
         let Pack::Assembled(before) = &*file else { return Ok(Gathered::Missing) };
         let path = self.files.leaves(before.id);
-        let after = SealedPack::open(&path, before.id).map_err(|error| error.at_path(&path))?;
+        let after =
+            SealedPack::open_leaves(&path, before.id).map_err(|error| error.at_path(&path))?;
         let after = after.with_usage(Arc::clone(&before.usage));
         burying.dig_up(&self.files, before.id, filled.iter())?;
         let (now, keys) = (self.now(), filled.iter().map(|entry| entry.key));

@@ -152,7 +152,7 @@ impl DiskStore {
         sync_parent(disk, &written[0].0)?;
         let open = |assembly: &Assembly| {
             let path = files.leaves(assembly.id);
-            SealedPack::open(&path, assembly.id).map_err(|error| error.at_path(&path))
+            SealedPack::open_leaves(&path, assembly.id).map_err(|error| error.at_path(&path))
         };
         let packs = group.iter().map(|assembly| Ok(Arc::new(Pack::Assembled(open(assembly)?))));
         let packs = packs.collect::<Result<Vec<_>, StoreError>>()?;

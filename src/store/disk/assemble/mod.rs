@@ -246,7 +246,7 @@ pub(super) fn open_files(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pac
 
 fn open_file(files: &PackFiles, id: PackId) -> Result<Option<Pack>, StoreError> {
     let (path, sidecar) = (files.assembled(id), files.leaves(id));
-    let why = match SealedPack::open(&sidecar, id) {
+    let why = match SealedPack::open_leaves(&sidecar, id) {
         Ok(sealed) => {
             cut_off(files, &path, sealed.pack_len)?;
             return Ok(Some(Pack::Assembled(sealed)));

@@ -1,7 +1,6 @@
 //! Files whose leaves came one by one: what is laid out, what is not, and what a failure costs.
 
 use super::*;
-use crate::store::pack::index;
 
 fn gather(store: &Arc<DiskStore>, numbers: impl IntoIterator<Item = u32>) -> Gathered {
     store.gather(&ranges(numbers), &mut || ControlFlow::Continue(())).unwrap()

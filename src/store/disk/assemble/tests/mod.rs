@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::block::{HashFn, codecs};
 use crate::store::faults::{Call, FaultyDisk};
+use crate::store::pack::index;
 use crate::store::{BlockStore as _, DiskOptions, FileRange, FileState, VerifyReport};
 
 /// Bytes of a leaf: three pages.
@@ -312,6 +313,36 @@ fn a_leaf_that_lies_in_two_places_is_hashed_in_both() {
     let (mut report, go_on) = (VerifyReport::default(), &mut |_: &_| ControlFlow::Continue(()));
     assert!(store.verify_pack(PackId(1), &mut report, go_on).unwrap().is_continue());
     assert!(matches!(state(LEN as u64), FileState::Parts), "a verification proves no repeats");
+}
+
+/// Found by fuzzing: the block behind a head is right, and what the file has at the place of the leaf is not.
+#[test]
+fn a_leaf_with_something_in_front_of_it_is_none() {
+    let head: fn(&mut Entry) = |entry| entry.head_len = 3;
+    let derived: fn(&mut Entry) = |entry| entry.key.derived = true;
+    for change in [head, derived] {
+        let fixture = Fixture::new();
+        // What begins three bytes too late ends in the zeros that the next begins with.
+        let (first, second) = (leaf(0), leaf(1 << 24));
+        let entry = |leaf: &Block, start| {
+            let (key, len) = (BlockKey::of(leaf.cid()), u32::try_from(LEN).unwrap());
+            Entry { key, start, head_len: 0, len, framing: Framing::Bare }
+        };
+        let mut entries = vec![entry(&first, 0), entry(&second, LEN as u64)];
+        change(&mut entries[0]);
+        let path = |name: &str| fixture.packs.join(name);
+        let (sidecar, end) = (path("0000000001.leaves"), 2 * LEN as u64);
+        index::write(&*fixture.disk, &sidecar, PackId(1), end, entries).unwrap();
+        let mut content = [&first.data()[..], second.data()].concat();
+        content[1] = 9;
+        std::fs::write(path("0000000001.file"), content).unwrap();
+        let store = fixture.open(None);
+        let found = store.get(first.cid()).unwrap();
+        let state = store.whole_file(&ranges([0, 1 << 24]), u64::MAX).unwrap();
+        assert!(matches!(state, FileState::Parts), "{state:?}");
+        assert_eq!(found, None);
+        assert_eq!((fixture.count("file"), fixture.count("leaves")), (0, 0), "set aside");
+    }
 }
 
 #[test]
