@@ -213,7 +213,8 @@ impl Repository {
     }
 
     /// Reads and hashes every block, packs that were not verified for longest first, so that a
-    /// verification that is broken off again and again still gets through.
+    /// verification that is broken off again and again still gets through. At the end it looks for what
+    /// was lost with whole files.
     ///
     /// `progress` is called after each block and may break off. Reading and writing go on.
     ///
@@ -229,9 +230,10 @@ impl Repository {
         report.done.packs = order.len() as u64;
         for id in order {
             if self.verify_pack(id, &mut report, progress)?.is_break() {
-                break;
+                return Ok(report);
             }
         }
+        self.blocks.verify_lost(&mut report)?;
         Ok(report)
     }
 

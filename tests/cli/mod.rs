@@ -5,6 +5,7 @@ mod adding;
 mod archives;
 mod configuration;
 mod daemon;
+mod damage;
 mod errors;
 mod mounts;
 mod network;

@@ -73,7 +73,7 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    fn add(&mut self, damage: Damage) {
+    pub(super) fn add(&mut self, damage: Damage) {
         self.damaged_count += 1;
         name_damage(&mut self.damaged, damage);
     }

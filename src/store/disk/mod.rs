@@ -13,6 +13,7 @@ mod commit;
 mod epochs;
 mod evict;
 mod foreign;
+mod lost;
 pub(super) mod rebuild;
 mod recover;
 mod reserve;

@@ -1,6 +1,7 @@
 //! What the disk store does when the disk is full, fails, or holds other bytes than were written.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -94,6 +95,7 @@ fn verify(store: &DiskStore) -> VerifyReport {
         let done = store.verify_pack(id, &mut report, &mut |_| ControlFlow::Continue(())).unwrap();
         assert!(done.is_continue());
     }
+    store.verify_lost(&mut report).unwrap();
     report
 }
 
@@ -181,6 +183,38 @@ fn verify_names_what_is_damaged() {
 }
 
 #[test]
+fn verify_names_what_went_with_a_whole_pack() {
+    let fixture = Fixture::filled();
+    let store = fixture.open();
+    store.remove(block(4).cid()).unwrap();
+    drop(store);
+    std::fs::remove_file(fixture.path("0000000002.car")).unwrap();
+    for _ in 0..2 {
+        let report = verify(&fixture.open());
+        let cids: BTreeSet<_> = report.damaged.iter().map(|damage| damage.cid.unwrap()).collect();
+        assert_eq!(cids, [3, 5].map(|n| *block(n).cid()).into());
+        assert!(report.damaged[0].place.contains("0000000002.idx.broken-1"), "{report:?}");
+    }
+    let store = fixture.open();
+    store.put(&blocks(3..4)).unwrap();
+    assert_eq!(verify(&store).damaged_count, 1);
+    store.put(&blocks(5..6)).unwrap();
+    assert_eq!(verify(&store).damaged_count, 0, "it is all here again");
+}
+
+#[test]
+fn verify_names_what_was_cut_off_a_pack() {
+    let fixture = Fixture::filled();
+    let pack = File::options().write(true).open(fixture.path("0000000001.car")).unwrap();
+    pack.set_len(3000).unwrap();
+    let store = fixture.open();
+    assert_eq!(verify(&store).damaged_count, 2);
+    drop(store);
+    std::fs::remove_file(fixture.path("0000000001.idx.broken-1")).unwrap();
+    assert_eq!(verify(&fixture.open()).damaged_count, 0, "nobody misses it");
+}
+
+#[test]
 fn a_missing_or_damaged_index_is_made_anew() {
     for (content, aside) in
         [(None, false), (Some(&b"nonsense"[..]), true), (Some(&[0; 4096][..]), true)]
@@ -195,6 +229,7 @@ fn a_missing_or_damaged_index_is_made_anew() {
         assert_eq!(fixture.names().contains("0000000002.idx.broken-1"), aside);
         check_here(&fixture.open(), 0..8);
         assert!(!fixture.names().contains("0000000002.idx.broken-2"));
+        assert_eq!(verify(&fixture.open()).damaged_count, 0, "nothing is lost");
     }
 }
 

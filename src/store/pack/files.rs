@@ -144,6 +144,19 @@ impl PackFiles {
         Ok(names)
     }
 
+    /// Returns the files with an extension that were set aside, and which numbers they had.
+    pub(in crate::store) fn set_aside<'a>(
+        &'a self,
+        names: &'a Names,
+        extension: &str,
+    ) -> impl Iterator<Item = (PackId, PathBuf)> + use<'a> {
+        let prefix = format!("{extension}.broken-");
+        let broken = names.ids.iter().filter(move |(name, _)| name.starts_with(&prefix));
+        broken.flat_map(move |(name, ids)| {
+            ids.iter().map(move |id| (*id, self.dir.join(format!("{id}.{name}"))))
+        })
+    }
+
     /// Creates the file of a new pack.
     pub(in crate::store) fn create(&self, id: PackId) -> Result<Arc<File>, StoreError> {
         let path = self.pack(id);

@@ -244,6 +244,36 @@ fn leftovers_go_and_what_is_lost_is_named() {
 }
 
 #[test]
+fn verify_names_what_was_lost_with_a_file() {
+    let named = |store: &DiskStore| {
+        let mut report = VerifyReport::default();
+        store.verify_lost(&mut report).unwrap();
+        report.damaged.into_iter().map(|damage| (damage.cid, damage.place)).collect::<Vec<_>>()
+    };
+    let fixture = Fixture::new();
+    fixture.assemble(&fixture.open(None), 0..3);
+    fixture.assemble(&fixture.open(None), 3..6);
+    let path = |name: &str| fixture.packs.join(name);
+    std::fs::remove_file(path("0000000001.file")).unwrap();
+    let mut sidecar = std::fs::read(path("0000000002.leaves")).unwrap();
+    sidecar[50] ^= 1;
+    std::fs::write(path("0000000002.leaves"), sidecar).unwrap();
+    for store in [fixture.open(None), fixture.open(None)] {
+        let lost = named(&store);
+        let cids: BTreeSet<_> = lost.iter().filter_map(|(cid, _)| *cid).collect();
+        assert_eq!(cids, leaves(0..3).iter().map(|leaf| *leaf.cid()).collect());
+        assert_eq!(lost.len(), 4, "{lost:?}");
+        assert!(lost[3].1.contains("0000000002.file.broken-1"), "{lost:?}");
+    }
+    let store = fixture.open(None);
+    fixture.assemble(&store, 0..6);
+    assert_eq!(named(&store).len(), 1, "nobody knows that it is all here again");
+    std::fs::remove_file(path("0000000002.file.broken-1")).unwrap();
+    std::fs::remove_file(path("0000000002.leaves.broken-1")).unwrap();
+    assert_eq!(named(&store), []);
+}
+
+#[test]
 fn a_flipped_bit_costs_its_leaf() {
     let fixture = Fixture::new();
     let store = fixture.open(None);
