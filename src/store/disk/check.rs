@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::DiskStore;
+use super::retire::RETIRED_AT_ONCE;
 use crate::block::{Block, Cid};
 use crate::store::StoreError;
 use crate::store::diskio::disk_usage;
@@ -102,8 +103,9 @@ impl DiskStore {
     }
 
     /// Reads and hashes every block of one pack, adding to `report`; a damaged copy is not served
-    /// from then on, and the next put of the block heals it. A foreign file that is out of use
-    /// counts as one damage. Breaks off when `progress` says so.
+    /// from then on, and the next put of the block heals it. That of a block that was healed is given up
+    /// and does not count. A foreign file that is out of use counts as one damage. Breaks off when
+    /// `progress` says so.
     pub(in crate::store) fn verify_pack(
         &self,
         id: PackId,
@@ -114,22 +116,14 @@ impl DiskStore {
         if let Pack::Assembled(file) = &*pack {
             file.repeats.forget();
         }
-        for (entry, _) in pack.entries() {
-            let copy = self.read_copy(id, &entry)?;
-            if pack.lost().is_some() {
-                break;
-            }
-            if let Copy::Damaged(damage) = copy {
-                report.add(damage);
-            }
-            report.done.blocks += 1;
-            report.done.bytes += entry.block_len();
-            if progress(&report.done).is_break() {
-                report.stopped = true;
-                return Ok(ControlFlow::Break(()));
-            }
+        if self.verify_copies(&pack, report, progress)?.is_break() {
+            report.stopped = true;
+            return Ok(ControlFlow::Break(()));
         }
-        report.damaged_count += u64::from(self.has_other_length(&pack, &mut report.damaged));
+        // It may have gone with its last copy.
+        if let Some(pack) = self.pack_now(id) {
+            report.damaged_count += u64::from(self.has_other_length(&pack, &mut report.damaged));
+        }
         if let Some((source, why)) = pack.lost() {
             let place = format!("{}, which {why}", source.path.display());
             report.add(Damage { cid: None, place });
@@ -138,7 +132,37 @@ impl DiskStore {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Names an assembled file that is not as long as it was; returns whether it is.
+    fn verify_copies(
+        &self,
+        pack: &Pack,
+        report: &mut VerifyReport,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut damaged = Vec::new();
+        for (entry, _) in pack.entries() {
+            let copy = self.read_copy(pack.id(), &entry)?;
+            if pack.lost().is_some() {
+                break;
+            }
+            if let Copy::Damaged(damage) = copy {
+                damaged.push((entry, damage));
+            }
+            report.done.blocks += 1;
+            report.done.bytes += entry.block_len();
+            let flow = progress(&report.done);
+            if flow.is_break() || damaged.len() >= RETIRED_AT_ONCE {
+                self.sort_out(pack, &mut damaged, report)?;
+            }
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        self.sort_out(pack, &mut damaged, report)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Names an assembled file that is not as long as it was; returns whether it is. One that lacks nothing
+    /// but what is not looked for in it any more is good enough.
     fn has_other_length(&self, pack: &Pack, named: &mut Vec<Damage>) -> bool {
         if !matches!(pack, Pack::Assembled(_)) {
             return false;
@@ -146,8 +170,9 @@ impl DiskStore {
         let path = self.files.path(&pack.file());
         let found = std::fs::metadata(&path).map(|metadata| metadata.len());
         let should_be = pack.covered_len();
+        let has_all = |len| pack.entries().iter().all(|(entry, _)| entry.end() <= len);
         let place = match found {
-            Ok(len) if len == should_be => return false,
+            Ok(len) if len == should_be || (len < should_be && has_all(len)) => return false,
             Ok(len) => format!("{}, which has {len} bytes, not {should_be}", path.display()),
             Err(error) => format!("{}: {error}; add the file again", path.display()),
         };

@@ -17,6 +17,7 @@ mod lost;
 pub(super) mod rebuild;
 mod recover;
 mod reserve;
+mod retire;
 mod space;
 #[cfg(test)]
 mod tests;

@@ -183,6 +183,47 @@ fn verify_names_what_is_damaged() {
 }
 
 #[test]
+fn a_damaged_copy_of_a_healed_block_is_given_up() {
+    let fixture = Fixture::filled();
+    fixture.damage("0000000001.car", 1);
+    let store = fixture.open();
+    assert_eq!(verify(&store).damaged_count, 1);
+    store.put(&blocks(1..2)).unwrap();
+    assert_eq!(verify(&store).damaged_count, 0);
+    assert_eq!(store.stats().unwrap().blocks, 9, "a power cut may take the good one");
+    store.commit().unwrap();
+    fixture.disk.fail(Call::Sync, 0, EIO);
+    assert_eq!(verify(&store).damaged_count, 0, "what cannot be buried is no worse");
+    fixture.disk.heal();
+    drop(store);
+    for _ in 0..2 {
+        let store = fixture.open();
+        assert_eq!(verify(&store).damaged_count, 0);
+        assert_eq!(store.stats().unwrap().blocks, 8);
+        check_here(&store, 0..8);
+    }
+    assert_eq!(rebuild(fixture.dir.path()).damaged, []);
+    check_here(&fixture.open(), 0..8);
+}
+
+#[test]
+fn a_damaged_copy_beside_another_damaged_one_is_named() {
+    let fixture = Fixture::filled();
+    fixture.damage("0000000001.car", 1);
+    let store = fixture.open();
+    store.get(block(1).cid()).map(drop).unwrap_err();
+    store.put(&blocks(1..2)).unwrap();
+    store.close().unwrap();
+    drop(store);
+    fixture.damage("0000000003.car", 1);
+    let store = fixture.open();
+    for _ in 0..2 {
+        assert_eq!(verify(&store).damaged_count, 2);
+    }
+    assert!(matches!(store.get(block(1).cid()), Err(StoreError::Corrupt { .. })));
+}
+
+#[test]
 fn verify_names_what_went_with_a_whole_pack() {
     let fixture = Fixture::filled();
     let store = fixture.open();

@@ -16,7 +16,6 @@ use std::sync::Arc;
 pub(super) use self::remove::Burying;
 use super::check::Copy;
 use super::{CopyState, DiskStore, Hit, KeepSet};
-use crate::block::Block;
 use crate::store::StoreError;
 use crate::store::extent::PackId;
 use crate::store::pack::{Entry, Pack};
@@ -345,30 +344,32 @@ impl DiskStore {
         self.write_again(id, &good)?;
         self.group_commit()?;
         self.note_move();
-        let removed = self.remove_shadowed(id, &good)?;
+        let moved: Vec<_> = good.into_iter().map(|(entry, _)| entry).collect();
+        let removed = self.remove_shadowed(id, &moved)?;
         let deleted = self.give_back(id, &removed)?;
         report.packs += u64::from(deleted);
         report.moved += removed.len() as u64;
         Ok(())
     }
 
-    /// Marks those copies as removed that have a good copy in a newer place and are not in use.
-    fn remove_shadowed(
+    /// Marks those copies as removed that have a good copy in a better place and are not in use.
+    pub(super) fn remove_shadowed(
         &self,
         id: PackId,
-        copies: &[(Entry, Block)],
+        copies: &[Entry],
     ) -> Result<Vec<Entry>, StoreError> {
         let _writer = self.writer()?;
         let Some(pack) = self.pack_now(id) else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
-        for (entry, _) in copies {
-            let newer = self.find_own(&entry.key).filter(|hit| {
+        // A tombstone must not point beyond what a power cut leaves.
+        for entry in copies.iter().filter(|entry| entry.end() <= pack.covered_len()) {
+            let better = self.find_own(&entry.key).filter(|hit| {
                 !hit.is(id, entry)
                     && hit.state != CopyState::Damaged
                     && hit.entry.end() <= hit.pack.covered_len()
             });
             let region = pack.usage().region_of(entry.start);
-            if newer.is_some()
+            if better.is_some()
                 && let Some(_claim) = pack.usage().claim(region, u32::MAX)
                 && pack.mark(entry, CopyState::Removed)
             {

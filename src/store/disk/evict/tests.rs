@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
-use crate::block::{HashFn, codecs};
+use crate::block::{Block, HashFn, codecs};
 use crate::store::faults::{Call, FaultyDisk};
 use crate::store::{BlockStore as _, DiskOptions};
 

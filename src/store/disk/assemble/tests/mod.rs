@@ -488,6 +488,54 @@ fn a_file_that_is_gone_is_told_leaf_by_leaf_and_takes_no_disk() {
 }
 
 #[test]
+fn damage_that_was_healed_is_none_any_more() {
+    let verified = |store: &DiskStore| {
+        let mut report = VerifyReport::default();
+        let go_on = &mut |_: &_| ControlFlow::Continue(());
+        assert!(store.verify_pack(PackId(1), &mut report, go_on).unwrap().is_continue());
+        report.damaged_count
+    };
+    for (is_cut, damaged) in [(false, 1), (true, 4)] {
+        let fixture = Fixture::new();
+        fixture.assemble(&fixture.open(None), 0..5);
+        let path = fixture.packs.join("0000000001.file");
+        let file = File::options().write(true).open(path).unwrap();
+        let changed = if is_cut {
+            file.set_len(2 * LEN as u64)
+        } else {
+            std::os::unix::fs::FileExt::write_all_at(&file, b"x", 5)
+        };
+        changed.unwrap();
+        let store = fixture.open(None);
+        assert_eq!(verified(&store), damaged);
+        store.put(&leaves(0..5)).unwrap();
+        store.commit().unwrap();
+        assert_eq!((verified(&store), store.stats().unwrap().blocks), (0, 5));
+        drop(store);
+        let store = fixture.open(None);
+        assert_eq!((verified(&store), here(&store, 0..5).len()), (0, 5));
+        let go_on = &mut || ControlFlow::Continue(());
+        assert_eq!(store.gather(&ranges(0..5), go_on).unwrap(), Gathered::Done);
+        assert!(is_whole(&store, 0..5));
+        assert_eq!((verified(&store), store.stats().unwrap().blocks), (0, 5));
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_goes_when_its_leaves_are_here_again() {
+    let fixture = Fixture::new();
+    fixture.assemble(&fixture.open(None), 0..5);
+    let store = fixture.open(None);
+    std::fs::remove_file(fixture.packs.join("0000000001.file")).unwrap();
+    store.put(&leaves(0..5)).unwrap();
+    store.commit().unwrap();
+    let (mut report, go_on) = (VerifyReport::default(), &mut |_: &_| ControlFlow::Continue(()));
+    assert!(store.verify_pack(PackId(1), &mut report, go_on).unwrap().is_continue());
+    assert_eq!((report.damaged_count, fixture.count("leaves")), (0, 0), "{report:?}");
+    assert_eq!(here(&store, 0..5).len(), 5);
+}
+
+#[test]
 fn a_little_room_takes_little_of_a_long_file() {
     const MIB: u64 = 1024 * 1024;
     let fixture = Fixture::new();
