@@ -126,11 +126,13 @@ pub enum StoreError {
     },
     /// The journal is gone, and pins with it.
     #[error(
-        "the journal {path} is missing, and the pins with it; restore it from a backup, or create an empty file of that name to go on without pins"
+        "the journal {path} {why}, and the pins are gone with it; restore it from a backup, or write `no pins` into a file of that name to go on without pins"
     )]
     NoJournal {
         /// Where it should be.
         path: PathBuf,
+        /// What is wrong; completes "the journal …".
+        why: &'static str,
     },
     /// A direct pin was asked for a CID that has a recursive one.
     #[error("{cid} is already pinned recursively")]

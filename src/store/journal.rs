@@ -2,7 +2,8 @@
 //!
 //! This file knows framing and damage, not what records mean. A torn last record is cut off. After
 //! damage inside, every record that is still whole is kept, on both sides, and the damaged file is
-//! set aside. After a failed write or sync nothing more is appended: the file's content is in
+//! set aside. One of which nothing is left is refused: to go on would be to lose all pins, and what they
+//! keep with them. After a failed write or sync nothing more is appended: the file's content is in
 //! doubt, so the next record goes into a new file, written whole from memory.
 
 use std::fs::{File, OpenOptions};
@@ -25,6 +26,8 @@ const MARKER: [u8; 2] = [0xc1, 0xdf];
 const FRAME_LEN: usize = 2 + 2 + 4;
 /// Longest payload in bytes: a CID and a pin name fit ten times.
 pub(super) const PAYLOAD_LEN_MAX: usize = 4096;
+/// What somebody writes into a journal who knows that its pins are lost. No damage looks like that.
+const NO_PINS: &[u8] = b"no pins";
 /// Most bytes that one write appends, so that it is known how long a torn end may be.
 const APPEND_LEN_MAX: usize = FRAME_LEN + PAYLOAD_LEN_MAX;
 
@@ -57,14 +60,19 @@ impl Journal {
         path: &Path,
         disk: Arc<dyn DiskIo>,
     ) -> Result<(Self, Vec<Vec<u8>>), StoreError> {
+        let refuse = |why| Err(StoreError::NoJournal { path: path.to_owned(), why });
         let bytes = match std::fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::NoJournal { path: path.to_owned() });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return refuse("is missing"),
             bytes => bytes.at(path)?,
         };
+        if bytes.trim_ascii() == NO_PINS {
+            return Ok((Self::write_new(path, disk, &[])?, Vec::new()));
+        }
         check_version(path, &bytes)?;
         let replay = replay(&bytes);
+        if replay.damaged && replay.payloads.is_empty() {
+            return refuse("is damaged so that nothing of it is left");
+        }
         if replay.damaged {
             let aside = broken_name(path)?;
             disk.link(path, &aside).at(&aside)?;
@@ -262,7 +270,7 @@ mod tests {
         let mut bad = bytes(3);
         bad[2] ^= 1;
         assert_eq!(reopen(&bad).2, payloads(3));
-        assert_eq!(reopen(&[]).2, payloads(0));
+        assert_eq!(reopen(&bytes(0)).2, payloads(0));
 
         let mut later = bytes(3);
         later[8] = 2;
@@ -276,9 +284,22 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_journal_is_no_empty_one() {
+    fn one_of_which_nothing_is_left_is_no_empty_one() {
         let dir = tempfile::tempdir().unwrap();
-        let missing = Journal::open(&dir.path().join("journal"), Arc::new(RealDisk)).unwrap_err();
-        assert!(matches!(missing, StoreError::NoJournal { .. }), "{missing}");
+        let path = dir.path().join("journal");
+        let open = || Journal::open(&path, Arc::new(RealDisk));
+        let missing = open().unwrap_err();
+        assert!(matches!(missing, StoreError::NoJournal { why: "is missing", .. }), "{missing}");
+        let zeros = |len| [header().to_vec(), vec![0; len]].concat();
+        let cut = bytes(0)[..HEADER_LEN - 1].to_vec();
+        for left in [vec![], vec![0; 700], cut, b"pins".to_vec(), zeros(APPEND_LEN_MAX + 1)] {
+            std::fs::write(&path, &left).unwrap();
+            let refused = open().unwrap_err();
+            assert!(matches!(refused, StoreError::NoJournal { .. }), "{refused}");
+            assert_eq!(std::fs::read(&path).unwrap(), left, "it is left as it is");
+        }
+        std::fs::write(&path, "no pins\n").unwrap();
+        assert_eq!(open().unwrap().1, payloads(0));
+        assert_eq!(std::fs::read(&path).unwrap(), bytes(0));
     }
 }
