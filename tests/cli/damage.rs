@@ -14,7 +14,7 @@ fn verify_fails_as_long_as_what_went_with_a_pack_is_missed() {
         assert_eq!(run.code, 1, "{}", run.stderr);
         assert!(run.stderr.contains("verify complete, 4 blocks corrupt"), "{}", run.stderr);
         let told = String::from_utf8(run.stdout).unwrap();
-        assert!(told.contains("0000000001.idx.broken-1, which tells of a pack"), "{told}");
+        assert!(told.contains("0000000001.idx.broken-1, which tells of a file"), "{told}");
     }
     assert_eq!(sandbox.ok(&["add", "-rQ", "d"]), TREE);
     sandbox.ok(&["repo", "verify"]);

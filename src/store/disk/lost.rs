@@ -6,7 +6,7 @@
 //! together with its index left no trace; of that, who has pinned it is told by `pin verify`.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::DiskStore;
 use super::check::{Damage, VerifyReport};
@@ -24,29 +24,24 @@ impl DiskStore {
     ) -> Result<(), StoreError> {
         let names = self.files.names()?;
         let mut seen = HashSet::new();
-        for (id, path) in self.files.set_aside(&names, "idx") {
-            // One that is no good was made anew from its pack.
-            self.verify_set_aside(
-                id,
-                path,
-                "tells of a pack that is gone or was cut",
-                &mut seen,
-                report,
-            )?;
-        }
-        let files: Vec<_> = self.files.set_aside(&names, "file").collect();
-        for (id, path) in self.files.set_aside(&names, "leaves") {
-            let why = "tells of a file that is gone";
-            let is_good = self.verify_set_aside(id, path.clone(), why, &mut seen, report)?;
-            if !is_good && !files.iter().any(|(file, _)| *file == id) {
-                report.add(named(path, "is damaged, and the file that it tells of is gone"));
+        for (index, file) in [("idx", "car"), ("leaves", "file")] {
+            // One that is no good was made anew from its pack, or its file is set aside too.
+            let is_there = |id: &PackId| {
+                let mut aside = self.files.set_aside(&names, file);
+                names.ids(file).contains(id) || aside.any(|(other, _)| other == *id)
+            };
+            for (id, path) in self.files.set_aside(&names, index) {
+                let is_good = self.verify_set_aside(id, &path, &mut seen, report)?;
+                if !is_good && !is_there(&id) {
+                    report.add(named(&path, "is damaged, and the file that it tells of is gone"));
+                }
             }
         }
-        for (_, path) in files {
-            report.add(named(path, "has lost the sidecar that says what is in it"));
+        for (_, path) in self.files.set_aside(&names, "file") {
+            report.add(named(&path, "has lost the sidecar that says what is in it"));
         }
         for (_, path) in self.files.set_aside(&names, "ref") {
-            report.add(named(path, "is the damaged record of a foreign pack"));
+            report.add(named(&path, "is the damaged record of a foreign pack"));
         }
         Ok(())
     }
@@ -55,28 +50,30 @@ impl DiskStore {
     fn verify_set_aside(
         &self,
         id: PackId,
-        path: PathBuf,
-        why: &str,
+        path: &Path,
         seen: &mut HashSet<BlockKey>,
         report: &mut VerifyReport,
     ) -> Result<bool, StoreError> {
-        let index = match SealedPack::open(&path, id) {
+        let index = match SealedPack::open(path, id) {
             Ok(index) => index,
+            Err(IndexError::Damaged(_)) => return Ok(false),
+            // Somebody has just deleted it.
+            Err(IndexError::Missing) => return Ok(true),
             Err(IndexError::Store(error)) => return Err(error),
-            Err(IndexError::Missing | IndexError::Damaged(_)) => return Ok(false),
         };
         let removed = tombs::load(&self.files.tombs(id))?;
         for (entry, _) in index.entries() {
             let is_removed = removed.contains(&Tomb { key: entry.key, start: entry.start });
             if !is_removed && self.find(&entry.key).is_none() && seen.insert(entry.key) {
                 let cid = entry.key.leaf_cid(entry.framing);
-                report.add(Damage { cid, ..named(path.clone(), why) });
+                report
+                    .add(Damage { cid, ..named(path, "tells of a file that is gone or was cut") });
             }
         }
         Ok(true)
     }
 }
 
-fn named(path: PathBuf, why: &str) -> Damage {
+fn named(path: &Path, why: &str) -> Damage {
     Damage { cid: None, place: format!("{}, which {why}", path.display()) }
 }

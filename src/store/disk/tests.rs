@@ -244,6 +244,16 @@ fn verify_names_what_went_with_a_whole_pack() {
 }
 
 #[test]
+fn verify_names_a_pack_that_went_with_its_index() {
+    let fixture = Fixture::filled();
+    std::fs::remove_file(fixture.path("0000000002.car")).unwrap();
+    std::fs::write(fixture.path("0000000002.idx"), b"nonsense").unwrap();
+    let report = verify(&fixture.open());
+    assert_eq!(report.damaged_count, 1);
+    assert!(report.damaged[0].place.contains("0000000002.idx.broken-1, which is damaged"));
+}
+
+#[test]
 fn verify_names_what_was_cut_off_a_pack() {
     let fixture = Fixture::filled();
     let pack = File::options().write(true).open(fixture.path("0000000001.car")).unwrap();
