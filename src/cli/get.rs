@@ -1,17 +1,13 @@
 //! `cidfs get`: a file or tree written to this machine's disk.
 //!
-//! The node sends an archive; it is unpacked below the directory of the target and nowhere else,
-//! whatever names the archive holds.
+//! The node sends an archive, which is kept as it is or unpacked.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Permissions};
-use std::io::{self, Read, Write as _};
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
 
-use bytes::{Buf as _, Bytes};
 use clap::Args;
 use tokio::sync::mpsc;
 
@@ -19,20 +15,21 @@ use crate::cli::call::{Answer, Call};
 use crate::cli::client::Client;
 use crate::cli::failure::{Failure, tell};
 use crate::cli::progress::Progress;
+use crate::cli::unpack::{refuse_special, unpack};
 
 /// Pieces of the archive under way to the disk.
 const PIECES_MAX: usize = 8;
-
-/// Set-user-id and set-group-id: what is copied belongs to the person who copies it, and a
-/// stranger's program is not to run with that person's rights.
-const POWER_BITS: u32 = 0o6000;
 
 /// Copy files and directories to this machine's disk
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cidfs get bafybeig…/photos             into ./photos
   cidfs get bafybeig… -o backup          into ./backup
-  cidfs get -a bafybeig… -o backup.tar   as an archive")]
+  cidfs get -a bafybeig… -o backup.tar   as an archive
+
+A file that exists is replaced, a directory that exists is added to; its files of other names stay. A
+symbolic link, FIFO, socket or device is never replaced, and with -a nothing is. `-o DIR/` puts what
+comes into DIR, a symbolic link to a directory too.")]
 pub(crate) struct Get {
     /// What to copy: a CID, or a path below one
     path: OsString,
@@ -64,6 +61,7 @@ impl Get {
         if !folder.is_dir() {
             return Err(Failure::new(format!("there is no directory {}", folder.display())));
         }
+        refuse_special(&target).map_err(Failure::new)?;
         let answer = client.send(call.path("name", Path::new(OsStr::from_bytes(&name)))).await?;
         tell(format_args!("Saving file(s) to {}", target.display()));
         self.unpack(answer, folder).await
@@ -133,80 +131,4 @@ fn with_tar(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tar");
     name.into()
-}
-
-fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path) -> io::Result<()> {
-    let mut archive = tar::Archive::new(Pieces { receiver, piece: Bytes::new() });
-    archive.set_preserve_permissions(true);
-    archive.set_mask(POWER_BITS);
-    archive.set_preserve_mtime(true);
-    let mut directories = Vec::new();
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        if entry.header().entry_type().is_dir() {
-            directories.push(Directory::make(folder, &entry.path()?, entry.header())?);
-        } else if !entry.unpack_in(folder)? {
-            return Err(outside(&entry.path()?));
-        }
-    }
-    directories.iter().rev().try_for_each(Directory::finish)
-}
-
-/// A directory gets its permissions and time when everything is in it: they may forbid writing,
-/// and writing changes the time.
-struct Directory {
-    path: PathBuf,
-    mode: u32,
-    mtime: u64,
-}
-
-impl Directory {
-    fn make(folder: &Path, name: &Path, header: &tar::Header) -> io::Result<Self> {
-        if !name.components().all(|part| matches!(part, Component::Normal(_))) {
-            return Err(outside(name));
-        }
-        let path = folder.join(name);
-        match std::fs::create_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path) => {}
-            made => made.map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-            })?,
-        }
-        Ok(Self { path, mode: header.mode()?, mtime: header.mtime()? })
-    }
-
-    fn finish(&self) -> io::Result<()> {
-        let directory = File::open(&self.path)?;
-        directory.set_permissions(Permissions::from_mode(self.mode & 0o7777 & !POWER_BITS))?;
-        directory.set_modified(UNIX_EPOCH + Duration::from_secs(self.mtime))
-    }
-}
-
-/// Tells whether `path` itself is a directory: a symbolic link to one could lead anywhere.
-fn is_directory(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
-}
-
-fn outside(name: &Path) -> io::Error {
-    io::Error::other(format!("the archive holds {}, which leads out of it", name.display()))
-}
-
-/// The archive as it comes, for a thread that may block.
-struct Pieces {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
-    piece: Bytes,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece?,
-                None => return Ok(0),
-            }
-        }
-        let len = self.piece.len().min(buffer.len());
-        self.piece.copy_to_slice(&mut buffer[..len]);
-        Ok(len)
-    }
 }

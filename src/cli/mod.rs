@@ -29,6 +29,7 @@ mod stats;
 mod status;
 mod store;
 mod swarm;
+mod unpack;
 mod upload;
 
 use std::ffi::OsString;

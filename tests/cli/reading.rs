@@ -215,8 +215,63 @@ fn get_does_not_follow_links_that_lie_there() {
         std::fs::create_dir(sandbox.path(name)).unwrap();
     }
     std::os::unix::fs::symlink("../elsewhere", sandbox.path("out/sub")).unwrap();
-    sandbox.fails(&["get", &cid, "-o", "out"], 1, &["out/sub", "exists"]);
+    sandbox.fails(&["get", &cid, "-o", "out"], 1, &["out/sub exists, is a symbolic link"]);
     assert_eq!(std::fs::read_dir(sandbox.path("elsewhere")).unwrap().count(), 0);
+}
+
+#[test]
+fn get_replaces_files_only() {
+    let sandbox = with_tree();
+    let file = format!("{TREE}/hello.txt");
+    nix::unistd::mkfifo(&sandbox.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    sandbox.write("own", "mine");
+    std::os::unix::fs::symlink("own", sandbox.path("link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", sandbox.path("dangling")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(sandbox.path("socket")).unwrap();
+    let names = [
+        ("fifo", "is a FIFO"),
+        ("socket", "is a socket"),
+        ("link", "is a symbolic link"),
+        ("dangling", "is a symbolic link"),
+    ];
+    for (name, words) in names {
+        let kind = || sandbox.path(name).symlink_metadata().unwrap().file_type();
+        let before = kind();
+        for content in [TREE, &file] {
+            sandbox.fails(&["get", content, "-o", name], 1, &[name, "exists", words, "-o"]);
+        }
+        sandbox.fails(&["get", ABSENT, "-o", name], 1, &[words]);
+        sandbox.fails(&["get", "-a", TREE, "-o", name], 1, &[name, "exists"]);
+        assert_eq!(kind(), before, "{name}");
+    }
+    assert_eq!(std::fs::read(sandbox.path("own")).unwrap(), b"mine");
+    sandbox.fails(&["get", TREE, "-o", "own"], 1, &["own exists, is a file"]);
+    sandbox.ok(&["get", &file, "-o", "own"]);
+    assert_eq!(std::fs::read(sandbox.path("own")).unwrap(), b"hello world\n");
+}
+
+#[test]
+fn get_adds_to_a_directory() {
+    let sandbox = with_tree();
+    sandbox.write("out/own", "mine");
+    sandbox.write("out/hello.txt", "older");
+    for _ in 0..2 {
+        sandbox.ok(&["get", TREE, "-o", "out"]);
+        assert_eq!(std::fs::read(sandbox.path("out/hello.txt")).unwrap(), b"hello world\n");
+    }
+    assert_eq!(std::fs::read(sandbox.path("out/own")).unwrap(), b"mine");
+    for name in ["hello.txt", "link"] {
+        let place = sandbox.path("out").join(name);
+        std::fs::remove_file(&place).unwrap();
+        std::os::unix::fs::symlink("own", &place).unwrap();
+        let words = format!("out/{name} exists, is a symbolic link and is not replaced");
+        sandbox.fails(&["get", TREE, "-o", "out"], 1, &[&words]);
+        std::fs::remove_file(&place).unwrap();
+    }
+    let file = format!("{TREE}/hello.txt");
+    sandbox.fails(&["get", &file, "-o", "out"], 1, &["out exists, is a directory"]);
+    sandbox.ok(&["get", &file, "-o", "out/"]);
+    assert_eq!(std::fs::read(sandbox.path("out/hello.txt")).unwrap(), b"hello world\n");
 }
 
 /// Paths add up on the way down, so they must not add up to more memory than there is.
