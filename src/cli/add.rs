@@ -16,6 +16,7 @@ use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::upload::{is_standard_input, standard_input};
 use crate::cli::{Global, print_json};
+use crate::codec::unixfs::MODE_MASK;
 use crate::unixfs::import::{Follow, Selection, content_len};
 
 const EXAMPLES: &str = "Examples:
@@ -152,9 +153,9 @@ struct MetadataOptions {
     /// Keep modification times
     #[arg(long)]
     preserve_mtime: bool,
-    /// Store these permissions (octal, as 0644)
-    #[arg(long, value_name = "MODE")]
-    mode: Option<String>,
+    /// Store these permissions (octal, as 644 or 0644, up to 7777)
+    #[arg(long, value_name = "MODE", value_parser = octal_mode)]
+    mode: Option<u32>,
     /// Store this modification time (seconds since 1970)
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     mtime: Option<i64>,
@@ -210,7 +211,7 @@ impl Add {
             .maybe("max-hamt-fanout", shape.max_hamt_fanout.as_ref())
             .switch("preserve-mode", metadata.preserve_mode)
             .switch("preserve-mtime", metadata.preserve_mtime)
-            .maybe("mode", metadata.mode.as_ref())
+            .maybe("mode", metadata.mode.map(|mode| format!("0{mode:o}")).as_ref())
             .maybe("mtime", metadata.mtime.as_ref())
             .maybe("mtime-nsecs", metadata.mtime_nsecs.as_ref());
         which.ignore.iter().fold(call, |call, rule| call.path("ignore", Path::new(rule)))
@@ -261,6 +262,15 @@ impl Add {
             }
         });
     }
+}
+
+/// Reads permissions as chmod(1) does. The control API takes digits without a leading zero as decimal, as
+/// kubo's does.
+fn octal_mode(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let is_octal = digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| is_octal && *mode <= MODE_MASK);
+    mode.ok_or_else(|| "permissions are octal, from 0 to 7777, as 0644".to_owned())
 }
 
 /// An import ends when nobody reads what it prints.

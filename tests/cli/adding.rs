@@ -179,12 +179,30 @@ fn wrong_choices_are_named() {
     check("--chunker=size-0", &["chunker"]);
     check("--hash=md5", &["md5"]);
     check("--cid-version=7", &["CID version 7"]);
-    check("--mode=rwx", &["0644"]);
     check("--max-hamt-fanout=100", &["power of two"]);
     sandbox.fails(&["add", "--inline", "--inline-limit=4000", "h"], 1, &["128"]);
     sandbox.fails(&["add", "nowhere"], 1, &["nowhere"]);
     sandbox.fails(&["add", "--nonsense", "h"], 2, &["--nonsense"]);
     sandbox.fails(&["add", "-", "h"], 2, &["cannot be mixed"]);
+}
+
+#[test]
+fn a_mode_is_octal() {
+    let sandbox = Sandbox::new();
+    sandbox.write("h", "hello world\n");
+    let check = |mode: &str, stored: &str| {
+        let cid = sandbox.ok(&["add", "-Q", "--mode", mode, "h"]);
+        let told = sandbox.ok(&["stat", "--format=<mode-octal>", &cid]);
+        assert_eq!(told, stored, "{mode}");
+    };
+    check("755", "0755");
+    check("0755", "0755");
+    check("0o640", "0640");
+    check("7", "0007");
+    check("7777", "7777");
+    for mode in ["888", "0789", "10000", "0o10000", "-1", "+7", "rwx", "0o", "", "0x7"] {
+        sandbox.fails(&["add", &format!("--mode={mode}"), "h"], 2, &["octal", "7777", "0644"]);
+    }
 }
 
 #[test]
