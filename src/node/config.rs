@@ -11,29 +11,16 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use crate::exchange::swarm::{NETWORKS_MAX, SwarmError};
-use crate::exchange::{Multiaddr, Serve, peer_of};
+use crate::exchange::{Multiaddr, Serve};
 use crate::node::files::replace;
 use crate::node::size::{CacheMax, byte_size};
+use crate::node::values;
 
 /// The file that `init` writes, and every default.
 pub const TEMPLATE: &str = include_str!("default.toml");
 
 /// Name of the file in the repository.
 pub const FILE_NAME: &str = "config.toml";
-
-/// Least cap: its packs are an eighth of it long, and one of them holds a few of the largest blocks.
-const CACHE_BYTES_MIN: u64 = 64 * 1024 * 1024;
-
-/// Least length of a file that lies in the store as one: shorter ones are not looked for when they are
-/// opened.
-const ASSEMBLE_BYTES_MIN: u64 = 256 * 1024;
-
-/// Least number of connections to peers.
-const CONNECTIONS_MIN: u32 = 8;
-
-/// Least rate in bytes a second: a long block takes two minutes with it.
-const RATE_MIN: u64 = 16 * 1024;
 
 /// Least likeness (1 = equal) at which another key is suggested; lower ones are guesses.
 const LIKENESS_MIN: f64 = 0.75;
@@ -293,7 +280,7 @@ impl Config {
                 ConfigError::Syntax { path: path.to_owned(), message }
             })?;
         config.table = table;
-        config.check()?;
+        values::check(&config)?;
         Ok(config)
     }
 
@@ -309,50 +296,6 @@ impl Config {
     /// Returns all values.
     pub fn show(&self) -> Json {
         to_json(&Value::Table(self.table.clone()))
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let bad = |key: &str, reason: &str| ConfigError::BadValue {
-            key: key.into(),
-            reason: reason.into(),
-        };
-        if !self.mount.ipfs.is_absolute() {
-            return Err(bad("mount.ipfs", "a mount point is an absolute path"));
-        }
-        if matches!(self.store.cache_max_bytes, CacheMax::Bytes(bytes) if bytes < CACHE_BYTES_MIN) {
-            return Err(bad("store.cache_max_bytes", "at least 64MiB are needed"));
-        }
-        if self.store.assemble_min_bytes < ASSEMBLE_BYTES_MIN {
-            return Err(bad("store.assemble_min_bytes", "at least 256KiB are needed"));
-        }
-        let network = &self.network;
-        if network.site.len() > NETWORKS_MAX {
-            return Err(bad("network.site", "at most 64 networks can be named"));
-        }
-        if network.preset == Preset::Site && network.site.is_empty() {
-            return Err(bad("network.preset", "\"site\" needs the networks in network.site"));
-        }
-        for (key, rate) in [("rate_up", network.rate_up), ("rate_down", network.rate_down)] {
-            if (1..RATE_MIN).contains(&rate) {
-                return Err(bad(&format!("network.{key}"), "at least 16KiB are needed, or 0"));
-            }
-        }
-        let named = [
-            ("network.peers", &self.network.peers),
-            ("network.bootstrap", &self.network.bootstrap),
-        ];
-        for (key, addresses) in named {
-            if let Some(address) = addresses.iter().find(|address| peer_of(address).is_none()) {
-                return Err(bad(key, &SwarmError::NoPeerId(address.clone()).to_string()));
-            }
-        }
-        if self.network.connections < CONNECTIONS_MIN {
-            return Err(bad("network.connections", "at least 8 are needed"));
-        }
-        if self.api.connections == 0 {
-            return Err(bad("api.connections", "at least 1 is needed"));
-        }
-        Ok(())
     }
 }
 

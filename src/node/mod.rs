@@ -12,6 +12,7 @@ mod identity;
 mod mounts;
 mod network;
 pub mod size;
+mod values;
 
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
@@ -79,7 +80,12 @@ impl From<NodeError> for ApiError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::Store(error) => error.into(),
-            NodeError::Config(error) => error.into(),
+            NodeError::Config(error) => {
+                let is_value =
+                    matches!(error, ConfigError::BadValue { .. } | ConfigError::WrongType { .. });
+                let error = Self::from(error);
+                if is_value { error.hint(CORRECT_IT) } else { error }
+            }
             other => Self::failed(other),
         }
     }
@@ -96,6 +102,10 @@ impl From<ConfigError> for ApiError {
         }
     }
 }
+
+/// What to do about a value that a file has already: as long as it does, no command reads the file.
+const CORRECT_IT: &str =
+    "correct it in config.toml of the repository with an editor; its notes say what each key takes";
 
 /// A running node.
 #[derive(Debug)]
