@@ -125,8 +125,11 @@ fn cannot_listen(address: &Multiaddr, error: &(dyn Error + 'static)) {
     tracing::warn!(%address, %error, "cannot listen; peers cannot call this node there");
 }
 
-/// Returns the socket of an address that is over TCP and of a certain port.
+/// Returns the socket of an address of this machine that is over TCP and of a certain port.
 fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
+    if is_relayed(address) {
+        return None;
+    }
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next()? {
         Protocol::Ip4(ip) => ip.into(),
