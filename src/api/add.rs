@@ -34,6 +34,10 @@ use crate::unixfs::import::{
     MetadataRules, Profile, Progress, Selection, TreeBuilder, import_paths,
 };
 
+/// Why permissions of 0 are not kept: other tools write and read them as none, so storing them would give
+/// CIDs that nobody else computes.
+pub(crate) const MODE_LOST: &str = "the mode 0000 is not stored, as with other IPFS tools; it will have default permissions, which let everybody read it";
+
 /// Something that happened during an import.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -50,6 +54,15 @@ pub struct AddEvent {
     /// Cumulative size in bytes of its blocks, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
+    /// What is not as it was asked for; sent to who asks for `warnings`, since kubo has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+impl AddEvent {
+    fn of(name: &[u8]) -> Self {
+        Self { name: Name::new(name), hash: None, bytes: None, size: None, warning: None }
+    }
 }
 
 /// `add?…`, with a multipart body or with `path=…`.
@@ -90,6 +103,7 @@ struct Job {
     pins: Option<(Pins, Option<String>)>,
     encoder: CidEncoder,
     shows_progress: bool,
+    warns: bool,
     /// Held until the roots are pinned.
     _hold: Hold,
 }
@@ -124,6 +138,7 @@ async fn import(node: &Node, params: Params, source: Source) -> Result<Response,
         pins: pins.then(|| (node.repository().pins.clone(), pin_name)),
         encoder: params.encoder()?,
         shows_progress: params.is_on("progress")?,
+        warns: params.is_on("warnings")?,
         _hold: node.keeper().hold().await,
     };
     let handle = Handle::current();
@@ -190,12 +205,16 @@ impl Job {
             Progress::Read { .. } if sink.is_gone() => return Err(reply::Gone.into()),
             Progress::Read { .. } if !self.shows_progress => return Ok(()),
             Progress::Read { name, file_bytes, .. } => {
-                AddEvent { name: Name::new(name), hash: None, bytes: Some(file_bytes), size: None }
+                AddEvent { bytes: Some(file_bytes), ..AddEvent::of(name) }
+            }
+            Progress::ModeLost { .. } if !self.warns => return Ok(()),
+            Progress::ModeLost { name } => {
+                AddEvent { warning: Some(MODE_LOST.to_owned()), ..AddEvent::of(name) }
             }
             Progress::Added { name, cid, dag_size } => {
                 let hash = Some(self.encoder.encode(cid));
                 let size = Some(dag_size.to_string());
-                let added = AddEvent { name: Name::new(name), hash, bytes: None, size };
+                let added = AddEvent { hash, size, ..AddEvent::of(name) };
                 if !name.contains(&b'/') {
                     roots.borrow_mut().push(added);
                     return Ok(());

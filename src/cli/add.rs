@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::api::add::AddEvent;
+use crate::api::add::{AddEvent, MODE_LOST};
 use crate::cli::call::Call;
 use crate::cli::client::Client;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, tell};
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::upload::{is_standard_input, standard_input};
@@ -147,13 +147,13 @@ struct Shape {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Permissions and times")]
 struct MetadataOptions {
-    /// Keep permissions
+    /// Keep permissions (but 0000, which is not stored, as with other IPFS tools)
     #[arg(long)]
     preserve_mode: bool,
     /// Keep modification times
     #[arg(long)]
     preserve_mtime: bool,
-    /// Store these permissions (octal, as 644 or 0644, up to 7777)
+    /// Store these permissions (octal, as 644 or 0644, up to 7777; 0 stores none)
     #[arg(long, value_name = "MODE", value_parser = octal_mode)]
     mode: Option<u32>,
     /// Store this modification time (seconds since 1970)
@@ -168,6 +168,9 @@ impl Add {
     /// Adds, and prints what became of each file.
     pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<(), Failure> {
         let call = self.source(self.options())?;
+        if self.metadata.mode == Some(0) {
+            tell(format_args!("Warning: --mode=0: {MODE_LOST}"));
+        }
         if global.json {
             return print_json(client, call).await.map_err(unfinished);
         }
@@ -190,6 +193,7 @@ impl Add {
         let call = Call::new("add")
             .switch("recursive", self.recursive)
             .switch("only-hash", self.only_hash)
+            .switch("warnings", true)
             .switch("nocopy", self.nocopy)
             .switch("wrap-with-directory", self.wrap)
             .maybe("pin", self.pin.as_ref())
@@ -296,6 +300,11 @@ impl<'a> Printer<'a> {
 
     fn event(&mut self, event: AddEvent) -> Result<(), Failure> {
         let name = event.name.bytes();
+        if let Some(warning) = event.warning {
+            let name = String::from_utf8_lossy(&name);
+            self.progress.above(|| tell(format_args!("Warning: {name}: {warning}")));
+            return Ok(());
+        }
         let Some(hash) = event.hash else {
             self.count(name, event.bytes.unwrap_or_default());
             return Ok(());

@@ -1,5 +1,6 @@
 //! `cidfs add`: the CIDs of the vectors, flag by flag, and what is printed.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use super::sandbox::{HELLO, Sandbox, TREE, vector_tree};
@@ -203,6 +204,29 @@ fn a_mode_is_octal() {
     for mode in ["888", "0789", "10000", "0o10000", "-1", "+7", "rwx", "0o", "", "0x7"] {
         sandbox.fails(&["add", &format!("--mode={mode}"), "h"], 2, &["octal", "7777", "0644"]);
     }
+}
+
+/// Other tools write no mode for 0, so the CIDs are those without one.
+#[test]
+fn a_mode_that_is_not_stored_is_told() {
+    let sandbox = Sandbox::new();
+    sandbox.write("d/shut", "hello world\n");
+    sandbox.write("d/open", "hello world\n");
+    let shut = std::fs::Permissions::from_mode(0o000);
+    std::fs::set_permissions(sandbox.path("d/shut"), shut).unwrap();
+    let check = |args: &[&str], name: &str, told: &str| {
+        let run = sandbox.run(&[&["add"], args].concat());
+        assert!(run.code == 0 && run.stderr.contains(told), "{}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), usize::from(!told.is_empty()), "{}", run.stderr);
+        assert!(String::from_utf8(run.stdout).unwrap().contains(name));
+    };
+    check(&["-r", "--preserve-mode", "d"], "d/shut", "d/shut: the mode 0000 is not stored");
+    check(&["--mode=0", "d/open"], "open", "--mode=0: the mode 0000 is not stored");
+    check(&["-r", "--preserve-mode", "--mode=0600", "d"], "d/shut", "");
+    check(&["-r", "d"], "d/shut", "");
+    let args = ["add", "-Q", "--profile=unixfs-v0-2015"];
+    let none = sandbox.ok(&[&args[..], &["d/open"]].concat());
+    assert_eq!(sandbox.ok(&[&args[..], &["--mode=0", "d/open"]].concat()), none);
 }
 
 #[test]

@@ -71,6 +71,13 @@ impl MetadataRules {
         }
     }
 
+    /// Tells whether permissions that were to be kept are not, because they are 0.
+    pub(super) fn loses_mode(&self, own: Metadata) -> bool {
+        self.preserve_mode
+            && self.mode.is_none()
+            && own.mode.is_some_and(|mode| mode & MODE_MASK == 0)
+    }
+
     /// Checks what the caller gave.
     ///
     /// # Errors
@@ -163,6 +170,11 @@ pub enum Progress<'a> {
         file_bytes: u64,
         /// Bytes of all files so far.
         total_bytes: u64,
+    },
+    /// The permissions of an entry were to be kept and are none at all, which cannot be stored.
+    ModeLost {
+        /// The entry, as above.
+        name: &'a [u8],
     },
     /// An entry is complete; a directory comes after all that is in it.
     Added {

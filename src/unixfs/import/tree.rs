@@ -94,7 +94,8 @@ impl<'p> TreeBuilder<'p> {
     /// [`ImportError::Name`], [`ImportError::TooDeep`], or [`ImportError::Duplicate`] when a file
     /// has this path.
     pub fn directory(&mut self, path: &[u8], own: Metadata) -> Result<(), ImportError> {
-        self.dirs.make_path(path, self.options.metadata.of(own))
+        let metadata = self.kept(own, || path.to_vec())?;
+        self.dirs.make_path(path, metadata)
     }
 
     /// Adds a symbolic link.
@@ -123,7 +124,7 @@ impl<'p> TreeBuilder<'p> {
         mut content: impl Read,
         own: Metadata,
     ) -> Result<(), ImportError> {
-        let metadata = self.options.metadata.of(own);
+        let metadata = self.kept(own, || path.to_vec())?;
         let failed = |source| ImportError::Stream { name: text(path), source };
         let place = self.place(path)?;
         let mut head = Vec::new();
@@ -171,7 +172,8 @@ impl<'p> TreeBuilder<'p> {
         name: &[u8],
         own: Metadata,
     ) -> Result<DirId, ImportError> {
-        self.dirs.make(parent, name, self.options.metadata.of(own))
+        let metadata = self.kept(own, || self.dirs.path(parent, name))?;
+        self.dirs.make(parent, name, metadata)
     }
 
     /// Tells that a directory has all its entries.
@@ -209,7 +211,7 @@ impl<'p> TreeBuilder<'p> {
         stamp: Stamp,
         own: Metadata,
     ) -> Result<(), ImportError> {
-        let metadata = self.options.metadata.of(own);
+        let metadata = self.kept(own, || self.dirs.path(dir, name))?;
         let follow = self.options.selection.follow != Follow::Never;
         self.dirs.reserve(dir, name)?;
         if stamp.len() <= CHUNK_LEN_MAX as u64 {
@@ -387,6 +389,14 @@ impl<'p> TreeBuilder<'p> {
             directory::build(&self.nodes, entries, metadata, &text(shown), &mut self.output)?;
         self.added_event(shown, &child)?;
         Ok(child)
+    }
+
+    /// Returns what is stored of an entry's own metadata.
+    fn kept(&self, own: Metadata, name: impl FnOnce() -> Vec<u8>) -> Result<Metadata, ImportError> {
+        if self.options.metadata.loses_mode(own) {
+            self.event(Progress::ModeLost { name: &name() })?;
+        }
+        Ok(self.options.metadata.of(own))
     }
 
     fn read_event(&self, name: &[u8], file_bytes: u64) -> Result<(), ImportError> {
