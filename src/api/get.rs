@@ -19,6 +19,7 @@ use crate::api::reply::{self, Kind, Sink};
 use crate::api::request::Form;
 use crate::block::Cid;
 use crate::codec::node::Metadata;
+use crate::codec::unixfs::Mtime;
 use crate::dag::Dag;
 use crate::unixfs::{self, Cookie, DirEntry, FileType, Stat};
 
@@ -34,6 +35,8 @@ const BATCH_LEN: usize = 256;
 /// Longest path in bytes inside an archive: the kernel's (`PATH_MAX`, with its final NUL), beyond
 /// which nobody can unpack it. It bounds the depth too.
 const PATH_LEN_MAX: usize = 4095;
+
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
 /// Permissions of what stores none, kubo's.
 const FILE_MODE: u32 = 0o644;
@@ -114,6 +117,8 @@ impl Archive {
     /// Writes one entry; a directory comes back to have its own entries written.
     fn entry(&mut self, path: Vec<u8>, cid: Cid) -> Result<Option<Frame>, ApiError> {
         let stat = self.handle.block_on(unixfs::stat(&self.dag, &cid))?;
+        self.exact_time(&stat.metadata)
+            .map_err(|error| ApiError::failed(error).about(String::from_utf8_lossy(&path)))?;
         let result = match stat.kind {
             FileType::File => self.file(&path, cid, &stat),
             FileType::Directory => self.directory(&path, &stat.metadata),
@@ -153,16 +158,36 @@ impl Archive {
         Ok(self.builder.append_link(&mut header, as_path(path), as_path(&target)))
     }
 
+    /// Writes what a header has no room for in front of it, as POSIX has it (pax).
+    fn exact_time(&mut self, metadata: &Metadata) -> io::Result<()> {
+        match metadata.mtime.filter(|mtime| mtime.seconds < 0 || mtime.nanos > 0) {
+            Some(mtime) => {
+                self.builder.append_pax_extensions([("mtime", decimal(mtime).as_bytes())])
+            }
+            None => Ok(()),
+        }
+    }
+
     fn header(&self, kind: tar::EntryType, metadata: &Metadata, mode: u32) -> tar::Header {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(0);
         header.set_mode(metadata.mode.unwrap_or(mode));
-        // An archive has no time before 1970, and none is stored as now, as kubo does.
+        // A header has no time before 1970, and none is stored as now, as kubo does.
         let stored = metadata.mtime.map(|mtime| u64::try_from(mtime.seconds).unwrap_or(0));
         header.set_mtime(stored.unwrap_or(self.now));
         header
     }
+}
+
+/// Writes a time in seconds.
+fn decimal(mtime: Mtime) -> String {
+    let sign = if mtime.seconds < 0 { "-" } else { "" };
+    let (mut seconds, mut nanos) = (mtime.seconds.unsigned_abs(), mtime.nanos);
+    if mtime.seconds < 0 && nanos > 0 {
+        (seconds, nanos) = (seconds - 1, NANOS_PER_SECOND - nanos);
+    }
+    if nanos == 0 { format!("{sign}{seconds}") } else { format!("{sign}{seconds}.{nanos:09}") }
 }
 
 fn as_path(bytes: &[u8]) -> &Path {
@@ -218,5 +243,23 @@ impl Write for SinkWriter {
         self.sink
             .bytes_blocking(bytes)
             .map_err(|gone| io::Error::new(io::ErrorKind::BrokenPipe, gone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_decimal_numbers() {
+        let check = |seconds, nanos, text: &str| {
+            assert_eq!(decimal(Mtime { seconds, nanos }), text);
+        };
+        check(0, 1, "0.000000001");
+        check(1_700_000_000, 123_456_789, "1700000000.123456789");
+        check(-1, 0, "-1");
+        check(-2, 500_000_000, "-1.500000000");
+        check(-1, 999_999_999, "-0.000000001");
+        check(i64::MIN, 0, "-9223372036854775808");
     }
 }

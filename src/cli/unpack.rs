@@ -9,29 +9,36 @@ use std::fs::{File, FileType, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::{Buf as _, Bytes};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use tokio::sync::mpsc;
 
 /// Set-user-id and set-group-id: what is copied belongs to the person who copies it, and a
 /// stranger's program is not to run with that person's rights.
 const POWER_BITS: u32 = 0o6000;
 
+const NANOS_PER_SECOND: i64 = 1_000_000_000;
+
 /// Unpacks an archive below `folder`.
 pub(super) fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(Pieces { receiver, piece: Bytes::new() });
     archive.set_preserve_permissions(true);
     archive.set_mask(POWER_BITS);
-    archive.set_preserve_mtime(true);
+    archive.set_preserve_mtime(false);
     let mut directories = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = inside(folder, &entry.path()?)?;
         make_way(&path, &entry)?;
         if entry.header().entry_type().is_dir() {
-            directories.push(Directory::make(path, entry.header())?);
-        } else if !entry.unpack_in(folder).map_err(|error| about(&path, &cause(&error)))? {
+            directories.push(Directory::make(path, &mut entry)?);
+        } else if entry.unpack_in(folder).map_err(|error| about(&path, &cause(&error)))? {
+            let mtime = mtime_of(&mut entry)?;
+            set_mtime(&path, mtime).map_err(|error| about(&path, &error))?;
+        } else {
             return Err(outside(&path));
         }
     }
@@ -114,21 +121,52 @@ fn cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
     error
 }
 
+/// Returns when an entry was changed last. Its header has seconds from 1970 on; a time with more to it
+/// stands in front of that, in decimal (pax).
+fn mtime_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<TimeSpec> {
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        if extension.key_bytes() == b"mtime" {
+            let time = extension.value().ok().and_then(parse_time);
+            return time.ok_or_else(|| io::Error::other("the archive holds a time that is none"));
+        }
+    }
+    let seconds = i64::try_from(entry.header().mtime()?).unwrap_or(i64::MAX);
+    Ok(TimeSpec::new(seconds, 0))
+}
+
+fn parse_time(text: &str) -> Option<TimeSpec> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let is_number = fraction.bytes().all(|digit| digit.is_ascii_digit());
+    let nanos: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok().filter(|_| is_number)?;
+    if whole.starts_with('-') && nanos > 0 {
+        return Some(TimeSpec::new(seconds.checked_sub(1)?, NANOS_PER_SECOND - nanos));
+    }
+    Some(TimeSpec::new(seconds, nanos))
+}
+
+/// By path, since permissions may forbid to open it, and of a symbolic link itself.
+fn set_mtime(path: &Path, mtime: TimeSpec) -> io::Result<()> {
+    let as_it_is = TimeSpec::UTIME_OMIT;
+    Ok(utimensat(AT_FDCWD, path, &as_it_is, &mtime, UtimensatFlags::NoFollowSymlink)?)
+}
+
 /// A directory gets its permissions and time when everything is in it: they may forbid writing,
 /// and writing changes the time.
 struct Directory {
     path: PathBuf,
     mode: u32,
-    mtime: u64,
+    mtime: TimeSpec,
 }
 
 impl Directory {
-    fn make(path: PathBuf, header: &tar::Header) -> io::Result<Self> {
+    fn make<R: Read>(path: PathBuf, entry: &mut tar::Entry<'_, R>) -> io::Result<Self> {
         match std::fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path) => {}
             made => made.map_err(|error| about(&path, &error))?,
         }
-        Ok(Self { path, mode: header.mode()?, mtime: header.mtime()? })
+        Ok(Self { path, mode: entry.header().mode()?, mtime: mtime_of(entry)? })
     }
 
     fn finish(&self) -> io::Result<()> {
@@ -136,9 +174,9 @@ impl Directory {
     }
 
     fn set(&self) -> io::Result<()> {
-        let directory = File::open(&self.path)?;
-        directory.set_permissions(Permissions::from_mode(self.mode & 0o7777 & !POWER_BITS))?;
-        directory.set_modified(UNIX_EPOCH + Duration::from_secs(self.mtime))
+        let permissions = Permissions::from_mode(self.mode & 0o7777 & !POWER_BITS);
+        File::open(&self.path)?.set_permissions(permissions)?;
+        set_mtime(&self.path, self.mtime)
     }
 }
 
@@ -165,6 +203,26 @@ impl Read for Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_to_the_nanosecond() {
+        let check = |text, time: Option<(i64, i64)>| {
+            let time = time.map(|(seconds, nanos)| TimeSpec::new(seconds, nanos));
+            assert_eq!(parse_time(text), time, "{text}");
+        };
+        check("0", Some((0, 0)));
+        check("1700000000.123456789", Some((1_700_000_000, 123_456_789)));
+        check("1.5", Some((1, 500_000_000)));
+        check("1.1234567899", Some((1, 123_456_789)));
+        check("-1", Some((-1, 0)));
+        check("-1.5", Some((-2, 500_000_000)));
+        check("-0.000000001", Some((-1, 999_999_999)));
+        check("-9223372036854775808", Some((i64::MIN, 0)));
+        for text in ["", ".5", "x", "1.x", "1.-5", "-9223372036854775808.5", "9223372036854775808"]
+        {
+            check(text, None);
+        }
+    }
 
     #[test]
     fn what_the_system_said_is_told() {

@@ -191,6 +191,26 @@ fn get_keeps_permissions_and_times() {
 }
 
 #[test]
+fn get_keeps_times_to_the_nanosecond_and_before_1970() {
+    let sandbox = with_tree();
+    let check = |flags: &[&str], time: (i64, i64)| {
+        let cid = sandbox.ok(&[&["add", "-rQ"], flags, &["d"]].concat());
+        let out = format!("out{}.{}", time.0, time.1);
+        sandbox.ok(&["get", &cid, "-o", &out]);
+        for name in ["", "hello.txt", "link", "sub"] {
+            let metadata = sandbox.path(&out).join(name).symlink_metadata().unwrap();
+            assert_eq!((metadata.mtime(), metadata.mtime_nsec()), time, "{flags:?} {name}");
+        }
+    };
+    check(&["--mtime=1700000000", "--mtime-nsecs=123456789"], (1_700_000_000, 123_456_789));
+    check(&["--mtime=0"], (0, 0));
+    check(&["--mtime=0", "--mtime-nsecs=1"], (0, 1));
+    check(&["--mtime=-1"], (-1, 0));
+    check(&["--mtime=-86400", "--mtime-nsecs=500000000"], (-86_400, 500_000_000));
+    check(&["--mtime=1", "--mode=0400"], (1, 0));
+}
+
+#[test]
 fn get_gives_strangers_programs_no_power() {
     let sandbox = Sandbox::new();
     sandbox.write("f", "#!/bin/sh\n");
