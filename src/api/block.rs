@@ -80,6 +80,9 @@ pub(super) async fn put(
             let mut data = Vec::new();
             let mut limited = (&mut part).take(BLOCK_LEN_MAX as u64 + 1);
             limited.read_to_end(&mut data).map_err(|error| ApiError::client(error.to_string()))?;
+            if data.len() > BLOCK_LEN_MAX {
+                return Err(too_long());
+            }
             let block = address.block(data.into())?;
             let store = node.keeper().store();
             let _hold = handle.block_on(node.keeper().hold());
@@ -102,6 +105,12 @@ pub(super) async fn put(
         Ok(())
     })
     .await
+}
+
+/// How much more there is was not read.
+fn too_long() -> ApiError {
+    ApiError::client(format!("what is to be a block is over the limit of {BLOCK_LEN_MAX} bytes"))
+        .hint("`cidfs add` makes as many blocks as a file needs")
 }
 
 /// How a new block is addressed.

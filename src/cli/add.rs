@@ -229,7 +229,7 @@ impl Add {
                     "--nocopy refers to files where they lie, and standard input lies nowhere",
                 ));
             }
-            return Ok(standard_input(call, self.stdin_name.as_deref().unwrap_or_default()));
+            return standard_input(call, self.stdin_name.as_deref().unwrap_or_default());
         }
         if self.paths.iter().any(|path| path.as_os_str() == "-") {
             return Err(Failure::usage("standard input (-) cannot be mixed with files"));

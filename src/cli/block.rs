@@ -87,7 +87,7 @@ impl Put {
                 .switch("pin", self.pin)
         };
         let calls = if is_standard_input(&self.paths) {
-            vec![standard_input(call(), "")]
+            vec![standard_input(call(), "")?]
         } else {
             self.paths.iter().map(|path| file(call(), path)).collect::<Result<_, _>>()?
         };

@@ -166,7 +166,8 @@ pub(crate) async fn start_in_background(global: &Global) -> Result<bool, Failure
     let repo = global.repository()?;
     // Its log lies there.
     node::require(&repo)?;
-    let (log, start) = open_log(&repo)?;
+    let (log, start) = open_log(&repo)
+        .map_err(|error| Failure::from(error).about(repo.join(LOG_NAME).display()))?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--repo")
         .arg(&repo)

@@ -153,7 +153,7 @@ impl Import {
         let call = Call::new("dag/import").switch("stats", self.stats).switch("progress", wanted);
         let mut call = call.maybe("pin-roots", self.pin_roots.as_ref());
         if is_standard_input(&self.paths) {
-            call = standard_input(call, "");
+            call = standard_input(call, "")?;
         } else {
             for path in &self.paths {
                 call = call.path("path", &std::path::absolute(path)?);

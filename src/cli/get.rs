@@ -27,9 +27,9 @@ const PIECES_MAX: usize = 8;
   cidfs get bafybeig… -o backup          into ./backup
   cidfs get -a bafybeig… -o backup.tar   as an archive
 
-A file that exists is replaced, a directory that exists is added to; its files of other names stay. A
-symbolic link, FIFO, socket or device is never replaced, and with -a nothing is. `-o DIR/` puts what
-comes into DIR, a symbolic link to a directory too.")]
+A file that exists is replaced; a directory is added to, and its files of other names stay.
+A symbolic link, FIFO, socket or device is never replaced, and with -a nothing is.
+`-o DIR/` puts what comes into DIR, which may be a symbolic link to a directory.")]
 pub(crate) struct Get {
     /// What to copy: a CID, or a path below one
     path: OsString,

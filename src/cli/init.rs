@@ -20,7 +20,8 @@ pub(crate) struct Init {
     /// How files become blocks: unixfs-v1-2025 or unixfs-v0-2015
     #[arg(short, long, value_name = "NAME")]
     profile: Option<String>,
-    /// Whom its daemon talks to: public, lan, peers-only or offline
+    /// Whom its daemon talks to: public, lan, peers-only or offline; site comes by `cidfs config`, since it needs
+    /// network.site first
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
 }

@@ -33,7 +33,7 @@ mod unpack;
 mod upload;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -124,9 +124,13 @@ enum Command {
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     memory::bound_heaps();
-    let cli = match helper::arguments(std::env::args_os().collect()) {
-        Ok(arguments) => parse_arguments(arguments),
+    let arguments = match helper::arguments(std::env::args_os().collect()) {
+        Ok(arguments) => arguments,
         Err(failure) => return failure.report(),
+    };
+    let cli = match parse_arguments(arguments) {
+        Ok(cli) => cli,
+        Err(code) => return code,
     };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -138,10 +142,19 @@ pub fn run() -> ExitCode {
     result.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }
 
-/// Parses the command line, or ends the process with what is wrong with it.
-fn parse_arguments(arguments: Vec<OsString>) -> Cli {
-    let mut matches = switches_take_values(Cli::command()).get_matches_from(arguments);
-    Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+/// Parses the command line; help, or what is wrong with it, is told here.
+fn parse_arguments(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
+    let matches = switches_take_values(Cli::command()).try_get_matches_from(arguments);
+    let cli = matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    cli.map_err(|error| report(&error))
+}
+
+fn report(error: &clap::Error) -> ExitCode {
+    match error.print().and_then(|()| io::stdout().flush()) {
+        // Help that could not be written was all that was asked for.
+        Err(failed) if !error.use_stderr() => Failure::from(failed).report(),
+        _ => u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
 }
 
 /// Every switch may be written `--switch=true` or `--switch=false`, as those of kubo.

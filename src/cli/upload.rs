@@ -1,8 +1,10 @@
 //! Files of a multipart body, the way kubo's clients send them.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use axum::body::Body;
@@ -30,13 +32,26 @@ pub(crate) fn is_standard_input(paths: &[PathBuf]) -> bool {
 }
 
 /// Sends standard input under `name`, which may be empty.
-pub(crate) fn standard_input(call: Call, name: &str) -> Call {
-    part(call, name, io::stdin())
+pub(crate) fn standard_input(call: Call, name: &str) -> Result<Call, Failure> {
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    if is_directory(&input, "standard input")? {
+        return Err(Failure::new("standard input is a directory, which cannot be read so")
+            .hint("`cidfs add -r DIR` adds a directory"));
+    }
+    Ok(part(call, name, io::stdin()))
+}
+
+fn is_directory(file: &File, name: impl Display) -> Result<bool, Failure> {
+    let metadata = file.metadata().map_err(|error| Failure::from(error).about(name))?;
+    Ok(metadata.is_dir())
 }
 
 /// Sends a file.
 pub(crate) fn file(call: Call, path: &Path) -> Result<Call, Failure> {
     let file = File::open(path).map_err(|error| Failure::from(error).about(path.display()))?;
+    if is_directory(&file, path.display())? {
+        return Err(Failure::new(format!("{} is a directory, not a file", path.display())));
+    }
     Ok(part(call, "", file))
 }
 

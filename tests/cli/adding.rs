@@ -122,6 +122,19 @@ fn standard_input_is_a_file() {
 }
 
 #[test]
+fn a_directory_is_no_standard_input() {
+    let sandbox = Sandbox::new();
+    for args in [&["add"][..], &["add", "-"], &["block", "put"], &["dag", "import"]] {
+        let input = std::fs::File::open(sandbox.repo()).unwrap();
+        let output = sandbox.command().args(args).stdin(input).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("standard input is a directory"), "{args:?}: {told}");
+        assert!(told.contains("cidfs add -r DIR"), "{args:?}: {told}");
+    }
+}
+
+#[test]
 fn hidden_and_ignored_files_are_left_out() {
     let sandbox = Sandbox::new();
     sandbox.write("d/hello.txt", "hello world\n");

@@ -94,6 +94,19 @@ fn a_repository_in_use_names_its_holder() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_no_success() {
+    let sandbox = Sandbox::without_repository();
+    for args in [&["--help"][..], &["--version"], &["add", "--help"], &["-h"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = sandbox.command().args(args).stdout(full).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("No space left"), "{args:?}: {told}");
+    }
+    assert!(sandbox.ok(&["init", "--help"]).contains("site"));
+}
+
+#[test]
 fn a_standard_error_that_takes_nothing_changes_nothing() {
     let sandbox = Sandbox::new();
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

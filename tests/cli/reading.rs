@@ -343,7 +343,11 @@ fn blocks_go_in_and_out() {
     assert_eq!(sandbox.ok(&["block", "rm", "--force", HELLO]), format!("removed {HELLO}"));
     sandbox.fails(&["block", "put", "--cid-codec=nonsense", "h"], 1, &["unknown codec"]);
     sandbox.write("big", vec![0; 2 * 1024 * 1024 + 1]);
-    sandbox.fails(&["block", "put", "big"], 1, &["over the limit"]);
+    let limit = "over the limit of 2097152 bytes";
+    sandbox.fails(&["block", "put", "big"], 1, &[limit, "cidfs add"]);
+    let run = sandbox.run_with_input(&["block", "put", "-"], &vec![0; 2 * 1024 * 1024 + 1]);
+    assert!(run.code == 1 && run.stderr.contains(limit), "{}", run.stderr);
+    sandbox.fails(&["block", "put", "repo"], 1, &["repo is a directory"]);
 }
 
 #[test]

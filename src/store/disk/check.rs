@@ -203,7 +203,8 @@ impl DiskStore {
         let place = format!("{}, offset {}", self.files.path(&whole.file).display(), entry.start);
         if pack.lost().is_none() {
             pack.mark(entry, CopyState::Damaged);
-            tracing::error!(?cid, place, "stored bytes do not match their CID");
+            let cid = cid.as_ref().map(tracing::field::display);
+            tracing::error!(cid, place, "stored bytes do not match their CID");
         }
         Ok(Copy::Damaged(Damage { cid, place }))
     }
