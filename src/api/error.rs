@@ -3,6 +3,7 @@
 //! Every error of a lower layer becomes one sentence here; what a person can do about it is the
 //! hint. No layer below knows of HTTP.
 
+use std::error::Error;
 use std::fmt::Display;
 
 use axum::http::StatusCode;
@@ -98,6 +99,14 @@ impl ApiError {
             hint: self.hint.clone(),
         }
     }
+}
+
+/// Returns what is below the words that libraries wrap around an error, which often leave it out.
+pub(crate) fn root_cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 impl IntoResponse for ApiError {

@@ -19,7 +19,7 @@ use crate::api::reply::{self, Kind, Sink};
 use crate::api::request::Form;
 use crate::block::Cid;
 use crate::codec::node::Metadata;
-use crate::codec::unixfs::Mtime;
+use crate::codec::unixfs::{Mtime, NANOS_PER_SECOND};
 use crate::dag::Dag;
 use crate::unixfs::{self, Cookie, DirEntry, FileType, Stat};
 
@@ -35,8 +35,6 @@ const BATCH_LEN: usize = 256;
 /// Longest path in bytes inside an archive: the kernel's (`PATH_MAX`, with its final NUL), beyond
 /// which nobody can unpack it. It bounds the depth too.
 const PATH_LEN_MAX: usize = 4095;
-
-const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
 /// Permissions of what stores none, kubo's.
 const FILE_MODE: u32 = 0o644;

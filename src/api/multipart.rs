@@ -3,16 +3,15 @@
 //! Each part is a file, directory or symbolic link; its path is in the escaped `filename` of
 //! `Content-Disposition`, beside `mode`, `mtime` and `mtime-nsecs`. Nothing is held but one piece.
 
-use std::error::Error;
 use std::io::{self, Read};
 
 use axum::extract::Multipart;
-use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::multipart::Field;
 use axum::http::header::CONTENT_DISPOSITION;
 use bytes::{Buf as _, Bytes};
 use tokio::runtime::Handle;
 
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, root_cause};
 use crate::api::request::unescape;
 use crate::codec::node::Metadata;
 use crate::codec::unixfs::Mtime;
@@ -51,7 +50,7 @@ pub(super) fn next_part<'a>(
 ) -> Result<Option<Part<'a>>, ApiError> {
     let field = handle
         .block_on(body.next_field())
-        .map_err(|error| ApiError::client(format!("the body: {}", why(&error))))?;
+        .map_err(|error| ApiError::client(format!("the body: {}", root_cause(&error))))?;
     field.map(|field| Part::new(field, handle.clone())).transpose()
 }
 
@@ -74,7 +73,7 @@ impl Read for Part<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
             let next = self.handle.block_on(self.field.chunk());
-            match next.map_err(|error| io::Error::other(why(&error)))? {
+            match next.map_err(|error| io::Error::other(root_cause(&error).to_string()))? {
                 Some(piece) => self.piece = piece,
                 None => return Ok(0),
             }
@@ -83,15 +82,6 @@ impl Read for Part<'_> {
         self.piece.copy_to_slice(&mut buffer[..len]);
         Ok(len)
     }
-}
-
-/// Returns what is below the words of the libraries, which leave it out.
-fn why(error: &MultipartError) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// What the `Content-Disposition` of a part says.

@@ -16,11 +16,12 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use tokio::sync::mpsc;
 
+use crate::api::error::root_cause;
+use crate::codec::unixfs::NANOS_PER_SECOND;
+
 /// Set-user-id and set-group-id: what is copied belongs to the person who copies it, and a
 /// stranger's program is not to run with that person's rights.
 const POWER_BITS: u32 = 0o6000;
-
-const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// Unpacks an archive below `folder`.
 pub(super) fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path) -> io::Result<()> {
@@ -35,7 +36,7 @@ pub(super) fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path)
         make_way(&path, &entry)?;
         if entry.header().entry_type().is_dir() {
             directories.push(Directory::make(path, &mut entry)?);
-        } else if entry.unpack_in(folder).map_err(|error| about(&path, &cause(&error)))? {
+        } else if entry.unpack_in(folder).map_err(|error| about(&path, &root_cause(&error)))? {
             let mtime = mtime_of(&mut entry)?;
             set_mtime(&path, mtime).map_err(|error| about(&path, &error))?;
         } else {
@@ -113,14 +114,6 @@ fn about(path: &Path, error: &dyn Error) -> io::Error {
     io::Error::other(format!("{}: {error}", path.display()))
 }
 
-/// Returns what is below the words that were wrapped around it.
-fn cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error
-}
-
 /// Returns when an entry was changed last. Its header has seconds from 1970 on; a time with more to it
 /// stands in front of that, in decimal (pax).
 fn mtime_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<TimeSpec> {
@@ -141,7 +134,7 @@ fn parse_time(text: &str) -> Option<TimeSpec> {
     let is_number = fraction.bytes().all(|digit| digit.is_ascii_digit());
     let nanos: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok().filter(|_| is_number)?;
     if whole.starts_with('-') && nanos > 0 {
-        return Some(TimeSpec::new(seconds.checked_sub(1)?, NANOS_PER_SECOND - nanos));
+        return Some(TimeSpec::new(seconds.checked_sub(1)?, i64::from(NANOS_PER_SECOND) - nanos));
     }
     Some(TimeSpec::new(seconds, nanos))
 }
@@ -236,7 +229,7 @@ mod tests {
         let mut archive = tar::Archive::new(&archive[..]);
         let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
         let error = entry.unpack_in(dir.path()).unwrap_err();
-        let told = about(Path::new("x"), cause(&error)).to_string();
+        let told = about(Path::new("x"), root_cause(&error)).to_string();
         assert_eq!(told, "x: Is a directory (os error 21)");
     }
 }

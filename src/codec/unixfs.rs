@@ -14,7 +14,8 @@ pub const MODE_MASK: u32 = 0o7777;
 /// Most bytes of a part of a leaf's frame, for lengths of 35 bits.
 const FRAME_PART_MAX: usize = 16;
 
-const NANOS_PER_SECOND: u32 = 1_000_000_000;
+/// Nanoseconds of a time are fewer than this.
+pub(crate) const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
 /// Why data is not UnixFS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -128,10 +128,6 @@ impl BlockStore for Unused {
         Ok(self.get(cid)?.map(|block| BlockRange::of(&block, range)))
     }
 
-    fn read_trusted(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.get(cid)?.map(Block::into_data))
-    }
-
     fn whole_file(&self, blocks: &[FileRange], unproved_max: u64) -> Result<FileState, StoreError> {
         self.0.whole_file(blocks, unproved_max)
     }

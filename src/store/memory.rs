@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::key::BlockKey;
@@ -30,10 +29,6 @@ impl BlockStore for MemoryStore {
 
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError> {
         Ok(self.get(cid)?.map(|block| BlockRange::of(&block, range)))
-    }
-
-    fn read_trusted(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.get(cid)?.map(Block::into_data))
     }
 
     fn whole_file(&self, _: &[FileRange], _: u64) -> Result<FileState, StoreError> {

@@ -82,12 +82,14 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// As [`BlockStore::get`].
     fn read_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockRange>, StoreError>;
 
-    /// Returns a block's bytes, hashed at their first use after a start: for those who hash them
-    /// themselves.
+    /// Returns a block's bytes, for those who hash them themselves: a store may do so at their first use
+    /// after a start only.
     ///
     /// # Errors
     /// As [`BlockStore::get`].
-    fn read_trusted(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError>;
+    fn read_trusted(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.get(cid)?.map(Block::into_data))
+    }
 
     /// Looks whether `blocks`, the leaves of a file in order and without gaps, lie on this disk as one
     /// file; hashes what was not proved since the start, at most `unproved_max` bytes.
@@ -100,9 +102,9 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// read, and it is no use of the block.
     fn peek_len(&self, cid: &Cid) -> Option<u64>;
 
-    /// Stores blocks; those already here are compared and not stored again, but a copy in a foreign pack is someone
-    /// else's and does not count. They can be read at once, and are durable
-    /// only after [`BlockStore::commit`]. One call with many blocks is cheaper than many calls.
+    /// Stores blocks; those already here are compared and not stored again, but a copy in a foreign
+    /// pack is someone else's and does not count. They can be read at once, and are durable only after
+    /// [`BlockStore::commit`]. One call with many blocks is cheaper than many calls.
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::CapReached`] and [`StoreError::Io`]: some of `blocks` may
