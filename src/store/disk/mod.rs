@@ -1,7 +1,7 @@
 //! The store on a disk: packs, one writer at a time, readers that never wait for it.
 //!
 //! A look-up walks an immutable list of packs from the newest to the oldest; nearly all say from
-//! memory that they do not have the key. The list is replaced as a whole when a pack is added or
+//! memory that they do not have the key, and of the assembled files only those are asked that may have it. The list is replaced as a whole when a pack is added or
 //! sealed, so readers hold a lock only long enough to clone an `Arc`. Whoever reads bytes of a copy
 //! is in its region (`pack::usage`) from before the look that counts until the bytes are copied,
 //! and nothing is removed from a region that someone is in. Foreign packs are asked last and only
@@ -52,6 +52,7 @@ use super::extent::PackId;
 use super::key::BlockKey;
 use super::pack::files::PackFiles;
 use super::pack::filter::{Filter, Probe};
+use super::pack::leaves::LeafTable;
 use super::pack::usage::{InUse, Moment};
 use super::pack::{CopyState, Entry, Pack};
 use super::{BlockRange, BlockStore, StoreError};
@@ -64,7 +65,7 @@ const PACK_LEN_MAX: u64 = 256 * 1024 * 1024;
 const PACK_BLOCKS_MAX: usize = 65_536;
 
 /// Shortest file in bytes that is laid out as one, unless the configuration says otherwise. Each such
-/// file costs about a kilobyte of memory, 50 microseconds at a start and 3 nanoseconds of every look-up;
+/// file costs about a kilobyte of memory and 50 microseconds at a start;
 /// shorter ones are read again up to twice as fast for it when the kernel has forgotten them, and are
 /// imported up to twice as slowly.
 const ASSEMBLE_LEN_MIN: u64 = 2 * 1024 * 1024;
@@ -107,43 +108,70 @@ impl Default for DiskOptions {
     }
 }
 
-/// All packs, oldest first, and their filters side by side.
+/// All packs, oldest first, and what tells which of them are worth asking.
 ///
 /// Foreign packs are apart: whatever writes, evicts or counts disk sees our own only.
 #[derive(Debug, Default)]
 struct PackList {
     packs: Vec<Arc<Pack>>,
-    filters: Vec<Filter>,
     foreign: Vec<Arc<Pack>>,
-    foreign_filters: Vec<Filter>,
+    /// Those of `packs` that are archives; which of the assembled files to ask is in `leaves`.
+    archives: Filtered,
+    foreign_archives: Filtered,
+    leaves: Arc<LeafTable>,
 }
 
 impl PackList {
-    fn new(packs: Vec<Arc<Pack>>, foreign: Vec<Arc<Pack>>) -> Arc<Self> {
-        let filters = |packs: &[Arc<Pack>]| packs.iter().map(|pack| pack.filter()).collect();
-        let (filters, foreign_filters) = (filters(&packs), filters(&foreign));
-        Arc::new(Self { packs, filters, foreign, foreign_filters })
+    fn new(packs: Vec<Arc<Pack>>, foreign: Vec<Arc<Pack>>, leaves: Arc<LeafTable>) -> Arc<Self> {
+        let archives = packs.iter().filter(|pack| pack.as_assembled().is_none());
+        let (archives, foreign_archives) = (Filtered::new(archives), Filtered::new(foreign.iter()));
+        Arc::new(Self { packs, foreign, archives, foreign_archives, leaves })
     }
 
     /// Returns our own packs that may have a key, newest first.
     fn candidates(&self, key: &BlockKey) -> impl Iterator<Item = &Arc<Pack>> {
-        passing(&self.packs, &self.filters, key)
+        let mut files = self.assembled_candidates(key).peekable();
+        let mut archives = self.archives.passing(key).peekable();
+        std::iter::from_fn(move || {
+            let newest = archives.peek().map(|archive| archive.id());
+            files.next_if(|file| Some(file.id()) > newest).or_else(|| archives.next())
+        })
+    }
+
+    /// Returns the assembled files that may have a key, newest first.
+    fn assembled_candidates(&self, key: &BlockKey) -> impl Iterator<Item = &Arc<Pack>> {
+        self.leaves.files(key).into_iter().filter_map(|id| numbered(&self.packs, id))
     }
 
     /// Returns the foreign packs that may have a key, newest first.
     fn foreign_candidates(&self, key: &BlockKey) -> impl Iterator<Item = &Arc<Pack>> {
-        passing(&self.foreign, &self.foreign_filters, key)
+        self.foreign_archives.passing(key)
     }
 }
 
-fn passing<'a>(
-    packs: &'a [Arc<Pack>],
-    filters: &'a [Filter],
-    key: &BlockKey,
-) -> impl Iterator<Item = &'a Arc<Pack>> {
-    let probe = Probe::of(&key.digest);
-    let all = packs.iter().zip(filters).rev();
-    all.filter(move |(_, filter)| probe.passes(filter)).map(|(pack, _)| pack)
+fn numbered(packs: &[Arc<Pack>], id: PackId) -> Option<&Arc<Pack>> {
+    Some(&packs[packs.binary_search_by_key(&id, |pack| pack.id()).ok()?])
+}
+
+/// Packs and their filters side by side.
+#[derive(Debug, Default)]
+struct Filtered {
+    packs: Vec<Arc<Pack>>,
+    filters: Vec<Filter>,
+}
+
+impl Filtered {
+    fn new<'a>(packs: impl Iterator<Item = &'a Arc<Pack>>) -> Self {
+        let (packs, filters) = packs.map(|pack| (Arc::clone(pack), pack.filter())).unzip();
+        Self { packs, filters }
+    }
+
+    /// Returns the packs that may have a key, newest first.
+    fn passing(&self, key: &BlockKey) -> impl Iterator<Item = &Arc<Pack>> {
+        let probe = Probe::of(&key.digest);
+        let all = self.packs.iter().zip(&self.filters).rev();
+        all.filter(move |(_, filter)| probe.passes(filter)).map(|(pack, _)| pack)
+    }
 }
 
 /// Blocks in pack files of one directory.
@@ -273,10 +301,7 @@ impl DiskStore {
     /// Returns the pack as it is now: it may have been sealed since `hit` was found.
     fn pack_now(&self, id: PackId) -> Option<Arc<Pack>> {
         let list = self.packs.read();
-        [&list.packs, &list.foreign].into_iter().find_map(|packs| {
-            let at = packs.binary_search_by_key(&id, |pack| pack.id()).ok()?;
-            Some(Arc::clone(&packs[at]))
-        })
+        numbered(&list.packs, id).or_else(|| numbered(&list.foreign, id)).map(Arc::clone)
     }
 
     /// Tells whether a copy that was found is not removed; what counts is what this says to who is

@@ -12,6 +12,10 @@ use bytes::Bytes;
 use super::*;
 use crate::block::{HashFn, codecs};
 use crate::store::faults::{Call, FaultyDisk};
+use crate::store::framing::Framing;
+use crate::store::pack::index::{self, SealedPack};
+use crate::store::pack::open::OpenPack;
+use crate::store::pack::usage::Usage;
 
 const EIO: i32 = nix::libc::EIO;
 const ENOSPC: i32 = nix::libc::ENOSPC;
@@ -562,4 +566,37 @@ fn any_flipped_bit_anywhere_costs_at_most_the_block_it_is_in() {
         std::fs::remove_file(fixture.path("0000000001.idx")).unwrap();
         drop(fixture.open());
     }
+}
+
+#[test]
+fn packs_and_assembled_files_are_asked_the_newest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = BlockKey::of(block(1).cid());
+    let entry = |key| Entry { key, start: 0, head_len: 0, len: 1, framing: Framing::Bare };
+    let archive = |id| {
+        let usage = Arc::new(Usage::new(PACK_LEN_MAX));
+        Arc::new(Pack::Open(Arc::new(OpenPack::new(PackId(id), 0, [], usage))))
+    };
+    let file = |id, key| {
+        let path = dir.path().join(format!("{id}.leaves"));
+        index::write(&RealDisk, &path, PackId(id), 100, vec![entry(key)]).unwrap();
+        Arc::new(Pack::Assembled(SealedPack::open_leaves(&path, PackId(id)).unwrap()))
+    };
+    let other = BlockKey::of(block(2).cid());
+    let packs = vec![
+        file(1, key),
+        archive(2),
+        archive(3),
+        file(4, other),
+        file(5, key),
+        archive(6),
+        file(7, key),
+    ];
+    let leaves = Arc::<LeafTable>::default();
+    leaves.add(&packs);
+    let list = PackList::new(packs, Vec::new(), leaves);
+    let asked = |key| list.candidates(key).map(|pack| pack.id().0).collect::<Vec<_>>();
+    assert_eq!(asked(&key), [7, 6, 5, 3, 2, 1]);
+    assert_eq!(asked(&other), [6, 4, 3, 2]);
+    assert_eq!(asked(&BlockKey::of(block(3).cid())), [6, 3, 2]);
 }

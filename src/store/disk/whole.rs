@@ -155,8 +155,7 @@ impl DiskStore {
         should_be: impl Fn(&Pack, &Entry) -> bool,
     ) -> Option<(Arc<Pack>, Entry)> {
         let list = Arc::clone(&self.packs.read());
-        let mut files = list.candidates(key).filter(|pack| matches!(***pack, Pack::Assembled(_)));
-        files.find_map(|file| {
+        list.assembled_candidates(key).find_map(|file| {
             let (entry, state) = file.find(key)?;
             (state < CopyState::Damaged && should_be(file, &entry))
                 .then(|| (Arc::clone(file), entry))

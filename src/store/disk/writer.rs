@@ -74,6 +74,7 @@ impl DiskStore {
             packs[at] = Arc::new(Pack::Open(Arc::clone(&pack)));
             writer.active = Some(Active { pack, file, len, blocks, written_back: len });
         }
+        self.packs.read().leaves.add(&packs);
         self.edit_packs(|own| *own = packs);
         Ok(())
     }
@@ -327,11 +328,12 @@ impl DiskStore {
         }
     }
 
+    /// Replaces the list of our own packs by an edited one, which stays sorted by number.
     pub(super) fn edit_packs(&self, edit: impl FnOnce(&mut Vec<Arc<Pack>>)) {
         let mut list = self.packs.write();
         let mut packs = list.packs.clone();
         edit(&mut packs);
-        *list = PackList::new(packs, list.foreign.clone());
+        *list = PackList::new(packs, list.foreign.clone(), Arc::clone(&list.leaves));
     }
 
     /// Takes the number of a new pack.

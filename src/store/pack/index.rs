@@ -205,6 +205,23 @@ fn framing_of(bytes: &[u8; ENTRY_LEN]) -> Option<Framing> {
 impl SealedPack {
     /// Opens and checks an index file.
     pub(in crate::store) fn open(path: &Path, id: PackId) -> Result<Self, IndexError> {
+        let mut sealed = Self::read(path, id)?;
+        sealed.filter = filter::build(sealed.keys(), sealed.raw().len());
+        Ok(sealed)
+    }
+
+    /// Opens and checks the sidecar of an assembled file, whose readers go by the place of a leaf alone, and
+    /// which is found without a filter.
+    pub(in crate::store) fn open_leaves(path: &Path, id: PackId) -> Result<Self, IndexError> {
+        let sealed = Self::read(path, id)?;
+        let is_leaf = |entry: &Entry| entry.head_len == 0 && !entry.key.derived;
+        if !sealed.raw().iter().all(|raw| is_leaf(&decode(raw))) {
+            return Err(IndexError::Damaged("an entry cannot be that of a leaf"));
+        }
+        Ok(sealed)
+    }
+
+    fn read(path: &Path, id: PackId) -> Result<Self, IndexError> {
         let file = match File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(IndexError::Missing);
@@ -229,16 +246,6 @@ impl SealedPack {
         };
         sealed.fill_tables();
         sealed.usage.add_live(sealed.raw().iter().map(|raw| decode(raw).section_len()).sum());
-        Ok(sealed)
-    }
-
-    /// Opens and checks the sidecar of an assembled file, whose readers go by the place of a leaf alone.
-    pub(in crate::store) fn open_leaves(path: &Path, id: PackId) -> Result<Self, IndexError> {
-        let sealed = Self::open(path, id)?;
-        let is_leaf = |entry: &Entry| entry.head_len == 0 && !entry.key.derived;
-        if !sealed.raw().iter().all(|raw| is_leaf(&decode(raw))) {
-            return Err(IndexError::Damaged("an entry cannot be that of a leaf"));
-        }
         Ok(sealed)
     }
 
@@ -267,6 +274,11 @@ impl SealedPack {
     pub(in crate::store) fn entries(&self) -> Vec<(Entry, CopyState)> {
         let states = self.states.iter().map(StateCell::get);
         self.raw().iter().map(decode).zip(states).collect()
+    }
+
+    /// Returns the keys of all copies, removed ones included.
+    pub(super) fn keys(&self) -> impl Iterator<Item = BlockKey> {
+        self.raw().iter().map(|raw| decode(raw).key)
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -314,7 +326,6 @@ impl SealedPack {
         }
         self.starts = starts.into();
         self.prints = prints.into();
-        self.filter = filter::build(self.raw().iter().map(|raw| decode(raw).key), count);
         self.states = std::iter::repeat_with(StateCell::default).take(count).collect();
     }
 }

@@ -5,11 +5,13 @@
 //! sections) or foreign (the same beside a file of someone else). All answer the same three
 //! questions: where is this key, is its copy still good, what is in here. No I/O on packs happens in
 //! this file: `files` opens and reads, `scan` finds sections, `index` and `tombs` are the two
-//! sidecars, `source` is the file of a foreign pack, `filter` sorts packs out before they are asked.
+//! sidecars, `source` is the file of a foreign pack. `filter` sorts packs out before they are asked, and `leaves`
+//! tells which assembled files are worth asking.
 
 pub(super) mod files;
 pub(super) mod filter;
 pub(super) mod index;
+pub(super) mod leaves;
 pub(super) mod open;
 pub(super) mod scan;
 pub(super) mod section;
@@ -178,6 +180,14 @@ impl Pack {
         matches!(self, Self::Open(_))
     }
 
+    /// Returns the leaves of an assembled file.
+    pub(super) fn as_assembled(&self) -> Option<&SealedPack> {
+        match self {
+            Self::Assembled(pack) => Some(pack),
+            Self::Open(_) | Self::Sealed(_) | Self::Foreign(_) => None,
+        }
+    }
+
     /// Returns the file of a foreign pack.
     pub(super) fn source(&self) -> Option<&Arc<Source>> {
         match self {
@@ -216,11 +226,11 @@ impl Pack {
         }
     }
 
-    /// Returns what sorts out most keys that are not in this pack.
+    /// Returns what sorts out most keys that are not in this pack; it lets all pass where there is none.
     pub(super) fn filter(&self) -> Filter {
         match self {
-            Self::Open(_) => Filter::default(),
-            Self::Sealed(pack) | Self::Assembled(pack) => Filter::clone(&pack.filter),
+            Self::Open(_) | Self::Assembled(_) => Filter::default(),
+            Self::Sealed(pack) => Filter::clone(&pack.filter),
             Self::Foreign(pack) => pack.index.filter(),
         }
     }

@@ -163,7 +163,7 @@ impl DiskStore {
         let mut list = self.packs.write();
         let mut foreign = list.foreign.clone();
         edit(&mut foreign);
-        *list = PackList::new(list.packs.clone(), foreign);
+        *list = PackList::new(list.packs.clone(), foreign, Arc::clone(&list.leaves));
     }
 
     fn foreign_at(&self, kind: ForeignKind, path: &Path) -> Option<Arc<Pack>> {
