@@ -10,7 +10,7 @@ def heading(facts, options):
         f"medians of {options.runs} pairs (A B A B …); file {options.file_mib} MiB, tree "
         f"{options.tree_files} files, folder {options.dir_names} names",
         "",
-        f"{'workload':<20}{'disk':>20}{'cidfs':>20}{'time ratio':>12}{'lowest–highest':>18}",
+        f"{'workload':<20}{'disk':>20}{'cidfs':>20}{'time ratio':>12}{'lowest–highest':>18}{'bare':>8}",
     ]
     return "\n".join(lines)
 
@@ -25,7 +25,8 @@ def row(result):
              for rate in (figures["disk_per_s"], figures["cidfs_per_s"])]
     spread = f"{figures['ratio_min']:.2f}–{figures['ratio_max']:.2f}"
     name = f"{result.workload.name} {result.phase}"
-    return f"{name:<20}{rates[0]:>20}{rates[1]:>20}{figures['ratio']:>12.2f}{spread:>18}"
+    bare = f"{figures['bare_ratio']:>8.2f}" if result.bare_s else ""
+    return f"{name:<20}{rates[0]:>20}{rates[1]:>20}{figures['ratio']:>12.2f}{spread:>18}{bare}"
 
 
 def limit_rows(figures):
@@ -40,16 +41,19 @@ def limit_row(figure):
 
 
 def notes(measured):
-    lines = ["", "A ratio of 2 means: cidfs took twice the time. How it was measured:"]
+    lines = ["", "A ratio of 2 means: cidfs took twice the time; bare is the ratio of a filesystem that only answers "
+             "from memory (bare/main.rs). How it was measured:"]
     return "\n".join(lines + [f"  {one.name}: {one.method}" for one in measured])
 
 
 def summary(result):
     ratios = [ours / theirs for theirs, ours in zip(result.disk_s, result.cidfs_s, strict=True)]
+    bare = [bare / disk for disk, bare in zip(result.disk_s, result.bare_s, strict=False)]
     return {
         "ratio": statistics.median(ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
+        "bare_ratio": statistics.median(bare) if bare else None,
         "disk_per_s": result.amount / statistics.median(result.disk_s),
         "cidfs_per_s": result.amount / statistics.median(result.cidfs_s),
     }
@@ -76,6 +80,7 @@ def document(facts, options, results, figures):
                 **summary(result),
                 "disk_s": result.disk_s,
                 "cidfs_s": result.cidfs_s,
+                "bare_s": result.bare_s,
             }
             for result in results
         ],

@@ -1,7 +1,8 @@
-"""The two sides of every pair: the disk's own filesystem, and cidfs mounted on it.
+"""The sides of every pair: the disk's own filesystem, and cidfs mounted on it.
 
 Both hold the same three things: one big file, a tree of small files, one folder of many names. The
-sources that imports read are those of the disk's side.
+sources that imports read are those of the disk's side. Where the kernel's own way to any FUSE is most of
+the work there is a third side: bare/, which holds the same in memory and shows what can be reached.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ FOLDER_FILES = 100  # files in one folder of the tree
 START_TIMEOUT_S = 30  # the daemon takes well under a second
 STOP_TIMEOUT_S = 30
 SEED = 1  # the same bytes and sizes in every run
+READ_AHEAD_KIB = 1024  # as a mount of cidfs has
 
 
 @dataclasses.dataclass
@@ -117,7 +119,35 @@ def prepared(work, options):
         cidfs.file, cidfs.tree, cidfs.names = (plain / cid for cid in cids)
         cidfs.small_file, cidfs.small_tree = (small / cid for cid in cids[:2])
         check_same(disk, cidfs)
-        yield disk, cidfs
+        with bare_mounted(options.bare, work) as bare:
+            yield disk, cidfs, bare
+
+
+@contextlib.contextmanager
+def bare_mounted(binary, work):
+    """Shows the material from memory; yields None without a binary."""
+    if binary is None:
+        yield None
+        return
+    material, mountpoint = work / "material", work / "mnt-bare"
+    mountpoint.mkdir()
+    process = subprocess.Popen([str(binary), str(material), str(mountpoint)])
+    try:
+        wait_for_mount(process, mountpoint)
+        machine.read_ahead(mountpoint, READ_AHEAD_KIB)
+        file, tree, names = (mountpoint / path.name for path in material_paths(material))
+        yield Side(file, tree, names, file, tree, work)
+    finally:
+        subprocess.run(["umount", str(mountpoint)], check=False)
+        process.wait(STOP_TIMEOUT_S)
+
+
+def wait_for_mount(process, mountpoint):
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not os.path.ismount(mountpoint):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the bare filesystem is not mounted on {mountpoint}")
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -155,7 +185,7 @@ def make_material(folder, options):
     """Returns the big file, the tree and the folder of many names; incompressible, never twice the same."""
     chance = random.Random(SEED)
     folder.mkdir()
-    file, tree, names = folder / "file", folder / "tree", folder / "names"
+    file, tree, names = material_paths(folder)
     with file.open("wb") as out:
         for _ in range(options.file_mib):
             out.write(chance.randbytes(MIB))
@@ -170,6 +200,10 @@ def make_material(folder, options):
         (names / f"name-{number:06}").write_text(f"{number}\n")
     os.sync()
     return file, tree, names
+
+
+def material_paths(folder):
+    return folder / "file", folder / "tree", folder / "names"
 
 
 def check_same(disk, cidfs):

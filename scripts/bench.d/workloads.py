@@ -29,28 +29,34 @@ class Workload:
     #: What a rate is counted in: "MiB", "files", "reads" or "names".
     unit: str
     amount: Callable
+    #: Whether the bare filesystem does it too.
+    has_ceiling: bool = False
 
 
 @dataclasses.dataclass
 class Result:
-    """Paired times of one phase, in seconds."""
+    """Paired times of one phase, in seconds; those of the bare filesystem only where it does the same."""
 
     workload: Workload
     phase: str
     amount: float
-    disk_s: list
-    cidfs_s: list
+    disk_s: list = dataclasses.field(default_factory=list)
+    cidfs_s: list = dataclasses.field(default_factory=list)
+    bare_s: list = dataclasses.field(default_factory=list)
 
 
-def measure(workload, disk, cidfs, options):
+def measure(workload, disk, cidfs, bare, options):
     """Runs the pairs; returns one result for each phase."""
     results = {}
+    sides = [("disk_s", disk), ("cidfs_s", cidfs)]
+    if bare and workload.has_ceiling:
+        sides.append(("bare_s", bare))
     for _ in range(options.runs):
-        for side in disk, cidfs:
+        for times, side in sides:
             for phase, seconds in workload.run(side, disk, options):
                 amount = workload.amount(options, phase)
-                result = results.setdefault(phase, Result(workload, phase, amount, [], []))
-                (result.disk_s if side is disk else result.cidfs_s).append(seconds)
+                result = results.setdefault(phase, Result(workload, phase, amount))
+                getattr(result, times).append(seconds)
     return list(results.values())
 
 
@@ -261,16 +267,17 @@ ALL = [
     Workload("readers-8", f"{READERS} processes, each reads the whole file from another place on, "
              "page cache warm", readers, "MiB", lambda options, _: options.file_mib * READERS),
     Workload("unassisted", "as sequential, but through a mount with small_files, where the kernel reads no "
-             "file by itself: first with all caches dropped, and again", unassisted, "MiB", file_mib),
+             "file by itself: first with all caches dropped, and again", unassisted, "MiB", file_mib, has_ceiling=True),
     Workload("one-handle", f"{READERS} processes with one handle, {RANDOM_READS_SHARED} reads of 4 KiB at "
              "random through a mount with small_files; the file's pages dropped, the store's not",
              one_handle, "reads", lambda _options, _phase: RANDOM_READS_SHARED),
     Workload("walk", "find -printf %s over the tree; kernel caches dropped, and again; then "
              "cidfs with the kernel's names and inodes dropped against the disk with all of it in memory",
-             walk, "files", tree_files),
+             walk, "files", tree_files, has_ceiling=True),
     Workload("tar", "tar of the tree into a pipe; kernel caches dropped, and again", tar, "files",
-             tree_files),
-    Workload("grep", "grep -r of the tree, the second time", grep_again, "files", tree_files),
+             tree_files, has_ceiling=True),
+    Workload("grep", "grep -r of the tree, the second time", grep_again, "files", tree_files,
+             has_ceiling=True),
     Workload("small", "tar into a pipe and grep -r of the tree, the second time, cidfs mounted with "
              "small_files", small, "files", tree_files),
     Workload("names", "ls -f of one folder; kernel caches dropped, and again", names, "names",
