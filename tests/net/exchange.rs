@@ -63,6 +63,20 @@ fn cidfs_and_helia_give_each_other_files_over_every_transport() {
     nothing_came_twice(&node);
 }
 
+/// Helia opens a stream for each message, and fills its window with one frame.
+#[test]
+fn much_of_helia_comes_over_one_connection() {
+    let Some(mut helia) = Peer::helia("much_of_helia_comes_over_one_connection") else { return };
+    let node = Node::start();
+    let theirs = noise(41, 100_000_000);
+    node.sandbox.write("theirs", &theirs);
+    let cid = helia.ok(&["add", node.sandbox.path("theirs").to_str().unwrap()]);
+    node.connect(&helia.address("tcp"));
+    node.sandbox.ok(&["get", "-o", "copy", &cid]);
+    assert!(std::fs::read(node.sandbox.path("copy")).unwrap() == theirs);
+    assert_eq!(node.sandbox.ok(&["swarm", "peers"]).lines().count(), 1, "they are still connected");
+}
+
 #[test]
 fn old_cids_are_as_good_as_new_ones() {
     let Some(mut go) = Peer::go("old_cids_are_as_good_as_new_ones") else { return };

@@ -17,6 +17,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade}
 use yamux::{Connection, ConnectionError, Mode, Stream};
 
 use super::coalesce::Coalesce;
+use super::split::Split;
 
 /// Bytes of one frame, which with its head (12 bytes) fills four records of TLS.
 const FRAME_LEN: usize = 64 * 1024 - 12;
@@ -36,7 +37,7 @@ pub(super) struct Upgrade;
 /// Many streams over one connection.
 #[derive(Debug)]
 pub(super) struct Muxer<C> {
-    connection: Connection<Coalesce<C>>,
+    connection: Connection<Coalesce<Split<C>>>,
     untaken: VecDeque<Stream>,
     /// Of who waits for a stream that the peer opens.
     waker: Option<Waker>,
@@ -84,7 +85,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
             .set_max_connection_receive_window(Some(WINDOW_BYTES_MAX))
             .set_split_send_size(FRAME_LEN);
         Self {
-            connection: Connection::new(Coalesce::new(io), config, mode),
+            connection: Connection::new(Coalesce::new(Split::new(io)), config, mode),
             untaken: VecDeque::new(),
             waker: None,
         }
