@@ -1,9 +1,13 @@
 //! Blocks between cidfs nodes, and between cidfs and go-libp2p with boxo, or Helia.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::peers::{Node, Peer};
 use crate::cli::sandbox::Sandbox;
+
+/// Longer than Helia waits for something on a stream.
+const REST: Duration = Duration::from_secs(12);
 
 /// Bytes that compress badly and are other ones for each seed.
 pub(crate) fn noise(seed: u32, len: usize) -> Vec<u8> {
@@ -75,6 +79,37 @@ fn much_of_helia_comes_over_one_connection() {
     node.sandbox.ok(&["get", "-o", "copy", &cid]);
     assert!(std::fs::read(node.sandbox.path("copy")).unwrap() == theirs);
     assert_eq!(node.sandbox.ok(&["swarm", "peers"]).lines().count(), 1, "they are still connected");
+}
+
+/// Helia gives up on streams that rest for ten seconds, and answers no question twice that was not called off.
+#[test]
+fn helia_and_cidfs_understand_each_other_after_a_rest() {
+    let test = "helia_and_cidfs_understand_each_other_after_a_rest";
+    let Some(mut helia) = Peer::helia(test) else { return };
+    let node = Node::start();
+    node.connect(&helia.address("tcp"));
+    node.sandbox.write("nowhere", noise(50, 1000));
+    let missing = node.sandbox.ok(&["add", "-Q", "--only-hash", "nowhere"]);
+    let mut exchange = |seed: u32| {
+        let (theirs, ours) = (noise(seed, 2_000_000), noise(seed + 1, 2_000_000));
+        node.sandbox.write("theirs", &theirs);
+        node.sandbox.write("ours", &ours);
+        let (to_us, copy) = (node.sandbox.path("theirs"), node.sandbox.path("copy"));
+        let to_us = helia.ok(&["add", to_us.to_str().unwrap()]);
+        let to_them = node.sandbox.ok(&["add", "-Q", "ours"]);
+        let begun = Instant::now();
+        assert!(node.sandbox.run(&["cat", &to_us]).stdout == theirs);
+        helia.ok(&["get", &to_them, copy.to_str().unwrap()]);
+        assert!(std::fs::read(copy).unwrap() == ours);
+        assert!(begun.elapsed() < REST / 2, "{:?}", begun.elapsed());
+    };
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| node.sandbox.run(&["block", "get", "--timeout=20s", &missing]));
+        exchange(51);
+        std::thread::sleep(REST);
+        exchange(53);
+        assert_ne!(waits.join().unwrap().code, 0, "nobody has it");
+    });
 }
 
 #[test]

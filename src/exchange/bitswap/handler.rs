@@ -1,11 +1,14 @@
 //! The streams of one connection: messages that come, and one stream each for wants and for blocks.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::AsyncRead as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound};
@@ -23,6 +26,11 @@ use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
 pub(in crate::exchange) const STREAMS_MAX: usize = 16;
 /// Messages on their way on one of our streams: one that is written and one that is ready.
 pub(super) const SENDING_MAX: usize = 2;
+
+/// How long a stream may rest and still be taken for open: a message on an older one that fails is sent on a new one.
+const SURE_REST_MAX: Duration = Duration::from_secs(1);
+/// How long one may rest whose other side is ended: Helia gives up on it after ten seconds (spec 05 §5).
+const ENDED_REST_MAX: Duration = Duration::from_secs(5);
 
 /// What a message is about; each kind has a stream of its own, so that wants never wait behind blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -120,8 +128,42 @@ enum State {
     Opening {
         requested: bool,
     },
-    Idle(Stream, Version),
-    Writing(BoxFuture<'static, Result<(Stream, Version), StreamError>>),
+    Idle(Idle),
+    Writing {
+        writing: BoxFuture<'static, Result<(Stream, Version), StreamError>>,
+        /// The message once more, if it may turn out that the stream was gone before it.
+        again: Option<Outgoing>,
+    },
+}
+
+/// A stream that rests.
+struct Idle {
+    stream: Stream,
+    version: Version,
+    since: Instant,
+    /// The peer has ended its side, which is never written to. Helia does so at once, and gives up on ours later.
+    is_ended: bool,
+}
+
+impl Idle {
+    fn new(stream: Stream, version: Version) -> Self {
+        Self { stream, version, since: Instant::now(), is_ended: false }
+    }
+
+    /// Looks whether the stream is gone, and goes on looking unless it is ended.
+    fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_ended {
+            return self.since.elapsed() > ENDED_REST_MAX;
+        }
+        match Pin::new(&mut self.stream).poll_read(cx, &mut [0]) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(0)) => {
+                self.is_ended = true;
+                false
+            }
+            Poll::Ready(_) => true,
+        }
+    }
 }
 
 impl Handler {
@@ -166,7 +208,7 @@ impl Handler {
     }
 
     fn opened(&mut self, lane: Lane, stream: Stream, version: Version) {
-        self.lane(lane).state = State::Idle(stream, version);
+        self.lane(lane).state = State::Idle(Idle::new(stream, version));
     }
 
     fn not_opened(&mut self, lane: Lane, is_unsupported: bool) {
@@ -253,24 +295,32 @@ impl Outbound {
                     self.state = State::Opening { requested: true };
                     return if requested { Poll::Pending } else { Poll::Ready(Err(None)) };
                 }
-                State::Idle(stream, version) => {
+                State::Idle(mut idle) => {
+                    if idle.is_gone(cx) {
+                        continue;
+                    }
                     let Some(outgoing) = self.waiting.pop_front() else {
-                        self.state = State::Idle(stream, version);
+                        self.state = State::Idle(idle);
                         return Poll::Pending;
                     };
-                    let writing = write(stream, version, outgoing, Arc::clone(throttles));
-                    self.state = State::Writing(writing.boxed());
+                    let may_be_gone = idle.since.elapsed() > SURE_REST_MAX;
+                    let again = may_be_gone.then(|| outgoing.clone());
+                    let writing = write(idle.stream, idle.version, outgoing, Arc::clone(throttles));
+                    self.state = State::Writing { writing: writing.boxed(), again };
                 }
-                State::Writing(mut writing) => match writing.poll_unpin(cx) {
+                State::Writing { mut writing, again } => match writing.poll_unpin(cx) {
                     Poll::Pending => {
-                        self.state = State::Writing(writing);
+                        self.state = State::Writing { writing, again };
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok((stream, version))) => {
-                        self.state = State::Idle(stream, version);
+                        self.state = State::Idle(Idle::new(stream, version));
                         return Poll::Ready(Ok(()));
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Some(error))),
+                    Poll::Ready(Err(error)) => match again {
+                        Some(outgoing) => self.waiting.push_front(outgoing),
+                        None => return Poll::Ready(Err(Some(error))),
+                    },
                 },
             }
         }

@@ -230,44 +230,48 @@ impl Behaviour {
         Handler::new(throttles, streams, !is_relayed(way))
     }
 
+    fn may_have(&self, is_near: bool) -> bool {
+        match self.serve {
+            Serve::All => true,
+            Serve::Lan => is_near,
+            Serve::Nobody => false,
+        }
+    }
+
     fn joined(&mut self, peer: PeerId, connection: ConnectionId, is_near: bool) {
         let known = self.peers.entry(peer).or_default();
         known.connections.push((connection, is_near));
         if known.connections.len() == 1 {
-            let may_have = match self.serve {
-                Serve::All => true,
-                Serve::Lan => is_near,
-                Serve::Nobody => false,
-            };
-            self.server.join(peer, may_have);
+            self.server.join(peer, self.may_have(is_near));
             self.client.with(|wants| wants.scheduler.join(peer, Instant::now()));
         }
     }
 
+    /// Forgets a connection. What was on its way on the first one is lost, so all begins anew with the next one, if
+    /// there is any.
     fn left(&mut self, peer: PeerId, connection: ConnectionId) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         let Some(at) = known.connections.iter().position(|known| known.0 == connection) else {
             return;
         };
         known.connections.remove(at);
-        if at == 0 {
-            self.begin_anew(peer);
+        if at > 0 {
+            return;
         }
-    }
-
-    /// Forgets what passed on the first connection to a peer, since what was on its way there is lost, and goes
-    /// on with the next one, if there is any.
-    fn begin_anew(&mut self, peer: PeerId) {
         self.server.leave(&peer);
-        self.client.with(|wants| wants.scheduler.leave(peer, Instant::now()));
-        let Some(known) = self.peers.remove(&peer) else { return };
-        for (connection, is_near) in known.connections {
-            self.joined(peer, connection, is_near);
+        let now = Instant::now();
+        if let Some(&(_, is_near)) = known.connections.first() {
+            (known.outbox, known.is_telling, known.failures) = (Outbox::default(), false, 0);
+            self.server.join(peer, self.may_have(is_near));
+            self.client.with(|wants| wants.scheduler.interrupted(peer, now));
+        } else {
+            self.peers.remove(&peer);
+            self.client.with(|wants| wants.scheduler.leave(peer, now));
         }
     }
 
-    /// Notes that wants could not be sent: what the peer was told before on that stream may be lost too, so it
-    /// is asked anew. What it wants of this node has nothing to do with that.
+    /// Notes that wants could not be sent: what the peer was told before on that stream may be lost too, or may
+    /// not, so it is asked again. What it wants of this node has nothing to do with that.
     fn failed(&mut self, peer: PeerId, connection: ConnectionId) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.failures += 1;
@@ -275,11 +279,7 @@ impl Behaviour {
             return self.left(peer, connection);
         }
         (known.outbox, known.is_telling) = (Outbox::default(), false);
-        let now = Instant::now();
-        self.client.with(|wants| {
-            wants.scheduler.leave(peer, now);
-            wants.scheduler.join(peer, now);
-        });
+        self.client.with(|wants| wants.scheduler.interrupted(peer, Instant::now()));
     }
 
     fn came(&mut self, peer: PeerId, message: &Message, blocks: Vec<Block>, refused: usize) {
@@ -321,10 +321,14 @@ impl Behaviour {
     fn ask(&mut self) {
         let now = Instant::now();
         while let Some(ask) = self.client.within(|wants| wants.scheduler.poll(now)) {
-            let (peer, cid, kind, urgency, is_cancel) = match ask {
-                Ask::Have(peer, cid) => (peer, cid, WantKind::Have, Urgency::Ahead, false),
-                Ask::Block(peer, cid, urgency) => (peer, cid, WantKind::Block, urgency, false),
-                Ask::Cancel(peer, cid) => (peer, cid, WantKind::Block, Urgency::Ahead, true),
+            let (peer, cid, kind, urgency, is_cancel, repeats) = match ask {
+                Ask::Have(peer, cid, repeats) => {
+                    (peer, cid, WantKind::Have, Urgency::Ahead, false, repeats)
+                }
+                Ask::Block(peer, cid, urgency, repeats) => {
+                    (peer, cid, WantKind::Block, urgency, false, repeats)
+                }
+                Ask::Cancel(peer, cid) => (peer, cid, WantKind::Block, Urgency::Ahead, true, false),
                 Ask::Search(cid) => {
                     let event = Event::Search(Box::new(cid));
                     self.events.push_back(ToSwarm::GenerateEvent(event));
@@ -334,7 +338,12 @@ impl Behaviour {
             let Some(known) = self.peers.get_mut(&peer) else { continue };
             self.asked = (self.asked + 1) % PRIORITIES;
             let (priority, send_dont_have) = (base_of(urgency) - self.asked, !is_cancel);
-            known.outbox.push(Want { cid, priority, is_cancel, kind, send_dont_have });
+            let want = Want { cid, priority, is_cancel, kind, send_dont_have };
+            if repeats {
+                known.outbox.push_again(want);
+            } else {
+                known.outbox.push(want);
+            }
         }
     }
 

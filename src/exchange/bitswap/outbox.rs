@@ -13,12 +13,17 @@ const ENTRIES_MAX: usize = 512;
 pub(super) struct Outbox {
     order: VecDeque<Cid>,
     by_cid: HashMap<Cid, Want>,
+    /// Wants whose cancels are in `order`: a message has one word for each block, and boxo takes the cancel.
+    again: Vec<Want>,
 }
 
 impl Outbox {
     /// Adds an entry; it takes the place of an earlier one for the same block, but for that a question
     /// does not take that of a request.
     pub(super) fn push(&mut self, want: Want) {
+        if want.is_cancel {
+            self.again.retain(|again| again.cid != want.cid);
+        }
         match self.by_cid.get_mut(&want.cid) {
             None => {
                 self.order.push_back(want.cid);
@@ -33,6 +38,12 @@ impl Outbox {
         }
     }
 
+    /// Adds a want that the peer was told before, which is called off in a message of its own.
+    pub(super) fn push_again(&mut self, want: Want) {
+        self.push(Want { kind: WantKind::Block, is_cancel: true, send_dont_have: false, ..want });
+        self.again.push(want);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -41,7 +52,13 @@ impl Outbox {
     pub(super) fn take(&mut self) -> Vec<Want> {
         let count = self.order.len().min(ENTRIES_MAX);
         let cids = self.order.drain(..count);
-        cids.filter_map(|cid| self.by_cid.remove(&cid)).collect()
+        let entries = cids.filter_map(|cid| self.by_cid.remove(&cid)).collect();
+        if self.order.is_empty() {
+            for want in std::mem::take(&mut self.again) {
+                self.push(want);
+            }
+        }
+        entries
     }
 }
 
@@ -73,5 +90,22 @@ mod tests {
             assert_eq!(outbox.take(), [last]);
             assert!(outbox.is_empty());
         }
+    }
+
+    #[test]
+    fn what_is_told_again_is_called_off_in_the_message_before() {
+        let (block, cancel) = (want(WantKind::Block, false), want(WantKind::Block, true));
+        let calls_off = |entries: &[Want]| entries.len() == 1 && entries[0].is_cancel;
+        let mut outbox = Outbox::default();
+        outbox.push_again(block);
+        outbox.push_again(block);
+        assert!(calls_off(&outbox.take()));
+        assert!(!outbox.is_empty());
+        assert_eq!(outbox.take(), [block]);
+        assert!(outbox.is_empty());
+        outbox.push_again(block);
+        outbox.push(cancel);
+        assert_eq!(outbox.take(), [cancel]);
+        assert!(outbox.is_empty(), "what is not wanted any more is not told again");
     }
 }

@@ -66,15 +66,18 @@ type Place = (Reverse<Urgency>, WantId);
 /// What is to be sent to a source, or found out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ask<S> {
-    /// Ask whether the source has the block.
-    Have(S, Cid),
+    /// Ask whether the source has the block, once more or not.
+    Have(S, Cid, Repeat),
     /// Ask for the block.
-    Block(S, Cid, Urgency),
+    Block(S, Cid, Urgency, Repeat),
     /// Tell that the block is no longer wanted.
     Cancel(S, Cid),
     /// Search for sources of the block.
     Search(Cid),
 }
+
+/// Whether what the source was asked before must be called off first, or it may take no notice.
+pub(super) type Repeat = bool;
 
 /// What a block that came is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,6 +245,19 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
     }
 
+    /// Notes that what a source was told may be lost, or not: what was under way from it is asked for again.
+    pub(super) fn interrupted(&mut self, source: S, now: Instant) {
+        let Some(known) = self.sources.get_mut(&source) else { return };
+        known.interrupted(now);
+        for (&id, want) in &mut self.wants {
+            let Some(answer) = want.answers.get_mut(&source) else { continue };
+            if matches!(answer, Answer::UnderWay(_) | Answer::Asked(_)) {
+                *answer = Answer::Stale;
+                rest(&mut self.idle, id, want);
+            }
+        }
+    }
+
     /// Notes what a source says of a block.
     pub(super) fn told(&mut self, source: S, cid: &Cid, has: bool, now: Instant) {
         let Some(&id) = self.ids.get(cid.hash()) else {
@@ -259,11 +275,11 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         if has {
             session.hit(source, false);
             if !matches!(before, Some(Answer::UnderWay(_))) {
-                want.answers.insert(source, Answer::Has);
+                want.answers.insert(source, Answer::Has(now));
             }
             return;
         }
-        if matches!(before, Some(Answer::UnderWay(_) | Answer::Has)) {
+        if matches!(before, Some(Answer::UnderWay(_) | Answer::Has(_))) {
             session.miss(source);
         }
         want.answers.insert(source, Answer::Lacks);
@@ -423,8 +439,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     /// Finds a source for each want that is under way from nowhere.
     fn assign(&mut self, now: Instant) {
         let mut blind = HashMap::<SessionKey, usize>::new();
-        let idle = self.idle.iter().map(|(_, id)| *id).collect::<Vec<_>>();
-        for id in idle {
+        for id in self.idle_in_order() {
             let Some(want) = self.wants.get(&id) else { continue };
             let session = self.sessions.get_or_insert_mut(want.session, Session::new);
             if session.is_empty() {
@@ -442,6 +457,15 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
     }
 
+    /// Returns the wants that are under way from nowhere, of equal urgency those behind for which a source failed: it
+    /// has one chance at a time, and that may be the very block that it lacks.
+    fn idle_in_order(&self) -> Vec<WantId> {
+        let has_failed = |id| self.wants.get(id).is_some_and(Want::has_failed);
+        let mut idle = self.idle.iter().collect::<Vec<_>>();
+        idle.sort_by_key(|(urgency, id)| (*urgency, has_failed(id)));
+        idle.into_iter().map(|(_, id)| *id).collect()
+    }
+
     /// Asks a source for a block, and others whether they have it.
     fn ask(&mut self, id: WantId, source: S, now: Instant) {
         let (Some(want), Some(known)) = (self.wants.get_mut(&id), self.sources.get_mut(&source))
@@ -450,15 +474,16 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         };
         self.idle.remove(&(Reverse(want.urgency), id));
         known.asked(id, now);
+        let repeats = want.repeats(&source, now);
         want.answers.insert(source, Answer::UnderWay(now));
-        self.asks.push_back(Ask::Block(source, want.cid, want.urgency));
+        self.asks.push_back(Ask::Block(source, want.cid, want.urgency, repeats));
         if is_hedged(want) {
             self.hedges_at.get_or_insert(now + HEDGE_EVERY);
         }
         let session = self.sessions.get_or_insert_mut(want.session, Session::new);
         let may_inquire = |other: &S| {
             let known = self.sources.get(other).filter(|known| known.returns_at(now).is_none());
-            known.is_some() && !want.answers.contains_key(other)
+            known.is_some() && want.is_open(other)
         };
         let beside: Vec<S> = if session.is_proven(source) {
             Vec::new()
@@ -475,9 +500,10 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     /// Asks everybody whether they have a block that nobody known has, and searches for others.
     fn search(&mut self, id: WantId, now: Instant) {
         let Some(want) = self.wants.get_mut(&id) else { return };
-        let others = self.sources.iter().filter(|(source, known)| {
-            !want.answers.contains_key(source) && known.returns_at(now).is_none()
-        });
+        let others = self
+            .sources
+            .iter()
+            .filter(|(source, known)| want.is_open(source) && known.returns_at(now).is_none());
         let others = others.map(|(source, _)| *source).take(BROADCAST_MAX);
         for other in others.collect::<Vec<_>>() {
             inquire(want, other, now, &mut self.asks);
@@ -487,7 +513,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
         if want.searched.replace(now).is_some() {
             // They may have got it meanwhile.
-            want.answers.clear();
+            want.answers.values_mut().for_each(|answer| *answer = Answer::Stale);
         }
         self.asks.push_back(Ask::Search(want.cid));
     }
@@ -509,7 +535,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             let waited = now.saturating_duration_since(since);
             let session = self.sessions.peek(&want.session);
             let may_have = |source: &S| match want.answers.get(source) {
-                Some(Answer::Has) => true,
+                Some(Answer::Has(_)) => true,
                 None | Some(Answer::Asked(_)) => {
                     session.is_some_and(|found| found.is_proven(*source))
                 }
@@ -546,8 +572,8 @@ fn inquire<S: Copy + Ord>(
     now: Instant,
     asks: &mut VecDeque<Ask<S>>,
 ) {
+    asks.push_back(Ask::Have(source, want.cid, want.repeats(&source, now)));
     want.answers.insert(source, Answer::Asked(now));
-    asks.push_back(Ask::Have(source, want.cid));
 }
 
 /// Puts a want among those that are under way from nowhere, if it is.
@@ -574,7 +600,7 @@ fn choose<S: Copy + Ord + Hash>(
     sources: &HashMap<S, Source>,
     now: Instant,
 ) -> Choice<S> {
-    let says_so = want.answers.iter().filter(|(_, answer)| **answer == Answer::Has);
+    let says_so = want.answers.iter().filter(|(_, answer)| matches!(answer, Answer::Has(_)));
     let says_so = says_so.map(|(source, _)| (*source, true));
     let members = session.members().map(|source| (source, false));
     let mut may_wait = false;

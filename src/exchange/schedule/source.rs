@@ -147,6 +147,12 @@ impl Source {
         self.under_way.remove(&(asked, want));
     }
 
+    /// Notes that nothing is under way any more, through no fault of the source.
+    pub(super) fn interrupted(&mut self, now: Instant) {
+        self.under_way.clear();
+        (self.sample, self.was_busy) = ((now, 0), true);
+    }
+
     /// Notes that an answer came so long after its question.
     pub(super) fn answered(&mut self, after: Duration) {
         // Blocks wait for each other, so only what is shorter says something of the way.

@@ -35,6 +35,8 @@ enum Manner {
     Promiser,
     /// Says it has everything until it is asked for it.
     Denier,
+    /// Has every other block, and says nothing to a question that it answered before, as Helia does.
+    Stubborn,
 }
 
 #[derive(Debug)]
@@ -109,19 +111,23 @@ impl World {
         match self.peers[peer].manner {
             Manner::Honest | Manner::Liar | Manner::Promiser | Manner::Denier => true,
             Manner::Part { of, from } => number % of == from,
+            Manner::Stubborn => number % 2 == 1,
             Manner::Silent => false,
         }
     }
 
     fn carry(&mut self, ask: Ask<usize>) {
-        let (peer, kind, cid) = match ask {
-            Ask::Have(peer, cid) => (peer, 0, cid),
-            Ask::Block(peer, cid, _) => (peer, 1, cid),
-            Ask::Cancel(peer, cid) => (peer, 2, cid),
+        let (peer, kind, cid, repeats) = match ask {
+            Ask::Have(peer, cid, repeats) => (peer, 0, cid, repeats),
+            Ask::Block(peer, cid, _, repeats) => (peer, 1, cid, repeats),
+            Ask::Cancel(peer, cid) => (peer, 2, cid, false),
             Ask::Search(cid) => return self.searches.push(cid),
         };
         self.peers[peer].asked += usize::from(kind == 1);
         let time = self.now + self.peers[peer].latency / 2;
+        if repeats {
+            self.at(time, Event::Asked(peer, 2, cid));
+        }
         self.at(time, Event::Asked(peer, kind, cid));
     }
 
@@ -133,6 +139,9 @@ impl World {
             Event::Asked(peer, kind, cid) => {
                 let manner = self.peers[peer].manner;
                 let has = self.has(peer, &cid) && (manner, kind) != (Manner::Denier, 1);
+                if manner == Manner::Stubborn && !has && !self.peers[peer].wants.insert(cid) {
+                    return;
+                }
                 if kind == 0 || !has || manner == Manner::Promiser {
                     let time = now + self.peers[peer].latency / 2;
                     return self.at(time, Event::Told(peer, cid, has));
@@ -552,4 +561,42 @@ impl Scheduler<usize> {
         let asked: usize = self.wants.values().map(|want| want.under_way().count()).sum();
         assert_eq!(under_way, asked);
     }
+}
+
+#[test]
+fn a_block_that_a_stubborn_source_lacks_holds_up_no_other() {
+    let mut world = World::new(2, MIB).peer(MS * 20, 100.0, Manner::Stubborn);
+    for (number, seconds) in [(0, 100), (1, 2)] {
+        world.scheduler.want(cid(number), Urgency::Demand, None, world.now);
+        let end = world.now + MS * 1000 * seconds;
+        while world.step(end) {}
+    }
+    assert!(world.came.contains(&cid(1)));
+}
+
+#[test]
+fn a_block_that_a_source_fails_to_send_goes_behind_others() {
+    let mut world = World::new(3, MIB).peer(MS * 20, 100.0, Manner::Honest);
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    assert!(matches!(world.scheduler.poll(world.now), Some(Ask::Block(0, ..))));
+    world.scheduler.distrust(0, world.now);
+    for (number, urgency) in [(1, Urgency::Ahead), (2, Urgency::Demand)] {
+        world.scheduler.want(cid(number), urgency, None, world.now);
+    }
+    let back = world.now + MS * 2000;
+    let Some(Ask::Block(0, first, ..)) = world.scheduler.poll(back) else { panic!("it is asked") };
+    assert_eq!(first, cid(2));
+}
+
+#[test]
+fn what_may_be_lost_is_asked_for_again_at_once() {
+    let mut world = World::new(1, MIB).peer(MS * 20, 100.0, Manner::Honest);
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    let ask = |world: &mut World| world.scheduler.poll(world.now);
+    let asks = |repeats| Some(Ask::Block(0, cid(0), Urgency::Demand, repeats));
+    assert_eq!(ask(&mut world), asks(false));
+    world.scheduler.interrupted(0, world.now);
+    assert_eq!(ask(&mut world), asks(true));
+    world.scheduler.interrupted(0, world.now);
+    assert_eq!(ask(&mut world), asks(true), "it is not held against the source");
 }

@@ -1,7 +1,7 @@
 //! One block that is wanted, and what each source said to that.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::block::Cid;
 use crate::exchange::{Session as SessionKey, Urgency};
@@ -14,15 +14,21 @@ pub(super) type WantId = u64;
 pub(super) enum Answer {
     /// It was asked whether it has the block.
     Asked(Instant),
-    /// It says it has it.
-    Has,
+    /// It said then that it has it.
+    Has(Instant),
     /// It says it lacks it.
     Lacks,
     /// It was asked for the block.
     UnderWay(Instant),
     /// It was asked for the block and failed, so that it is not asked again until then.
     Late(Instant),
+    /// It was asked, and what came of that, or will, is no longer known.
+    Stale,
 }
+
+/// How long Helia goes by what it answered: it takes no want of a block that it spoke of a shorter time ago for a new
+/// one, and drops it then (spec 05 §5).
+const ANSWER_TIME: Duration = Duration::from_secs(4);
 
 /// A wanted block.
 #[derive(Debug)]
@@ -52,9 +58,29 @@ impl<S: Copy + Ord> Want<S> {
     /// Tells whether a source may be asked for the block.
     pub(super) fn may_ask(&self, source: S, now: Instant) -> bool {
         match self.answers.get(&source) {
-            None | Some(Answer::Asked(_) | Answer::Has) => true,
+            None | Some(Answer::Asked(_) | Answer::Has(_) | Answer::Stale) => true,
             Some(Answer::Late(until)) => *until <= now,
             Some(Answer::Lacks | Answer::UnderWay(_)) => false,
         }
+    }
+
+    /// Tells whether a source is not known to have been asked anything, or not lately.
+    pub(super) fn is_open(&self, source: &S) -> bool {
+        matches!(self.answers.get(source), None | Some(Answer::Stale))
+    }
+
+    /// Tells whether a source may hold an earlier question for the same against a new one, as Helia does, unless that
+    /// is called off first.
+    pub(super) fn repeats(&self, source: &S, now: Instant) -> bool {
+        match self.answers.get(source) {
+            None | Some(Answer::UnderWay(_)) => false,
+            Some(Answer::Asked(at) | Answer::Has(at)) => *at + ANSWER_TIME < now,
+            Some(Answer::Lacks | Answer::Late(_) | Answer::Stale) => true,
+        }
+    }
+
+    /// Tells whether a source failed that was asked for the block.
+    pub(super) fn has_failed(&self) -> bool {
+        self.answers.values().any(|answer| matches!(answer, Answer::Late(_)))
     }
 }
