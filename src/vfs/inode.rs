@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -55,7 +56,27 @@ pub(super) struct Inode {
 #[derive(Debug)]
 pub(super) struct InodeTable {
     key: [u8; 32],
-    slots: Mutex<HashMap<u64, Slot>>,
+    slots: Mutex<HashMap<u64, Slot, BuildHasherDefault<NumberHasher>>>,
+}
+
+/// Takes a number for its own hash: but for that of the root, all are keyed hashes.
+#[derive(Debug, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Debug)]
@@ -91,7 +112,7 @@ impl InodeTable {
         let inode =
             Inode { root: root.cid().map(Arc::new), identity: root, grace_ms: AtomicU32::new(0) };
         let slot = Slot { inode: Arc::new(inode), lookups: 1 };
-        Self { key, slots: Mutex::new(HashMap::from([(ROOT_INO, slot)])) }
+        Self { key, slots: Mutex::new(HashMap::from_iter([(ROOT_INO, slot)])) }
     }
 
     /// Returns what `ino` stands for; `None` when the kernel has forgotten it.
@@ -163,20 +184,22 @@ impl InodeTable {
     }
 
     fn first_ino(&self, identity: &Identity) -> u64 {
-        let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        match identity {
+        let number = match identity {
             Identity::Namespace => return ROOT_INO,
             Identity::Directory { parent, name, .. } => {
-                hasher.update(b"d").update(&parent.to_le_bytes()).update(name)
+                self.hash(&[b"d", &parent.to_le_bytes(), name])
             }
-            Identity::File { cid, claimed_len: None } => hasher.update(b"f").update(&cid.0),
+            Identity::File { cid, claimed_len: None } => self.hash(&[b"f", &cid.0]),
             Identity::File { cid, claimed_len: Some(len) } => {
-                hasher.update(b"c").update(&len.to_le_bytes()).update(&cid.0)
+                self.hash(&[b"c", &len.to_le_bytes(), &cid.0])
             }
         };
-        let mut digest = [0; 8];
-        hasher.finalize_xof().fill(&mut digest);
-        u64::from_le_bytes(digest) % (INO_MAX - INO_MIN + 1) + INO_MIN
+        number % (INO_MAX - INO_MIN + 1) + INO_MIN
+    }
+
+    fn hash(&self, parts: &[&[u8]]) -> u64 {
+        let digest = blake3::keyed_hash(&self.key, &parts.concat());
+        digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 }
 

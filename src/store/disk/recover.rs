@@ -39,49 +39,41 @@ pub(super) fn open_packs(
                 "a pack is missing, and its blocks with it; its index is set aside");
         }
     }
-    for pack in &assembled {
-        apply(pack, &tombs::load(&files.tombs(pack.id()))?);
-    }
-    let mut packs = side_by_side(ids, |id| open_pack(files, *id))?;
+    let mut packs = side_by_side(ids, |id| open_pack(files, *id).map(Arc::new))?;
     packs.extend(assembled);
     packs.sort_unstable_by_key(|pack| pack.id());
     Ok(packs)
 }
 
-/// Opens packs on several threads, oldest first in the result: what has no index is hashed, and one
-/// processor hashes slower than a disk reads.
-pub(super) fn side_by_side<T: Sync>(
+/// Does a piece of work for each of `wanted` on several threads; the results have no order. What has no index
+/// is hashed, and one processor hashes slower than a disk reads.
+pub(super) fn side_by_side<T: Sync, R: Send>(
     wanted: &[T],
-    open: impl Fn(&T) -> Result<Pack, StoreError> + Sync,
-) -> Result<Vec<Arc<Pack>>, StoreError> {
+    work: impl Fn(&T) -> Result<R, StoreError> + Sync,
+) -> Result<Vec<R>, StoreError> {
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut opened = Vec::new();
-        while let Some(one) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-            opened.push(open(one).map(Arc::new)?);
-        }
-        Ok(opened)
+        let wanted = std::iter::from_fn(|| wanted.get(next.fetch_add(1, Ordering::Relaxed)));
+        wanted.map(&work).collect::<Result<Vec<_>, _>>()
     };
-    let opened = std::thread::scope(|scope| {
+    let done = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads_for(wanted.len())).map(|_| scope.spawn(work)).collect();
         let mine = work();
         let joined = others
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        std::iter::once(mine).chain(joined).collect::<Result<Vec<_>, StoreError>>()
+        std::iter::once(mine).chain(joined).collect::<Result<Vec<_>, _>>()
     });
-    let mut packs = opened?.concat();
-    packs.sort_unstable_by_key(|pack| pack.id());
-    Ok(packs)
+    Ok(done?.into_iter().flatten().collect())
 }
 
-/// Returns how many threads read that many packs.
-fn threads_for(packs: usize) -> usize {
-    if packs < 2 {
-        return packs;
+/// Returns how many threads do so many pieces of work.
+fn threads_for(pieces: usize) -> usize {
+    if pieces < 2 {
+        return pieces;
     }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    processors.min(THREADS_MAX).min(packs)
+    processors.min(THREADS_MAX).min(pieces)
 }
 
 fn open_pack(files: &PackFiles, id: PackId) -> Result<Pack, StoreError> {
@@ -168,7 +160,7 @@ pub(super) fn cut_and_index(
     }
 }
 
-fn apply(pack: &Pack, tombs: &HashSet<Tomb>) {
+pub(super) fn apply(pack: &Pack, tombs: &HashSet<Tomb>) {
     for tomb in tombs {
         if let Some((entry, _)) = pack.find(&tomb.key)
             && entry.start == tomb.start

@@ -74,7 +74,7 @@ impl DiskStore {
             packs[at] = Arc::new(Pack::Open(Arc::clone(&pack)));
             writer.active = Some(Active { pack, file, len, blocks, written_back: len });
         }
-        self.packs.read().leaves.add(&packs);
+        self.leaves().add(&packs);
         self.edit_packs(|own| *own = packs);
         Ok(())
     }

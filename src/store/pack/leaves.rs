@@ -17,6 +17,11 @@ use crate::store::key::BlockKey;
 /// Bytes of a digest that are in the table; the filters and indexes of packs go by others.
 const PRINT: Range<usize> = 8..12;
 
+/// New leaves are added one by one if they are fewer than this part of all: to merge takes time for each of all.
+const MERGE_PART: usize = 64;
+/// Leaves that are removed at a time, in less than a millisecond; look-ups wait for it.
+const REMOVED_MAX: usize = 512;
+
 /// A part of a digest and the number of a file, both big-endian: the files of one leaf are side by side, in
 /// their order.
 type Place = [u8; 12];
@@ -31,22 +36,34 @@ impl LeafTable {
         let files = packs.iter().filter_map(|pack| pack.as_assembled());
         let mut places: BTreeSet<_> = files.flat_map(places_of).collect();
         let mut all = self.0.write();
-        // Two ordered sets become one without a search for each element.
-        all.append(&mut places);
+        if places.len() > all.len() / MERGE_PART {
+            all.append(&mut places);
+        } else {
+            all.extend(places);
+        }
     }
 
     /// Takes the leaves of a file out that nobody can find any more.
     pub(in crate::store) fn remove(&self, pack: &Pack) {
-        let mut all = self.0.write();
-        for place in pack.as_assembled().into_iter().flat_map(places_of) {
-            all.remove(&place);
+        let places: Vec<_> = pack.as_assembled().into_iter().flat_map(places_of).collect();
+        for group in places.chunks(REMOVED_MAX) {
+            let mut all = self.0.write();
+            for place in group {
+                all.remove(place);
+            }
         }
     }
 
-    /// Returns the files that may have a block, newest first.
-    pub(in crate::store) fn files(&self, key: &BlockKey) -> Vec<PackId> {
-        let [first, last] = [0, u64::MAX].map(|number| place(key, PackId(number)));
-        self.0.read().range(first..=last).rev().map(file_of).collect()
+    /// Returns the files that may have a block, newest first. Each is looked for when it is asked for: a leaf of
+    /// zeros can be in all of them.
+    pub(in crate::store) fn files(&self, key: &BlockKey) -> impl Iterator<Item = PackId> {
+        let (key, mut last) = (*key, Some(u64::MAX));
+        std::iter::from_fn(move || {
+            let [first, last_place] = [0, last?].map(|number| place(&key, PackId(number)));
+            let id = self.0.read().range(first..=last_place).next_back().map(file_of)?;
+            last = id.0.checked_sub(1);
+            Some(id)
+        })
     }
 }
 
@@ -73,6 +90,10 @@ mod tests {
     use crate::store::diskio::RealDisk;
     use crate::store::framing::Framing;
     use crate::store::pack::{Entry, index};
+
+    fn of(table: &LeafTable, key: &BlockKey) -> Vec<PackId> {
+        table.files(key).collect()
+    }
 
     /// The first byte of a digest alone differs, or its print too.
     fn key(first: u8, print: u8) -> BlockKey {
@@ -101,13 +122,13 @@ mod tests {
         let files = [file(&dir, 7, &[a, b]), file(&dir, 300, &[b]), file(&dir, far, &[b, c])];
         table.add(&files[..1]);
         table.add(&files[1..]);
-        assert_eq!(table.files(&a), [PackId(7)]);
-        assert_eq!(table.files(&b), [PackId(far), PackId(300), PackId(7)]);
-        assert_eq!(table.files(&c), [PackId(far)]);
-        assert_eq!(table.files(&key(4, 4)), []);
-        assert_eq!(table.files(&key(9, 1)), [PackId(7)], "a hint goes by the print");
+        assert_eq!(of(&table, &a), [PackId(7)]);
+        assert_eq!(of(&table, &b), [PackId(far), PackId(300), PackId(7)]);
+        assert_eq!(of(&table, &c), [PackId(far)]);
+        assert_eq!(of(&table, &key(4, 4)), []);
+        assert_eq!(of(&table, &key(9, 1)), [PackId(7)], "a hint goes by the print");
         table.remove(&files[1]);
-        assert_eq!(table.files(&b), [PackId(far), PackId(7)]);
+        assert_eq!(of(&table, &b), [PackId(far), PackId(7)]);
         for file in [&files[0], &files[2]] {
             table.remove(file);
         }
@@ -121,8 +142,8 @@ mod tests {
         table.add(&[file(&dir, 7, &[key(1, 1)])]);
         let filled = file(&dir, 7, &[key(1, 1), key(2, 2)]);
         table.add(std::slice::from_ref(&filled));
-        assert_eq!(table.files(&key(1, 1)), [PackId(7)]);
-        assert_eq!(table.files(&key(2, 2)), [PackId(7)]);
+        assert_eq!(of(&table, &key(1, 1)), [PackId(7)]);
+        assert_eq!(of(&table, &key(2, 2)), [PackId(7)]);
         table.remove(&filled);
         assert!(table.0.read().is_empty());
     }

@@ -137,7 +137,7 @@ impl DiskStore {
             }
         }
         let after = Arc::new(Pack::Assembled(after));
-        self.packs.read().leaves.add(std::slice::from_ref(&after));
+        self.leaves().add(std::slice::from_ref(&after));
         self.edit_packs(|packs| {
             if let Some(pack) = packs.iter_mut().find(|pack| pack.id() == after.id()) {
                 *pack = Arc::clone(&after);

@@ -121,7 +121,7 @@ impl DiskStore {
             self.commits.lock().found_again(assembly.entries.iter().map(|entry| &entry.key));
             assembly.is_finished = true;
         }
-        self.packs.read().leaves.add(&packs);
+        self.leaves().add(&packs);
         self.edit_packs(|all| {
             all.extend(packs.iter().map(Arc::clone));
             // Others may have taken a later number and be here already.

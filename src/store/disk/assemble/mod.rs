@@ -24,6 +24,7 @@ use bytes::Bytes;
 pub use self::gather::Gathered;
 pub use self::group::AssemblyGroup;
 use self::group::Pending;
+use super::recover::{apply, side_by_side};
 use super::writer::start_writeback;
 use super::{CopyState, DiskStore};
 use crate::block::Block;
@@ -35,6 +36,7 @@ use crate::store::framing::Framing;
 use crate::store::key::BlockKey;
 use crate::store::pack::files::{Names, PackFiles};
 use crate::store::pack::index::{IndexError, SealedPack};
+use crate::store::pack::tombs;
 use crate::store::pack::{Entry, Pack};
 
 /// Most leaves of one file, a terabyte of leaves of 256 KiB: its sidecar is 200 MB then, and it takes
@@ -237,11 +239,8 @@ pub(super) fn open_files(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pac
             lose(files, &files.assembled(*id), &files.leaves(*id), "it is missing")?;
         }
     }
-    let mut packs = Vec::new();
-    for id in names.ids("file") {
-        packs.extend(open_file(files, *id)?.map(Arc::new));
-    }
-    Ok(packs)
+    let opened = side_by_side(names.ids("file"), |id| open_file(files, *id))?;
+    Ok(opened.into_iter().flatten().map(Arc::new).collect())
 }
 
 fn open_file(files: &PackFiles, id: PackId) -> Result<Option<Pack>, StoreError> {
@@ -249,7 +248,9 @@ fn open_file(files: &PackFiles, id: PackId) -> Result<Option<Pack>, StoreError> 
     let why = match SealedPack::open_leaves(&sidecar, id) {
         Ok(sealed) => {
             cut_off(files, &path, sealed.pack_len)?;
-            return Ok(Some(Pack::Assembled(sealed)));
+            let pack = Pack::Assembled(sealed);
+            apply(&pack, &tombs::load(&files.tombs(id))?);
+            return Ok(Some(pack));
         }
         Err(IndexError::Store(error)) => return Err(error),
         Err(IndexError::Missing) => "its sidecar is missing",

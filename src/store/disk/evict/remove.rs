@@ -182,7 +182,7 @@ impl DiskStore {
         }
         burying.trusted.remove(&id);
         self.edit_packs(|packs| packs.retain(|pack| pack.id() != id));
-        self.packs.read().leaves.remove(&pack);
+        self.leaves().remove(&pack);
         self.forget_space(&pack);
         let disk = &*self.files.disk;
         self.files.forget(id);

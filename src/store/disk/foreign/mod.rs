@@ -286,12 +286,14 @@ pub(super) fn open_packs(files: &PackFiles, names: &Names) -> Result<Vec<Arc<Pac
             remove_leftover(files, &files.dir().join(format!("{id}.{extension}")));
         }
     }
-    side_by_side(&sources, |source| {
+    let mut packs = side_by_side(&sources, |source| {
         if let Err(error) = source.open() {
             tracing::warn!(%error, "a file used in place is looked at when it is read");
         }
-        open_pack(files, Arc::clone(source))
-    })
+        open_pack(files, Arc::clone(source)).map(Arc::new)
+    })?;
+    packs.sort_unstable_by_key(|pack| pack.id());
+    Ok(packs)
 }
 
 /// Reads the record of a foreign pack; one that is damaged is set aside.
