@@ -164,8 +164,12 @@ impl Source {
         self.last_heard = now;
     }
 
-    /// Notes how long an answer takes that waits for no block.
+    /// Notes how long an answer takes that needs no work. Behind blocks it waits for them, so only what is shorter
+    /// counts then.
     pub(super) fn measured(&mut self, latency: Duration) {
+        if !self.under_way.is_empty() {
+            return self.answered(latency);
+        }
         self.latency = Some(self.latency.map_or(latency, |known| (known + latency) / 2));
     }
 

@@ -600,3 +600,17 @@ fn what_may_be_lost_is_asked_for_again_at_once() {
     world.scheduler.interrupted(0, world.now);
     assert_eq!(ask(&mut world), asks(true), "it is not held against the source");
 }
+
+#[test]
+fn a_ping_that_waits_behind_blocks_says_nothing_of_the_way() {
+    let mut world = World::new(1, MIB).peer(MS * 20, 100.0, Manner::Honest);
+    let expected = |world: &World| world.scheduler.sources[&0].expected();
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    assert!(matches!(world.scheduler.poll(world.now), Some(Ask::Block(0, ..))));
+    let before = expected(&world);
+    world.scheduler.measured(0, MS * 3000);
+    assert_eq!(expected(&world), before);
+    world.scheduler.cancel(&cid(0));
+    world.scheduler.measured(0, MS * 3000);
+    assert!(expected(&world) > MS * 1000, "the way has become longer");
+}
