@@ -14,7 +14,7 @@ pub(super) struct Outbox {
     order: VecDeque<Cid>,
     by_cid: HashMap<Cid, Want>,
     /// Wants whose cancels are in `order`: a message has one word for each block, and boxo takes the cancel.
-    again: Vec<Want>,
+    again: HashMap<Cid, Want>,
 }
 
 impl Outbox {
@@ -22,7 +22,7 @@ impl Outbox {
     /// does not take that of a request.
     pub(super) fn push(&mut self, want: Want) {
         if want.is_cancel {
-            self.again.retain(|again| again.cid != want.cid);
+            self.again.remove(&want.cid);
         }
         match self.by_cid.get_mut(&want.cid) {
             None => {
@@ -41,7 +41,7 @@ impl Outbox {
     /// Adds a want that the peer was told before, which is called off in a message of its own.
     pub(super) fn push_again(&mut self, want: Want) {
         self.push(Want { kind: WantKind::Block, is_cancel: true, send_dont_have: false, ..want });
-        self.again.push(want);
+        self.again.insert(want.cid, want);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -52,9 +52,9 @@ impl Outbox {
     pub(super) fn take(&mut self) -> Vec<Want> {
         let count = self.order.len().min(ENTRIES_MAX);
         let cids = self.order.drain(..count);
-        let entries = cids.filter_map(|cid| self.by_cid.remove(&cid)).collect();
-        if self.order.is_empty() {
-            for want in std::mem::take(&mut self.again) {
+        let entries: Vec<_> = cids.filter_map(|cid| self.by_cid.remove(&cid)).collect();
+        for entry in &entries {
+            if let Some(want) = self.again.remove(&entry.cid) {
                 self.push(want);
             }
         }
