@@ -133,21 +133,14 @@ def bare_mounted(binary, work):
     mountpoint.mkdir()
     process = subprocess.Popen([str(binary), str(material), str(mountpoint)])
     try:
-        wait_for_mount(process, mountpoint)
+        if not comes_true(lambda: os.path.ismount(mountpoint), process):
+            raise RuntimeError(f"the bare filesystem is not mounted on {mountpoint}")
         machine.read_ahead(mountpoint, READ_AHEAD_KIB)
         file, tree, names = (mountpoint / path.name for path in material_paths(material))
         yield Side(file, tree, names, file, tree, work)
     finally:
         subprocess.run(["umount", str(mountpoint)], check=False)
         process.wait(STOP_TIMEOUT_S)
-
-
-def wait_for_mount(process, mountpoint):
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not os.path.ismount(mountpoint):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the bare filesystem is not mounted on {mountpoint}")
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -174,11 +167,18 @@ def mounted(cidfs, repository, mounts, log, command=lambda *words: words):
 
 
 def wait_for_daemon(daemon, repository, log):
+    if not comes_true((repository / "api.sock").exists, daemon):
+        raise RuntimeError(f"the daemon does not answer; it said: {log.read_text()}")
+
+
+def comes_true(is_so, process):
+    """Waits for what a process does first; tells whether it did, in time and alive."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not (repository / "api.sock").exists():
-        if daemon.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the daemon does not answer; it said: {log.read_text()}")
+    while not is_so():
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
+    return True
 
 
 def make_material(folder, options):

@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -56,27 +55,7 @@ pub(super) struct Inode {
 #[derive(Debug)]
 pub(super) struct InodeTable {
     key: [u8; 32],
-    slots: Mutex<HashMap<u64, Slot, BuildHasherDefault<NumberHasher>>>,
-}
-
-/// Takes a number for its own hash: but for that of the root, all are keyed hashes.
-#[derive(Debug, Default)]
-struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+    slots: Mutex<HashMap<u64, Slot>>,
 }
 
 #[derive(Debug)]
@@ -112,7 +91,7 @@ impl InodeTable {
         let inode =
             Inode { root: root.cid().map(Arc::new), identity: root, grace_ms: AtomicU32::new(0) };
         let slot = Slot { inode: Arc::new(inode), lookups: 1 };
-        Self { key, slots: Mutex::new(HashMap::from_iter([(ROOT_INO, slot)])) }
+        Self { key, slots: Mutex::new(HashMap::from([(ROOT_INO, slot)])) }
     }
 
     /// Returns what `ino` stands for; `None` when the kernel has forgotten it.

@@ -318,7 +318,10 @@ impl Outbound {
                         return Poll::Ready(Ok(()));
                     }
                     Poll::Ready(Err(error)) => match again {
-                        Some(outgoing) => self.waiting.push_front(outgoing),
+                        Some(outgoing) => {
+                            tracing::debug!(%error, "a stream was gone; its message goes on a new one");
+                            self.waiting.push_front(outgoing);
+                        }
                         None => return Poll::Ready(Err(Some(error))),
                     },
                 },

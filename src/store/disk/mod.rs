@@ -1,8 +1,8 @@
 //! The store on a disk: packs, one writer at a time, readers that never wait for it.
 //!
 //! A look-up walks an immutable list of packs from the newest to the oldest; nearly all say from
-//! memory that they do not have the key, and of the assembled files only those are asked that may have it. The list is replaced as a whole when a pack is added or
-//! sealed, so readers hold a lock only long enough to clone an `Arc`. Whoever reads bytes of a copy
+//! memory that they do not have the key, and of the assembled files only those are asked that may
+//! have it. The list is replaced as a whole when a pack is added or sealed, so readers hold a lock only long enough to clone an `Arc`. Whoever reads bytes of a copy
 //! is in its region (`pack::usage`) from before the look that counts until the bytes are copied,
 //! and nothing is removed from a region that someone is in. Foreign packs are asked last and only
 //! ever read: a put or an eviction does not know of them.
@@ -29,9 +29,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use nix::time::ClockId;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use self::assemble::{Assembly, AssemblyGroup, Gathered};
@@ -65,9 +65,8 @@ const PACK_LEN_MAX: u64 = 256 * 1024 * 1024;
 const PACK_BLOCKS_MAX: usize = 65_536;
 
 /// Shortest file in bytes that is laid out as one, unless the configuration says otherwise. Each such
-/// file costs about a kilobyte of memory and 50 microseconds at a start;
-/// shorter ones are read again up to twice as fast for it when the kernel has forgotten them, and are
-/// imported up to twice as slowly.
+/// file costs about a kilobyte of memory and 50 microseconds at a start; shorter ones are read again up to
+/// twice as fast for it when the kernel has forgotten them, and are imported up to twice as slowly.
 const ASSEMBLE_LEN_MIN: u64 = 2 * 1024 * 1024;
 
 /// How a [`DiskStore`] works on its disk.
@@ -528,8 +527,8 @@ impl BlockStore for DiskStore {
     }
 }
 
-/// Returns the hours since 1970, of the clock that costs least to look at.
+/// Returns the hours since 1970.
 pub(super) fn hour_now() -> u32 {
-    let since = ClockId::CLOCK_REALTIME_COARSE.now().map_or(0, |now| now.tv_sec());
-    u32::try_from(since / 3600).unwrap_or(0)
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u32::try_from(since.as_secs() / 3600).unwrap_or(u32::MAX))
 }
