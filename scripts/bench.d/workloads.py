@@ -205,12 +205,6 @@ def walk(side, disk, _options):
     yield "names dropped", timed(quiet, command)
 
 
-def walk_read_only(side, _disk, _options):
-    """To the kernel the mount with small_files is read-only."""
-    command = ["find", str(side.small_tree), "-printf", "%s\n"]
-    yield from cold_and_again(lambda: quiet(command))
-
-
 def names(side, _disk, _options):
     yield from cold_and_again(lambda: quiet(["ls", "-f", str(side.names)]))
 
@@ -280,8 +274,6 @@ ALL = [
     Workload("walk", "find -printf %s over the tree; kernel caches dropped, and again; then "
              "cidfs with the kernel's names and inodes dropped against the disk with all of it in memory",
              walk, "files", tree_files, has_ceiling=True),
-    Workload("walk-ro", "find as before, through a mount that is read-only to the kernel, which forgets no time of "
-             "access of what it read there", walk_read_only, "files", tree_files, has_ceiling=True),
     Workload("tar", "tar of the tree into a pipe; kernel caches dropped, and again", tar, "files",
              tree_files, has_ceiling=True),
     Workload("grep", "grep -r of the tree, the second time", grep_again, "files", tree_files,

@@ -21,11 +21,12 @@ use crate::cli::output::Output;
   cidfs mount                            in the foreground, as config.toml says
   cidfs mount /ipfs ~/ipfs               returns when it is there; starts a daemon if none runs
   cidfs mount /ipfs/bafybeig… /srv/site -o allow_other,noexec
-  mount -t cidfs -o ro,offline /ipfs /mnt   the same through mount(8), which needs ro
+  mount -t cidfs -o offline /ipfs /mnt   the same through mount(8)
 
 Options after -o: allow_other, listpins, nonempty, noexec, offline, hard, timeout=60s, uid=N, gid=N,
-umask=M, fmask=M, dmask=M, fsname=NAME, ro, small_files (faster for trees of small files),
-walkahead=BLOCKS and nofetch=NAME:NAME (what is fetched ahead of find or tar, and for whom not).")]
+umask=M, fmask=M, dmask=M, fsname=NAME, small_files (faster for trees of small files),
+setpins (setfattr -n user.ipfs.pin -v recursive FILE pins it), walkahead=BLOCKS and nofetch=NAME:NAME
+(what is fetched ahead of find or tar, and for whom not).")]
 pub(crate) struct Mount {
     /// /ipfs, or a path below it
     #[arg(requires = "dir")]

@@ -26,8 +26,8 @@ const TASK_NAME_LEN: usize = 15;
 
 /// The options that mean something, for the message about one that does not.
 const KNOWN: &str = "allow_other, listpins, nonempty, offline, timeout=SECONDS, hard, uid=, gid=, \
-                     umask=, fmask=, dmask=, fsname=, exec, noexec, ro, small_files, walkahead=, \
-                     nofetch=";
+                     umask=, fmask=, dmask=, fsname=, exec, noexec, setpins, small_files, \
+                     walkahead=, nofetch=";
 
 /// What is said to mount(8) and fstab themselves, or is so anyway.
 const IGNORED: &[&str] = &[
@@ -47,6 +47,7 @@ const IGNORED: &[&str] = &[
     "nouser",
     "nousers",
     "relatime",
+    "ro",
     "user",
     "users",
 ];
@@ -68,6 +69,9 @@ pub enum OptionError {
     /// What is mounted cannot change.
     #[error("what /ipfs shows is immutable (EROFS): mount it with ro, not rw")]
     Writable,
+    /// Only the kernel's refusal of every change keeps files that it opens by itself from being written.
+    #[error("setpins and small_files do not go together: mount twice, or pin with cidfs pin add")]
+    Pins,
     /// Strangers' files get no power.
     #[error("the mount option \"{0}\" is never given: what strangers wrote is nosuid and nodev")]
     Unsafe(String),
@@ -85,10 +89,9 @@ pub struct MountOptions {
     pub nonempty: bool,
     /// Forbids to run programs.
     pub noexec: bool,
-    /// Lets the kernel refuse every change, pins by attribute too.
-    pub read_only: bool,
-    /// Leaves the opening of files to the kernel: small ones are read faster, big ones slower, and the
-    /// mount is read-only.
+    /// Takes pins by setxattr(2), so that to the kernel the mount is not read-only.
+    pub set_pins: bool,
+    /// Leaves the opening of files to the kernel: small ones are read faster, big ones slower.
     pub small_files: bool,
     /// Never asks other nodes.
     pub offline: bool,
@@ -117,7 +120,7 @@ impl Default for MountOptions {
             list_pins: false,
             nonempty: false,
             noexec: false,
-            read_only: false,
+            set_pins: false,
             small_files: false,
             offline: false,
             timeout: Some(TIMEOUT),
@@ -145,7 +148,7 @@ impl MountOptions {
                 None => options.switch(option)?,
             }
         }
-        Ok(options)
+        if options.set_pins && options.small_files { Err(OptionError::Pins) } else { Ok(options) }
     }
 
     fn switch(&mut self, option: &str) -> Result<(), OptionError> {
@@ -157,7 +160,7 @@ impl MountOptions {
             "exec" => self.noexec = false,
             "offline" => self.offline = true,
             "hard" => self.timeout = None,
-            "ro" => self.read_only = true,
+            "setpins" => self.set_pins = true,
             "small_files" => self.small_files = true,
             "rw" => return Err(OptionError::Writable),
             "suid" | "dev" => return Err(OptionError::Unsafe(option.to_owned())),
@@ -236,7 +239,7 @@ impl MountOptions {
             source: self.source.clone().unwrap_or_else(|| "cidfs".to_owned()),
             allow_other: self.allow_other,
             noexec: self.noexec,
-            read_only: self.read_only || self.small_files,
+            read_only: !self.set_pins,
         }
     }
 }
@@ -279,8 +282,8 @@ mod tests {
     #[test]
     fn options_are_parsed() {
         assert_eq!(parse(""), MountOptions::default());
-        assert_eq!(parse("noauto,nofail,_netdev,x-systemd.automount,x-a=b"), parse(""));
-        assert!(parse("ro").read_only && !parse("").read_only);
+        assert_eq!(parse("ro,noauto,nofail,_netdev,x-systemd.automount,x-a=b"), parse(""));
+        assert!(parse("setpins").set_pins && !parse("").set_pins);
         let all = parse("allow_other,listpins,nonempty,noexec,offline,uid=1,gid=2,fsname=a b");
         assert!(all.allow_other && all.list_pins && all.nonempty && all.noexec && all.offline);
         assert_eq!((all.uid, all.gid, all.source.as_deref()), (Some(1), Some(2), Some("a b")));
@@ -327,6 +330,7 @@ mod tests {
         check("wrong=1", "unknown mount option \"wrong=1\"");
         check("allow_other=1", "unknown mount option \"allow_other=1\"");
         check("rw", "mount it with ro");
+        check("small_files,setpins", "do not go together");
         check("suid", "\"suid\" is never given");
         check("uid=root", "\"uid=root\" takes a number");
         check("fmask=888", "octal");

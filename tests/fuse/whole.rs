@@ -213,8 +213,7 @@ fn a_file_that_came_block_by_block_is_laid_out() {
 }
 
 /// > With `-o small_files` the kernel opens files by itself, without asking: a tree of small files is
-/// > read several times faster, a whole big file is read through the daemon, and the mount is read-only
-/// > to the kernel.
+/// > read several times faster, and a whole big file is read through the daemon.
 #[test]
 fn small_files_are_opened_by_the_kernel() {
     let mut builder = DagBuilder::new();

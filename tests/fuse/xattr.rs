@@ -58,9 +58,9 @@ fn pin(path: &Path, mode: &str, flags: XattrFlags) -> Result<(), Errno> {
 }
 
 /// > `user.ipfs.pin` is `recursive` or `direct` when the CID itself is pinned, and absent otherwise.
-/// > Setting it pins, `recursive` after everything below was fetched; removing it unpins. It is for
-/// > root and the owner of the mount, and a pin that cannot be whole is refused: with the error of
-/// > the block that is missing, or with `ENOSPC` when the store is full of pins.
+/// > With `-o setpins`, setting it pins, `recursive` after everything below was fetched; removing it
+/// > unpins. It is for root and the owner of the mount, and a pin that cannot be whole is refused: with
+/// > the error of the block that is missing, or with `ENOSPC` when the store is full of pins.
 #[test]
 fn pins_are_attributes() {
     let mut builder = DagBuilder::new();
@@ -70,7 +70,7 @@ fn pins_are_attributes() {
     let broken = builder.directory(&[("file", file), ("lost", lost)]);
     let blocks = builder.blocks.into_iter().filter(|block| *block.cid() != lost);
     let exchange = Arc::new(TestExchange::new(blocks));
-    let (mount, pins) = TempMount::pinning(exchange.clone(), "");
+    let (mount, pins) = TempMount::pinning(exchange.clone(), "setpins");
     let (whole, partial) = (mount.path(dir.to_string()), mount.path(broken.to_string()));
     let any = XattrFlags::empty();
     assert_eq!(value(&whole, "user.ipfs.pin"), Err(Errno::NODATA));
@@ -112,7 +112,7 @@ fn what_is_here_is_an_attribute() {
     let dir = builder.directory(&[("one", one), ("again", one), ("two", two)]);
     let dir_len = builder.blocks.last().unwrap().data().len();
     let exchange = Arc::new(TestExchange::new(builder.blocks));
-    let (mount, _pins) = TempMount::pinning(exchange.clone(), "");
+    let (mount, _pins) = TempMount::pinning(exchange.clone(), "setpins");
     let tree = mount.path(dir.to_string());
     std::fs::read(tree.join("one")).unwrap();
     let fetched = exchange.counts().started;
