@@ -270,7 +270,7 @@ impl DirNode {
         (from..self.pb.link_count())
             .filter(|&at| {
                 let name = self.pb.link_name(at);
-                name_is_legal(name) && self.first(name) == Some(at) && !self.is_refused(name)
+                name_is_legal(name) && self.is_first(at) && !self.is_refused(name)
             })
             .map(|at| (at, self.pb.link(at)))
     }
@@ -286,6 +286,15 @@ impl DirNode {
             return None;
         }
         self.first(name).map(|at| self.pb.link(at))
+    }
+
+    /// Tells whether no link in front of number `at` has its name.
+    fn is_first(&self, at: usize) -> bool {
+        let name = self.pb.link_name(at);
+        match &self.order {
+            None => at == 0 || self.pb.link_name(at - 1) != name,
+            Some(_) => self.first(name) == Some(at),
+        }
     }
 
     fn first(&self, name: &[u8]) -> Option<usize> {

@@ -37,6 +37,11 @@ impl Child {
         }
     }
 
+    /// Returns what the link says of a file that is one block, for where that was seen to be true.
+    pub(super) fn as_linked(entry: &DirEntry) -> Option<Stat> {
+        plausible_len(entry).map(plain_file)
+    }
+
     /// Looks everywhere, and waits as long as the block may still come.
     pub(super) async fn anywhere(
         local: &Dag,
@@ -74,8 +79,7 @@ impl Child {
 
     /// Returns the attributes to show, and for how long the kernel may keep them.
     pub(super) fn attr(&self, ino: u64, entry: &DirEntry, owner: &Ownership) -> (Attr, Duration) {
-        let plain =
-            |file_len| Stat { kind: self.kind(entry), file_len, metadata: Metadata::default() };
+        let plain = |file_len| Stat { kind: self.kind(entry), ..plain_file(file_len) };
         match self {
             Self::Proved(stat) => (owner.attr(ino, stat), FOREVER),
             Self::Claimed(len) => (owner.attr(ino, &plain(*len)), CLAIM_TTL),
@@ -92,6 +96,10 @@ impl Child {
             Self::Claimed(_) | Self::Unknown(_) => FileType::File,
         }
     }
+}
+
+fn plain_file(file_len: u64) -> Stat {
+    Stat { kind: FileType::File, file_len, metadata: Metadata::default() }
 }
 
 /// Tells whether the only trouble is that a block is not on this disk.

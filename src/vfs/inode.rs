@@ -177,8 +177,11 @@ impl InodeTable {
     }
 
     fn hash(&self, parts: &[&[u8]]) -> u64 {
-        let digest = blake3::keyed_hash(&self.key, &parts.concat());
-        digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        for part in parts {
+            hasher.update(part);
+        }
+        hasher.finalize().as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 }
 

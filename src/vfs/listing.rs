@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::attr::Attr;
 use super::child::Child;
 use super::inode::{Identity, Inode};
+use super::proved::Piece;
 use super::{Error, Vfs, stale_unless_directory};
 use crate::block::{Cid, codecs};
 use crate::dag::{BATCH_AHEAD, Dag};
@@ -166,10 +167,15 @@ impl Vfs {
     }
 
     async fn children(&self, inode: &Inode, names: &[(u64, DirEntry)], by: By) -> Vec<Child> {
+        let piece = inode.cid().and_then(|dir| Piece::of(dir, names));
+        let is_proved = piece.as_ref().is_some_and(|piece| self.inner.proved.has(piece));
+        let (local, claims) = (&self.inner.local, self.inner.options.claims);
         let mut children = Vec::with_capacity(names.len());
         for (_, entry) in names {
-            children
-                .push(Child::locally(&self.inner.local, entry, self.inner.options.claims).await);
+            children.push(match Child::as_linked(entry).filter(|_| is_proved) {
+                Some(linked) => Child::Proved(linked),
+                None => Child::locally(local, entry, claims).await,
+            });
         }
         let missing: Vec<usize> =
             (0..children.len()).filter(|&at| children[at].may_come()).collect();
@@ -187,6 +193,9 @@ impl Vfs {
                 }
             }
             self.wait_for(inode, names, missing, &mut children).await;
+        }
+        if let Some(piece) = piece.filter(|_| !is_proved) {
+            self.inner.proved.note(piece, names, &children);
         }
         children
     }

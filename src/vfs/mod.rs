@@ -16,6 +16,7 @@ mod error;
 mod inode;
 mod listing;
 mod opened;
+mod proved;
 mod root;
 mod streams;
 mod unkept;
@@ -33,6 +34,7 @@ use tokio::sync::Semaphore;
 use self::child::{Child, UNKNOWN_LEN};
 use self::inode::{Identity, Inode, InodeTable, PackedCid};
 use self::opened::OpenFiles;
+use self::proved::ProvedLinks;
 use self::streams::Streams;
 use self::unkept::Unkept;
 use self::walks::Walks;
@@ -110,6 +112,7 @@ struct Inner {
     inodes: InodeTable,
     options: VfsOptions,
     unkept: Unkept,
+    proved: ProvedLinks,
     open_files: OpenFiles,
     streams: Streams,
     walks: Walks,
@@ -139,6 +142,7 @@ impl Vfs {
             inodes: InodeTable::new(options.inode_key, identity),
             options,
             unkept: Unkept::default(),
+            proved: ProvedLinks::default(),
             open_files: OpenFiles::default(),
             ahead: Arc::new(Semaphore::new(listing::AHEAD_LISTINGS_MAX)),
         };

@@ -108,6 +108,29 @@ async fn a_claimed_length_has_an_inode_of_its_own_and_is_proved_at_open() {
 }
 
 #[tokio::test]
+async fn a_length_that_was_seen_stays_proved() {
+    let mut builder = DagBuilder::new();
+    let (one, other) = (builder.raw("content"), builder.raw("other"));
+    let right = claiming(&mut builder, &[("one", one, Some(7)), ("other", other, Some(5))]);
+    let wrong = claiming(&mut builder, &[("false", one, Some(5)), ("none", other, None)]);
+    let root = builder.directory(&[("right", right), ("wrong", wrong)]);
+    let vfs = vfs(&builder, &root, &[], Arc::new(TestExchange::default()));
+    let lens = async |name| {
+        let ino = found(&vfs, name).await.attr.ino;
+        let entries = vfs.readdir(ino, 0, ROOM, 0).await.unwrap();
+        entries[2..].iter().map(|entry| (entry.attr.len, entry.ttl)).collect::<Vec<_>>()
+    };
+    let (seven, five) = ((7, FOREVER), (5, FOREVER));
+    assert_eq!((lens("right").await, lens("wrong").await), (vec![seven, five], vec![seven, five]));
+    assert_eq!(lens("wrong").await, [seven, five], "the false link is not believed later");
+    for cid in [one, other] {
+        vfs.inner.local.store().remove(&cid).unwrap();
+    }
+    assert_eq!(lens("right").await, [seven, five]);
+    assert_eq!(lens("wrong").await, [(5, CLAIM_TTL), (0, Duration::ZERO)], "nor kept");
+}
+
+#[tokio::test]
 async fn a_file_that_was_listed_as_a_directory_is_stale() {
     let mut builder = DagBuilder::new();
     let file = builder.file_node(Kind::File, b"content", &[]);
