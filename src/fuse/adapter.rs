@@ -20,15 +20,13 @@ use super::late::LateNames;
 use super::requests::{Patience, Requests};
 use crate::unixfs;
 use crate::vfs::{
-    Attr, BLOCK_BYTES, Caller, Entry, Error, FOREVER, Found, Opened, Room, SetMode, Vfs,
+    Attr, Caller, Entry, Error, FOREVER, Found, LISTING_BYTES, Opened, Room, SetMode, Vfs,
 };
 
 /// Requests of the kernel's own, as read-ahead, that may be under way: enough for eight readers of
 /// 1 MiB each in pieces of 128 KiB.
 const BACKGROUND_MAX: u16 = 64;
 
-/// Largest buffer in bytes that the C library reads a directory with.
-const LISTING_BYTES: usize = 32 * 1024;
 /// Bytes of an entry besides its name (`struct fuse_direntplus`, `struct fuse_dirent`), with the
 /// average padding.
 const ENTRY_PLUS_BYTES: usize = 152 + 4;
@@ -282,7 +280,8 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let list = self.vfs.clone();
-        let room = Room { looks_up: false, bytes: LISTING_BYTES, entry_bytes: ENTRY_BYTES };
+        let room =
+            Room { looks_up: false, bytes: LISTING_BYTES as usize, entry_bytes: ENTRY_BYTES };
         let tid = request.pid();
         let work = async move { list.readdir(ino.0, offset, room, tid).await };
         self.answer(request, "readdir", ino, Patience::Deadline, work, move |entries| {
@@ -308,7 +307,8 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let (vfs, list) = (self.vfs.clone(), self.vfs.clone());
-        let room = Room { looks_up: true, bytes: LISTING_BYTES, entry_bytes: ENTRY_PLUS_BYTES };
+        let room =
+            Room { looks_up: true, bytes: LISTING_BYTES as usize, entry_bytes: ENTRY_PLUS_BYTES };
         let tid = request.pid();
         let work = async move { list.readdir(ino.0, offset, room, tid).await };
         self.answer(request, "readdirplus", ino, Patience::Deadline, work, move |entries| {
@@ -519,7 +519,7 @@ fn file_attr(attr: &Attr) -> FileAttr {
         uid: attr.uid,
         gid: attr.gid,
         rdev: 0,
-        blksize: BLOCK_BYTES,
+        blksize: attr.block_bytes(),
         flags: 0,
     }
 }
@@ -539,7 +539,7 @@ fn absent() -> FileAttr {
         uid: 0,
         gid: 0,
         rdev: 0,
-        blksize: BLOCK_BYTES,
+        blksize: 0,
         flags: 0,
     }
 }

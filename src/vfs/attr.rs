@@ -4,7 +4,11 @@ use crate::codec::unixfs::Mtime;
 use crate::unixfs::{FileType, Stat};
 
 /// Preferred size of a read in bytes: four leaves of the usual 256 KiB.
-pub const BLOCK_BYTES: u32 = 1024 * 1024;
+const BLOCK_BYTES: u32 = 1024 * 1024;
+
+/// Preferred size of a piece of a listing. The C library and the kernel make room for as much for each call,
+/// which costs more than small directories are worth; the C library takes no less.
+pub const LISTING_BYTES: u32 = 32 * 1024;
 
 /// Latest time in seconds that is shown: the end of ext4's range in the year 2446, so that a copy
 /// keeps it. Later ones are shown as this one.
@@ -37,6 +41,16 @@ pub struct Attr {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+}
+
+impl Attr {
+    /// Returns the preferred size in bytes of a call that reads it.
+    pub fn block_bytes(&self) -> u32 {
+        match self.kind {
+            FileType::Directory => LISTING_BYTES,
+            FileType::File | FileType::Symlink => BLOCK_BYTES,
+        }
+    }
 }
 
 /// Who owns everything, and which permission bits are taken away.

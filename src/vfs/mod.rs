@@ -46,7 +46,7 @@ use crate::sys::thread;
 use crate::sys::volume::{self, Volume};
 use crate::unixfs::{self, DirEntry, FetchBudget, FileType, Stat, UnixfsError};
 
-pub use self::attr::{Attr, BLOCK_BYTES, MTIME_MAX, Ownership};
+pub use self::attr::{Attr, LISTING_BYTES, MTIME_MAX, Ownership};
 pub use self::error::Error;
 pub use self::inode::ROOT_INO;
 pub use self::listing::{Entry, Room};

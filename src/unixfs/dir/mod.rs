@@ -103,7 +103,9 @@ pub async fn list(
             let first = usize::try_from(from.0 - COOKIE_START).unwrap_or(usize::MAX);
             let after = |at: usize| Cookie(at as u64 + 1 + COOKIE_START);
             let entries = block.entries(first).map(|(at, link)| (after(at), link.into()));
-            Ok(entries.take(max).collect())
+            let mut names = Vec::with_capacity(max.min(block.link_count().saturating_sub(first)));
+            names.extend(entries.take(max));
+            Ok(names)
         }
         Node::Shard(_) => hamt::list(dag, dir, node, from, max).await,
         _ => Err(not_a_directory()),
