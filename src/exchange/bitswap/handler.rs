@@ -27,6 +27,9 @@ pub(in crate::exchange) const STREAMS_MAX: usize = 16;
 /// Messages on their way on one of our streams: one that is written and one that is ready.
 pub(super) const SENDING_MAX: usize = 2;
 
+/// How often it is told that a long message comes.
+const COMING_EVERY: Duration = Duration::from_millis(250);
+
 /// How long a stream may rest and still be taken for open: a message on an older one that fails is sent on a new one.
 const SURE_REST_MAX: Duration = Duration::from_secs(1);
 /// How long one may rest whose other side is ended: Helia gives up on it after ten seconds (spec 05 §5).
@@ -64,6 +67,8 @@ pub(in crate::exchange) enum Event {
         /// Blocks that no allowed hash proves.
         refused: usize,
     },
+    /// A good part of a message came.
+    Coming,
     /// A message was handed to the connection.
     Sent(Lane),
     /// A message could not be sent, and others cannot either until the next one is tried.
@@ -106,6 +111,9 @@ pub(in crate::exchange) struct Handler {
     is_spoken: bool,
     /// Streams that peers have open to us, on all connections.
     streams: Arc<AtomicUsize>,
+    /// Whether a piece of a message came that was not told, and when one was last.
+    coming: Arc<AtomicBool>,
+    told_coming: Instant,
     lanes: [(Lane, Outbound); 2],
     events: VecDeque<Event>,
 }
@@ -180,6 +188,8 @@ impl Handler {
             throttles,
             is_spoken,
             streams,
+            coming: Arc::default(),
+            told_coming: Instant::now(),
             lanes: [lane(Lane::Wants), lane(Lane::Blocks)],
             events: VecDeque::new(),
         }
@@ -195,11 +205,13 @@ impl Handler {
             return;
         }
         let ours = (Arc::clone(&self.turn), Arc::clone(&self.throttles), Open::new(&self.streams));
-        let messages = futures::stream::unfold(Some((stream, ours)), |state| async {
-            let (mut stream, ours) = state?;
-            match read_message(&mut stream, &ours.0, &ours.1.down).await {
+        let coming = Arc::clone(&self.coming);
+        let messages = futures::stream::unfold(Some((stream, ours, coming)), |state| async {
+            let (mut stream, ours, coming) = state?;
+            let tell = || coming.store(true, Ordering::Relaxed);
+            match read_message(&mut stream, &ours.0, &ours.1.down, tell).await {
                 Ok(None) => None,
-                Ok(Some(message)) => Some((Ok(proved(message)), Some((stream, ours)))),
+                Ok(Some(message)) => Some((Ok(proved(message)), Some((stream, ours, coming)))),
                 Err(error) => Some((Err(error), None)),
             }
         });
@@ -399,6 +411,11 @@ impl ConnectionHandler for Handler {
                 }
                 Err(error) => tracing::debug!(%error, "a bitswap stream ended"),
             }
+        }
+        if self.told_coming.elapsed() >= COMING_EVERY && self.coming.swap(false, Ordering::Relaxed)
+        {
+            self.told_coming = Instant::now();
+            return notify(Event::Coming);
         }
         Poll::Pending
     }

@@ -458,6 +458,9 @@ impl NetworkBehaviour for Behaviour {
             HandlerEvent::Came { message, blocks, refused } => {
                 self.came(peer, &message, blocks, refused);
             }
+            HandlerEvent::Coming => {
+                self.client.within(|wants| wants.scheduler.coming(peer, Instant::now()));
+            }
             HandlerEvent::Sent(Lane::Blocks) => self.server.sent(&peer),
             HandlerEvent::Failed(Lane::Blocks) => self.server.failed(&peer),
             HandlerEvent::Sent(Lane::Wants) => {

@@ -94,11 +94,13 @@ fn version(name: &StreamProtocol) -> Version {
 }
 
 /// Reads the next message; `None` when the peer has closed the stream. Messages of more than a piece take
-/// their turn, so that a peer has one of them in memory, whatever number of streams it opens.
+/// their turn, so that a peer has one of them in memory, whatever number of streams it opens. Each piece that
+/// is not the last one is told to `coming`.
 pub(in crate::exchange) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     turn: &Semaphore,
     throttle: &Throttle,
+    coming: impl Fn(),
 ) -> Result<Option<Message>, StreamError> {
     let Some(len) = read_len(stream).await? else { return Ok(None) };
     let _turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
@@ -114,6 +116,9 @@ pub(in crate::exchange) async fn read_message(
         throttle.pass(end - start).await;
         bytes.resize(end, 0);
         within_rest(stream.read_exact(&mut bytes[start..])).await?;
+        if end < len {
+            coming();
+        }
     }
     Ok(Some(Message::decode(bytes.into())?))
 }
@@ -178,6 +183,7 @@ async fn within_pressed_rest(
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
+    use std::sync::atomic::AtomicUsize;
     use std::task::{Context, Poll};
 
     use futures::io::Cursor;
@@ -224,7 +230,7 @@ mod tests {
     }
 
     async fn read(bytes: &[u8]) -> Result<Option<Message>, StreamError> {
-        read_message(&mut Cursor::new(bytes), &Semaphore::new(1), &Throttle::new(None)).await
+        read_message(&mut Cursor::new(bytes), &Semaphore::new(1), &Throttle::new(None), || ()).await
     }
 
     #[tokio::test]
@@ -236,10 +242,23 @@ mod tests {
         }
         let (mut stream, turn) = (Cursor::new(written.into_inner()), Semaphore::new(1));
         for _ in 0..2 {
-            let message = read_message(&mut stream, &turn, &throttle).await.unwrap().unwrap();
+            let message =
+                read_message(&mut stream, &turn, &throttle, || ()).await.unwrap().unwrap();
             assert_eq!(message.presences().count(), 1);
         }
-        assert!(read_message(&mut stream, &turn, &throttle).await.unwrap().is_none());
+        assert!(read_message(&mut stream, &turn, &throttle, || ()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn it_is_told_how_a_long_message_comes() {
+        let mut writer = MessageWriter::new(Version::V1_2);
+        let cid = crate::block::cid_from_text("bafkqaaa").unwrap();
+        writer.block(&cid, &[1; 1000].repeat(PIECE_LEN / 400));
+        let (mut stream, pieces) = (Cursor::new(writer.finish(false)), AtomicUsize::new(0));
+        let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
+        let coming = || pieces.store(pieces.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        read_message(&mut stream, &turn, &throttle, coming).await.unwrap().unwrap();
+        assert_eq!(pieces.into_inner(), 2);
     }
 
     #[tokio::test]
@@ -256,7 +275,7 @@ mod tests {
         let mut resting = Cursor::new([100, 1, 2]).chain(Rests);
         let started = tokio::time::Instant::now();
         let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
-        let error = read_message(&mut resting, &turn, &throttle).await.unwrap_err();
+        let error = read_message(&mut resting, &turn, &throttle, || ()).await.unwrap_err();
         assert!(matches!(error, StreamError::Rest), "{error}");
         assert_eq!(started.elapsed(), REST_MAX);
     }

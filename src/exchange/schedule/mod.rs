@@ -229,6 +229,13 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
     }
 
+    /// Notes that a good part of a message came from a source: at a low rate, a block takes its time.
+    pub(super) fn coming(&mut self, source: S, now: Instant) {
+        if let Some(known) = self.sources.get_mut(&source) {
+            known.coming(now);
+        }
+    }
+
     /// Ends to use a source: what was under way from it is asked for elsewhere.
     pub(super) fn leave(&mut self, source: S, now: Instant) {
         let record = self.sources.remove(&source).map(|known| known.leave(now));
@@ -369,7 +376,8 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
 
     /// Returns when [`Scheduler::poll`] will have something to do if nothing comes until then.
     pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
-        let failing = self.sources.values().filter_map(Source::fails_at);
+        let failing =
+            self.sources.iter().filter_map(|(source, known)| self.fails_at(*source, known));
         let returning = self.sources.values().filter_map(|source| source.returns_at(now));
         let returning = returning.filter(|_| !self.idle.is_empty());
         let searching = self.idle.iter().filter_map(|(_, id)| self.wants.get(id));
@@ -427,10 +435,19 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
     }
 
+    /// Returns when a source has been silent for too long.
+    fn fails_at(&self, source: S, known: &Source) -> Option<Instant> {
+        let want = self.wants.get(&known.oldest()?);
+        let session = want.and_then(|want| self.sessions.peek(&want.session));
+        known.fails_at(session.is_none_or(|session| session.members().all(|other| other == source)))
+    }
+
     /// Gives up on sources that have been silent for too long.
     fn fail_silent(&mut self, now: Instant) {
-        let is_silent = |source: &Source| source.fails_at().is_some_and(|at| at <= now);
-        let silent = self.sources.iter().filter(|(_, source)| is_silent(source));
+        let silent = self
+            .sources
+            .iter()
+            .filter(|(source, known)| self.fails_at(**source, known).is_some_and(|at| at <= now));
         for source in silent.map(|(source, _)| *source).collect::<Vec<_>>() {
             self.distrust(source, now);
         }

@@ -22,10 +22,12 @@ const LATENCY_GUESS: Duration = Duration::from_millis(200);
 const QUEUE_TIME: Duration = Duration::from_millis(50);
 /// … so many times, to find out whether it can do more; TCP does that with as much.
 const WINDOW_GAIN: f64 = 3.0;
-/// Bytes that may be under way in any case.
+/// Bytes that may be under way in any case, …
 const WINDOW_BYTES_MIN: f64 = 2.0 * 1024.0 * 1024.0;
-/// Blocks that may be under way in any case.
-const WINDOW_MIN: usize = 4;
+/// … but of one that was measured no more than it sends in so many seconds: what is wanted now waits behind them.
+const WINDOW_SECONDS: f64 = 4.0;
+/// Blocks that may be under way in any case: one that comes, and one that is asked for meanwhile.
+const WINDOW_MIN: usize = 2;
 /// Blocks under way at most: the wants that peers remember (spec 05 §5).
 const WINDOW_MAX: usize = 1024;
 
@@ -57,6 +59,8 @@ pub(super) struct Source {
     was_busy: bool,
     /// When it last gave a block that it was asked for, or said that it lacks one.
     last_heard: Instant,
+    /// When a good part of a message last came.
+    last_coming: Instant,
     record: Record,
 }
 
@@ -84,6 +88,7 @@ impl Source {
             sample: (now, 0),
             was_busy: true,
             last_heard: now,
+            last_coming: now,
             record,
         }
     }
@@ -96,7 +101,9 @@ impl Source {
     )]
     pub(super) fn window(&self) -> usize {
         let time = self.latency.unwrap_or_default() + QUEUE_TIME;
-        let bytes = (self.rate * time.as_secs_f64() * WINDOW_GAIN).max(WINDOW_BYTES_MIN);
+        let least = if self.rate > 0.0 { self.rate * WINDOW_SECONDS } else { WINDOW_BYTES_MIN };
+        let bytes = self.rate * time.as_secs_f64() * WINDOW_GAIN;
+        let bytes = bytes.max(least.min(WINDOW_BYTES_MIN));
         ((bytes / self.block_len.max(1.0)) as usize).clamp(WINDOW_MIN, WINDOW_MAX)
     }
 
@@ -118,15 +125,17 @@ impl Source {
         self.latency.unwrap_or(LATENCY_GUESS) + Duration::from_secs_f64(sending)
     }
 
-    /// Returns when it has been silent for too long; `None` when nothing is under way.
-    pub(super) fn fails_at(&self) -> Option<Instant> {
+    /// Returns when it has been silent for too long; `None` when nothing is under way. Of one who is alone in having
+    /// something, parts of it are signs of life; who has others does better to ask those.
+    pub(super) fn fails_at(&self, is_alone: bool) -> Option<Instant> {
         let (first, _) = self.under_way.first()?;
         let patience = match self.latency {
             None => PATIENCE_AT_FIRST,
             Some(_) => (self.time_of(1) * 4).clamp(PATIENCE.0, PATIENCE.1),
         };
         let overdue = (self.time_of(self.under_way.len()) * 4).max(OVERDUE);
-        Some((self.last_heard.max(*first) + patience).min(*first + overdue))
+        let sign = if is_alone { self.last_heard.max(self.last_coming) } else { self.last_heard };
+        Some((sign.max(*first) + patience).min(*first + overdue))
     }
 
     /// Returns when it is no longer left alone, if it is.
@@ -157,6 +166,16 @@ impl Source {
     pub(super) fn answered(&mut self, after: Duration) {
         // Blocks wait for each other, so only what is shorter says something of the way.
         self.latency = Some(self.latency.map_or(after, |known| known.min(after)));
+    }
+
+    /// Notes that a good part of a message came.
+    pub(super) fn coming(&mut self, now: Instant) {
+        self.last_coming = now;
+    }
+
+    /// Returns the block that is under way for longest.
+    pub(super) fn oldest(&self) -> Option<WantId> {
+        self.under_way.first().map(|(_, want)| *want)
     }
 
     /// Notes that it dealt with a request for a block; what else it says is no sign that it gives any.

@@ -55,6 +55,7 @@ enum Event {
     Asked(usize, u8, Cid),
     Told(usize, Cid, bool),
     Sent(usize, Cid),
+    Coming(usize),
     Came(usize, Cid),
 }
 
@@ -150,8 +151,14 @@ impl World {
                 if known.wants.insert(cid) {
                     known.free_at = known.free_at.max(now)
                         + Duration::from_secs_f64(self.block_len as f64 / known.rate);
-                    let time = known.free_at;
+                    let (time, rate, latency) = (known.free_at, known.rate, known.latency);
                     self.at(time, Event::Sent(peer, cid));
+                    let begun =
+                        time.checked_sub(Duration::from_secs_f64(self.block_len as f64 / rate));
+                    for sent in (0..self.block_len).step_by(64 * 1024).skip(1) {
+                        let time = begun.unwrap() + Duration::from_secs_f64(sent as f64 / rate);
+                        self.at(time + latency / 2, Event::Coming(peer));
+                    }
                 }
             }
             Event::Sent(peer, cid) => {
@@ -160,6 +167,7 @@ impl World {
                     self.at(time, Event::Came(peer, cid));
                 }
             }
+            Event::Coming(peer) => self.scheduler.coming(peer, now),
             Event::Told(peer, cid, has) => self.scheduler.told(peer, &cid, has, now),
             Event::Came(peer, cid) if self.peers[peer].manner == Manner::Liar => {
                 let other = super::tests::cid(usize::MAX - self.numbers[&cid]);
@@ -303,6 +311,33 @@ fn the_fast_one_gets_the_work() {
     let totals = world.scheduler.totals();
     assert!(share > 0.75, "{share:.2}");
     assert!(totals.late_bytes <= HEDGE_BYTES * 2 + totals.bytes / HEDGE_SHARE, "{totals:?}");
+}
+
+/// A line of 1 Mbit/s, as many have to send: a block of 1 MiB takes 8 seconds.
+#[test]
+fn a_slow_source_is_not_taken_for_a_silent_one() {
+    let mut world = World::new(12, MIB).peer(MS * 40, 1.0, Manner::Honest);
+    let share = world.share(8, 1.0);
+    let totals = world.scheduler.totals();
+    assert!(share > 0.95, "{share:.2}");
+    assert_eq!((world.peers[0].asked, totals.late_blocks + totals.unasked_blocks), (12, 0));
+}
+
+#[test]
+fn what_is_wanted_now_waits_behind_little_of_a_slow_source() {
+    let mut world = World::new(40, MIB).peer(MS * 40, 1.0, Manner::Honest);
+    for number in 0..39 {
+        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
+    }
+    while world.came.len() < 12 {
+        assert!(world.step(world.start + Duration::from_mins(5)));
+    }
+    let asked = world.now;
+    world.scheduler.want(cid(39), Urgency::Demand, None, world.now);
+    while !world.came.contains(&cid(39)) {
+        assert!(world.step(asked + Duration::from_secs(30)));
+    }
+    assert!(world.now - asked < Duration::from_secs(26), "three blocks: {:?}", world.now - asked);
 }
 
 #[test]
