@@ -1,9 +1,10 @@
 //! An archive of `get`, unpacked while it comes.
 //!
 //! Everything goes below one directory and nowhere else, whatever names the archive holds. Files that
-//! are there are replaced and directories added to; anything else that has a name already stays, since
-//! it was put there for more than its content.
+//! are there are replaced, each when the new one is whole, and directories added to; anything else that
+//! has a name already stays, since it was put there for more than its content.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs::{File, FileType, Permissions};
 use std::io::{self, Read};
@@ -23,6 +24,11 @@ use crate::codec::unixfs::NANOS_PER_SECOND;
 /// stranger's program is not to run with that person's rights.
 const POWER_BITS: u32 = 0o6000;
 
+/// Begins the names of files that are not whole.
+const PART_PREFIX: &str = ".cidfs-get";
+/// Names that are tried for one.
+const PART_NAMES: u32 = 100;
+
 /// Unpacks an archive below `folder`.
 pub(super) fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(Pieces { receiver, piece: Bytes::new() });
@@ -30,12 +36,20 @@ pub(super) fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path)
     archive.set_mask(POWER_BITS);
     archive.set_preserve_mtime(false);
     let mut directories = Vec::new();
+    let mut made = HashSet::from([folder.to_owned()]);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = inside(folder, &entry.path()?)?;
         make_way(&path, &entry)?;
+        // What lies below a symbolic link lies elsewhere.
+        if !path.parent().is_some_and(|parent| made.contains(parent)) {
+            return Err(outside(&path));
+        }
         if entry.header().entry_type().is_dir() {
+            made.insert(path.clone());
             directories.push(Directory::make(path, &mut entry)?);
+        } else if entry.header().entry_type().is_file() {
+            put_file(&path, &mut entry).map_err(|error| about(&path, &error))?;
         } else if entry.unpack_in(folder).map_err(|error| about(&path, &root_cause(&error)))? {
             let mtime = mtime_of(&mut entry)?;
             set_mtime(&path, mtime).map_err(|error| about(&path, &error))?;
@@ -139,6 +153,47 @@ fn parse_time(text: &str) -> Option<TimeSpec> {
     Some(TimeSpec::new(seconds, nanos))
 }
 
+/// Puts a file in its place when it is whole: until then, what was there stays.
+fn put_file<R: Read>(path: &Path, entry: &mut tar::Entry<'_, R>) -> io::Result<()> {
+    let (mode, mtime, len) = (entry.header().mode()?, mtime_of(entry)?, entry.size());
+    let (part, mut file) = Part::beside(path)?;
+    if io::copy(entry, &mut file)? != len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    file.set_permissions(Permissions::from_mode(mode & 0o7777 & !POWER_BITS))?;
+    set_mtime(&part.0, mtime)?;
+    std::fs::rename(&part.0, path)
+}
+
+/// A file that is not whole yet; gone with the value, unless it was renamed.
+struct Part(PathBuf);
+
+impl Part {
+    fn beside(path: &Path) -> io::Result<(Self, File)> {
+        let mut tried = 0..PART_NAMES;
+        loop {
+            let number = tried.next().ok_or(io::ErrorKind::AlreadyExists)?;
+            let name = format!("{PART_PREFIX}-{}-{number}", std::process::id());
+            let part = path.with_file_name(name);
+            match File::create_new(&part) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => return created.map(|file| (Self(part), file)),
+            }
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.0.display(), %error, "cannot remove half a file");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// By path, since permissions may forbid to open it, and of a symbolic link itself.
 fn set_mtime(path: &Path, mtime: TimeSpec) -> io::Result<()> {
     let as_it_is = TimeSpec::UTIME_OMIT;
@@ -231,5 +286,28 @@ mod tests {
         let error = entry.unpack_in(dir.path()).unwrap_err();
         let told = about(Path::new("x"), root_cause(&error)).to_string();
         assert_eq!(told, "x: Is a directory (os error 21)");
+    }
+
+    #[test]
+    fn nothing_goes_through_a_link_of_the_archive() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o755);
+        header.set_mtime(0);
+        header.set_entry_type(tar::EntryType::Directory);
+        archive.append_data(&mut header, "d", io::empty()).unwrap();
+        header.set_entry_type(tar::EntryType::Symlink);
+        archive.append_link(&mut header, "d/link", elsewhere.path()).unwrap();
+        header.set_entry_type(tar::EntryType::Regular);
+        archive.append_data(&mut header, "d/link/file", io::empty()).unwrap();
+        let (sender, receiver) = mpsc::channel(1);
+        sender.try_send(Ok(archive.into_inner().unwrap().into())).unwrap();
+        drop(sender);
+        let error = unpack(receiver, folder.path()).unwrap_err().to_string();
+        assert!(error.contains("d/link/file, which leads out of it"), "{error}");
+        assert!(folder.path().join("d/link").is_symlink());
+        assert_eq!(elsewhere.path().read_dir().unwrap().count(), 0);
     }
 }

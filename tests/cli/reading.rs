@@ -325,6 +325,22 @@ fn a_get_that_fails_is_no_archive() {
 }
 
 #[test]
+fn a_get_that_fails_leaves_no_half_file() {
+    let sandbox = Sandbox::new();
+    sandbox.write("file", (0..=u8::MAX).cycle().take(3000).collect::<Vec<_>>());
+    let cid = sandbox.ok(&["add", "-Q", "--chunker=size-1000", "file"]);
+    let refs = sandbox.ok(&["refs", &cid]);
+    sandbox.ok(&["pin", "rm", &cid]);
+    sandbox.ok(&["block", "rm", refs.lines().last().unwrap()]);
+    sandbox.write("places/own", "mine");
+    for name in ["places/own", "places/new"] {
+        sandbox.fails(&["get", &cid, "-o", name], 1, &["is not here"]);
+    }
+    assert_eq!(std::fs::read(sandbox.path("places/own")).unwrap(), b"mine");
+    assert_eq!(std::fs::read_dir(sandbox.path("places")).unwrap().count(), 1);
+}
+
+#[test]
 fn blocks_go_in_and_out() {
     let sandbox = Sandbox::new();
     sandbox.write("h", "hello world\n");
