@@ -145,24 +145,3 @@ fn a_peer_that_was_never_asked_gives_a_block_within_two_round_trips() {
     let took = asked.elapsed();
     assert!(took < ROUND_TRIP * 14 / 5, "{took:?}");
 }
-
-/// A block of 1 MiB takes three seconds here.
-#[test]
-fn a_slow_peer_is_asked_for_each_block_once() {
-    let test = "a_slow_peer_is_asked_for_each_block_once";
-    let Some(link) = told(test, Link::start(&["-delay=20ms", "-rate=3", "-loss=0"])) else {
-        return;
-    };
-    let (one, other) = (link.node(0), link.node(1));
-    connect(&one, &other, "tcp");
-    let data = noise(7, 4 << 20);
-    one.sandbox.write("file", &data);
-    let cid = one.sandbox.ok(&["add", "-Q", "file"]);
-    let begun = Instant::now();
-    assert!(std::fs::read(other.sandbox.path("mnt").join(cid)).unwrap() == data);
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(16), "{took:?}, of which 11 s are what the link needs");
-    let stat = other.sandbox.ok(&["bitswap", "stat", "--json"]);
-    let stat: serde_json::Value = serde_json::from_str(&stat).unwrap();
-    assert_eq!(stat["DupBlksReceived"], 0, "{stat}");
-}
