@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
@@ -70,7 +72,8 @@ impl SocketPath {
 #[derive(Debug)]
 pub struct Server {
     listener: OwnListener,
-    path: PathBuf,
+    /// The repository, whatever its path leads to later.
+    folder: File,
 }
 
 impl Server {
@@ -89,7 +92,7 @@ impl Server {
         let inner = UnixListener::bind(&SocketPath::of(repo)?.path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener: OwnListener { inner, places }, path })
+        Ok(Self { listener: OwnListener { inner, places }, folder: File::open(repo)? })
     }
 
     /// Serves until `stop` completes and the requests under way have ended or used up their
@@ -113,7 +116,10 @@ impl Server {
             served = serve => served?,
             () = grace => tracing::warn!("requests that were still running have been broken off"),
         }
-        std::fs::remove_file(&self.path)
+        match unlinkat(&self.folder, SOCKET_NAME, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::ENOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
     }
 }
 

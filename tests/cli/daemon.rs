@@ -57,6 +57,20 @@ fn the_socket_is_for_its_owner_and_goes_with_the_daemon() {
 }
 
 #[test]
+fn the_socket_of_another_repository_at_the_same_path_stays() {
+    let sandbox = Sandbox::new();
+    let first = sandbox.daemon();
+    let moved = sandbox.path("moved");
+    std::fs::rename(sandbox.repo(), &moved).unwrap();
+    sandbox.ok(&["init", "--preset=offline"]);
+    let second = sandbox.daemon();
+    first.stop();
+    assert!(!moved.join("api.sock").try_exists().unwrap());
+    sandbox.ok(&["shutdown"]);
+    assert_eq!(second.wait(), Some(0));
+}
+
+#[test]
 fn a_killed_daemon_leaves_what_was_acknowledged() {
     let sandbox = Sandbox::new();
     vector_tree(&sandbox);
