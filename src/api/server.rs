@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
-use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::SocketAddr;
@@ -116,9 +115,11 @@ impl Server {
             served = serve => served?,
             () = grace => tracing::warn!("requests that were still running have been broken off"),
         }
-        match unlinkat(&self.folder, SOCKET_NAME, UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::ENOENT) => Ok(()),
-            removed => Ok(removed?),
+        match unlinkat(&self.folder, SOCKET_NAME, UnlinkatFlags::NoRemoveDir)
+            .map_err(io::Error::from)
+        {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
         }
     }
 }
