@@ -83,15 +83,12 @@ impl Server {
     /// # Errors
     /// When the socket cannot be made.
     pub fn bind(repo: &Path, connections: usize) -> io::Result<Self> {
-        let path = repo.join(SOCKET_NAME);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        let folder = File::open(repo)?;
+        remove_socket(&folder)?;
         let inner = UnixListener::bind(&SocketPath::of(repo)?.path)?;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        std::fs::set_permissions(repo.join(SOCKET_NAME), Permissions::from_mode(0o600))?;
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listener: OwnListener { inner, places }, folder: File::open(repo)? })
+        Ok(Self { listener: OwnListener { inner, places }, folder })
     }
 
     /// Serves until `stop` completes and the requests under way have ended or used up their
@@ -115,12 +112,15 @@ impl Server {
             served = serve => served?,
             () = grace => tracing::warn!("requests that were still running have been broken off"),
         }
-        match unlinkat(&self.folder, SOCKET_NAME, UnlinkatFlags::NoRemoveDir)
-            .map_err(io::Error::from)
-        {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+        remove_socket(&self.folder)
+    }
+}
+
+/// Removes the socket of the repository in `folder`, if it is there.
+fn remove_socket(folder: &File) -> io::Result<()> {
+    match unlinkat(folder, SOCKET_NAME, UnlinkatFlags::NoRemoveDir).map_err(io::Error::from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

@@ -160,7 +160,7 @@ fn put_file<R: Read>(path: &Path, entry: &mut tar::Entry<'_, R>) -> io::Result<(
     if io::copy(entry, &mut file)? != len {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    file.set_permissions(Permissions::from_mode(mode & 0o7777 & !POWER_BITS))?;
+    file.set_permissions(without_power(mode))?;
     set_mtime(&part.0, mtime)?;
     std::fs::rename(&part.0, path)
 }
@@ -170,9 +170,7 @@ struct Part(PathBuf);
 
 impl Part {
     fn beside(path: &Path) -> io::Result<(Self, File)> {
-        let mut tried = 0..PART_NAMES;
-        loop {
-            let number = tried.next().ok_or(io::ErrorKind::AlreadyExists)?;
+        for number in 0..PART_NAMES {
             let name = format!("{PART_PREFIX}-{}-{number}", std::process::id());
             let part = path.with_file_name(name);
             match File::create_new(&part) {
@@ -180,6 +178,7 @@ impl Part {
                 created => return created.map(|file| (Self(part), file)),
             }
         }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 }
 
@@ -192,6 +191,10 @@ impl Drop for Part {
             _ => {}
         }
     }
+}
+
+fn without_power(mode: u32) -> Permissions {
+    Permissions::from_mode(mode & 0o7777 & !POWER_BITS)
 }
 
 /// By path, since permissions may forbid to open it, and of a symbolic link itself.
@@ -222,8 +225,7 @@ impl Directory {
     }
 
     fn set(&self) -> io::Result<()> {
-        let permissions = Permissions::from_mode(self.mode & 0o7777 & !POWER_BITS);
-        File::open(&self.path)?.set_permissions(permissions)?;
+        File::open(&self.path)?.set_permissions(without_power(self.mode))?;
         set_mtime(&self.path, self.mtime)
     }
 }

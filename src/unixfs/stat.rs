@@ -40,12 +40,17 @@ pub struct Stat {
 pub async fn stat(dag: &Dag, cid: &Cid) -> Result<Stat, UnixfsError> {
     if cid.codec() != codecs::DAG_PB {
         let file_len = dag.block_len(cid).await?;
-        return Ok(Stat { kind: FileType::File, file_len, metadata: Metadata::default() });
+        return Ok(Stat::plain_file(file_len));
     }
     Ok(Stat::of(&*dag.node(cid).await?))
 }
 
 impl Stat {
+    /// Returns the attributes of a file of which nothing but the length is known, or stored.
+    pub fn plain_file(file_len: u64) -> Self {
+        Self { kind: FileType::File, file_len, metadata: Metadata::default() }
+    }
+
     /// Returns the attributes that a decoded node carries.
     pub fn of(node: &Node) -> Self {
         let (kind, file_len, metadata) = match node {

@@ -108,7 +108,6 @@ fn clamp_time(mtime: Option<Mtime>) -> (u64, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::node::Metadata;
 
     const PLAIN: Ownership = Ownership { uid: 1, gid: 2, file_mask: None, dir_mask: 0 };
     const MASKED: Ownership = Ownership { file_mask: Some(0o022), dir_mask: 0o027, ..PLAIN };
@@ -145,7 +144,7 @@ mod tests {
     #[test]
     fn sectors_are_rounded_up_and_never_overflow() {
         let check = |file_len, sectors| {
-            let stat = Stat { kind: FileType::File, file_len, metadata: Metadata::default() };
+            let stat = Stat::plain_file(file_len);
             assert_eq!(PLAIN.attr(7, &stat).sectors, sectors);
         };
         check(0, 0);

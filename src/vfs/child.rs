@@ -6,7 +6,6 @@ use super::attr::{Attr, Ownership};
 use super::inode::{Identity, PackedCid};
 use super::{CLAIM_TTL, Error, FOREVER};
 use crate::block::{BLOCK_LEN_MAX, codecs};
-use crate::codec::node::Metadata;
 use crate::dag::{Dag, DagError};
 use crate::unixfs::{self, DirEntry, FileType, Stat, UnixfsError};
 
@@ -39,7 +38,7 @@ impl Child {
 
     /// Returns what the link says of a file that is one block, for where that was seen to be true.
     pub(super) fn as_linked(entry: &DirEntry) -> Option<Stat> {
-        plausible_len(entry).map(plain_file)
+        plausible_len(entry).map(Stat::plain_file)
     }
 
     /// Looks everywhere, and waits as long as the block may still come.
@@ -79,7 +78,7 @@ impl Child {
 
     /// Returns the attributes to show, and for how long the kernel may keep them.
     pub(super) fn attr(&self, ino: u64, entry: &DirEntry, owner: &Ownership) -> (Attr, Duration) {
-        let plain = |file_len| Stat { kind: self.kind(entry), ..plain_file(file_len) };
+        let plain = |file_len| Stat { kind: self.kind(entry), ..Stat::plain_file(file_len) };
         match self {
             Self::Proved(stat) => (owner.attr(ino, stat), FOREVER),
             Self::Claimed(len) => (owner.attr(ino, &plain(*len)), CLAIM_TTL),
@@ -96,10 +95,6 @@ impl Child {
             Self::Claimed(_) | Self::Unknown(_) => FileType::File,
         }
     }
-}
-
-fn plain_file(file_len: u64) -> Stat {
-    Stat { kind: FileType::File, file_len, metadata: Metadata::default() }
 }
 
 /// Tells whether the only trouble is that a block is not on this disk.

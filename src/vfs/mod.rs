@@ -235,10 +235,7 @@ impl Vfs {
             (Ok(stat), None) => Ok((stat, FOREVER)),
             (Ok(stat), Some(len)) if stat.file_len == len => Ok((stat, FOREVER)),
             (Ok(_), Some(_)) => Err(Error::Stale),
-            (Err(_), Some(file_len)) if !known_soon => {
-                let metadata = Metadata::default();
-                Ok((Stat { kind: FileType::File, file_len, metadata }, CLAIM_TTL))
-            }
+            (Err(_), Some(file_len)) if !known_soon => Ok((Stat::plain_file(file_len), CLAIM_TTL)),
             (Err(error), _) => Err(error.into()),
         }
     }
