@@ -7,7 +7,7 @@ use libp2p::{Multiaddr, PeerId};
 
 /// How long after a failure a kept peer is called again, doubled each time, …
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// … up to this.
+/// … up to this; one and a half times as long for the one of two with the greater id.
 const RETRY_MAX: Duration = Duration::from_mins(1);
 /// A connection that ends sooner is a failure too: who breaks the rules is not called every second.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
@@ -17,8 +17,9 @@ pub(super) const KEPT_MAX: usize = 256;
 const ADDRESSES_MAX: usize = 16;
 
 /// The kept peers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Book {
+    own: PeerId,
     kept: HashMap<PeerId, Kept>,
 }
 
@@ -31,6 +32,10 @@ struct Kept {
 }
 
 impl Book {
+    pub(super) fn new(own: PeerId) -> Self {
+        Self { own, kept: HashMap::new() }
+    }
+
     /// Keeps a peer from now on; tells whether there was room for it.
     pub(super) fn keep(&mut self, peer: PeerId, address: Multiaddr, now: Instant) -> bool {
         if self.kept.len() >= KEPT_MAX && !self.kept.contains_key(&peer) {
@@ -76,9 +81,10 @@ impl Book {
             if connected_at.is_some_and(|at| now.saturating_duration_since(at) >= STEADY_AFTER) {
                 kept.failures = 0;
             }
-            let wait = RETRY_FIRST * 2_u32.saturating_pow(kept.failures.min(16));
+            let wait = (RETRY_FIRST * 2_u32.saturating_pow(kept.failures.min(16))).min(RETRY_MAX);
             kept.failures += 1;
-            kept.call_at = now + wait.min(RETRY_MAX);
+            // Two who keep each other and call at the same moment would be in each other's way for ever.
+            kept.call_at = now + if self.own < *peer { wait } else { wait + wait / 2 };
         }
     }
 
@@ -95,9 +101,29 @@ impl Book {
 mod tests {
     use super::*;
 
+    /// Two ids, the lesser one first.
+    fn ids() -> (PeerId, PeerId) {
+        let (a, b) = (PeerId::random(), PeerId::random());
+        if a < b { (a, b) } else { (b, a) }
+    }
+
+    #[test]
+    fn of_two_who_keep_each_other_one_waits_longer() {
+        let ((less, greater), now) = (ids(), Instant::now());
+        let [a, b] = [(less, greater), (greater, less)].map(|(own, peer)| {
+            let mut book = Book::new(own);
+            book.keep(peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap(), now);
+            book.lost(&peer, now);
+            let mut due = |millis| book.next(now + Duration::from_millis(millis)).is_some();
+            (0..3000).map_while(|millis| (!due(millis)).then_some(())).count()
+        });
+        assert_eq!((a, b), (1000, 1500));
+    }
+
     #[test]
     fn a_kept_peer_is_called_until_it_answers_and_again_when_it_is_lost() {
-        let (mut book, now, peer) = (Book::default(), Instant::now(), PeerId::random());
+        let (own, peer) = ids();
+        let (mut book, now) = (Book::new(own), Instant::now());
         let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
         assert!(book.keep(peer, address.clone(), now));
         assert_eq!(book.next(now), Some((peer, vec![address])));
@@ -117,7 +143,8 @@ mod tests {
 
     #[test]
     fn a_kept_peer_that_does_not_stay_is_called_less_and_less_often() {
-        let (mut book, mut now, peer) = (Book::default(), Instant::now(), PeerId::random());
+        let (own, peer) = ids();
+        let (mut book, mut now) = (Book::new(own), Instant::now());
         book.keep(peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap(), now);
         for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
             book.connected(&peer, now);
@@ -135,7 +162,7 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_there_is_room_for() {
-        let (mut book, now) = (Book::default(), Instant::now());
+        let (mut book, now) = (Book::new(PeerId::random()), Instant::now());
         let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
         let peers: Vec<_> = (0..=KEPT_MAX).map(|_| PeerId::random()).collect();
         let kept = peers.iter().filter(|peer| book.keep(**peer, address.clone(), now)).count();

@@ -1,7 +1,7 @@
 //! Whom this node calls, when, and where: kept peers, others when few are connected, those who are found near
 //! by, and those whom somebody asks for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use futures::channel::oneshot;
@@ -20,6 +20,8 @@ use crate::exchange::address::{is_id_alone, is_near, is_relayed, peer_of, withou
 
 /// Peers reached before that are called when few are connected.
 const REJOIN_MAX: usize = 8;
+/// Addresses near by that are called when few are connected; who claims more than others has no more of them.
+const NEAR_MAX: usize = 64;
 
 /// What is answered to who asked for a connection.
 pub(super) type Reply = oneshot::Sender<Result<PeerId, SwarmError>>;
@@ -34,6 +36,8 @@ pub(super) struct Calling {
     known: Known,
     /// Peers that are called when few are connected, beside known ones.
     bootstrap: Vec<(PeerId, Multiaddr)>,
+    /// Peers that say that they are near by, the last one first.
+    near: VecDeque<(PeerId, Multiaddr)>,
     /// `None` when nobody is called but who is named.
     rejoin: Option<Rejoin>,
     /// Who waits for a connection to be made.
@@ -43,6 +47,7 @@ pub(super) struct Calling {
 impl Calling {
     /// Calls nobody but kept peers without `others`; see [`SwarmOptions`](super::SwarmOptions).
     pub(super) fn new(
+        own: PeerId,
         reach: Reach,
         others: Option<Vec<Multiaddr>>,
         known: Vec<KnownPeer>,
@@ -52,9 +57,10 @@ impl Calling {
         let others = others.unwrap_or_default().into_iter();
         Ok(Self {
             reach,
-            book: Book::default(),
+            book: Book::new(own),
             known: Known::new(known),
             bootstrap: others.map(with_peer).collect::<Result<_, _>>()?,
+            near: VecDeque::new(),
             rejoin,
             waiting: HashMap::new(),
         })
@@ -106,7 +112,8 @@ impl Calling {
         }
     }
 
-    /// Calls those who help to find others, and those who were reached before, when few are connected.
+    /// Calls those who help to find others, those near by, and those who were reached before, when few are
+    /// connected.
     pub(super) fn call_others(
         &mut self,
         swarm: &mut libp2p::Swarm<Behaviour>,
@@ -120,18 +127,29 @@ impl Calling {
         let known = self.known.list().into_iter().take(REJOIN_MAX);
         let known = known
             .flat_map(|peer| peer.addresses.into_iter().map(move |address| (peer.id, address)));
-        let others = self.bootstrap.iter().cloned().chain(known);
+        let others = self.bootstrap.iter().chain(&self.near).cloned().chain(known);
         for (peer, address) in others.filter(|(_, address)| self.reach.includes(address)) {
             call(swarm, peer, vec![address]);
         }
     }
 
     /// Calls those who were found near by.
-    pub(super) fn call_near(swarm: &mut libp2p::Swarm<Behaviour>, found: Vec<(PeerId, Multiaddr)>) {
+    pub(super) fn call_near(
+        &mut self,
+        swarm: &mut libp2p::Swarm<Behaviour>,
+        found: Vec<(PeerId, Multiaddr)>,
+    ) {
         // Whoever answers may name any address.
         for (peer, address) in found.into_iter().filter(|(_, address)| is_near(address)) {
-            call(swarm, peer, vec![address]);
+            call(swarm, peer, vec![address.clone()]);
+            self.near.push_front((peer, address));
         }
+        self.near.truncate(NEAR_MAX);
+    }
+
+    /// Forgets those who do not say any more that they are near by.
+    pub(super) fn forget_near(&mut self, gone: &[(PeerId, Multiaddr)]) {
+        self.near.retain(|near| !gone.contains(near));
     }
 
     /// Connects to a peer because somebody asked.
@@ -146,10 +164,7 @@ impl Calling {
             return drop(reply.send(Ok(peer)));
         }
         let call = match peer {
-            Some(peer) => DialOpts::peer_id(peer)
-                .condition(PeerCondition::Always)
-                .addresses(self.ways(peer, &address))
-                .build(),
+            Some(peer) => call_at(peer, self.ways(peer, &address), PeerCondition::Always),
             None => DialOpts::unknown_peer_id().address(address.clone()).build(),
         };
         let id = call.connection_id();
@@ -216,8 +231,17 @@ impl Calling {
 
 /// Calls a peer that is not connected yet; tells whether it is called.
 fn call(swarm: &mut libp2p::Swarm<Behaviour>, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
-    let call = swarm.dial(DialOpts::peer_id(peer).addresses(addresses).build());
+    let call = swarm.dial(call_at(peer, addresses, PeerCondition::default()));
     call.inspect_err(|error| tracing::debug!(%peer, %error, "a peer is not called")).is_ok()
+}
+
+/// A call from the port that this node listens at, which is how a router between learns the way back to it. Near by
+/// there is none, and two who call each other at once from such ports would get one connection with two callers
+/// (simultaneous open of TCP), which fails.
+fn call_at(peer: PeerId, addresses: Vec<Multiaddr>, condition: PeerCondition) -> DialOpts {
+    let is_near = addresses.iter().all(is_near);
+    let call = DialOpts::peer_id(peer).condition(condition).addresses(addresses);
+    if is_near { call.allocate_new_port().build() } else { call.build() }
 }
 
 /// Returns an address that ends with a peer's id, and the id.

@@ -62,8 +62,8 @@ impl Task {
         // Only files are read to build it, so there is nothing to wait for.
         let built = build(&options, client, store).now_or_never();
         let swarm = built.ok_or_else(|| SwarmError::Build("it waits".to_owned()))??;
-        let now = Instant::now();
-        let calling = Calling::new(options.reach, options.others, options.known, now)?;
+        let (own, now) = (*swarm.local_peer_id(), Instant::now());
+        let calling = Calling::new(own, options.reach, options.others, options.known, now)?;
         let mut task = Self {
             swarm,
             requests,
@@ -268,8 +268,9 @@ impl Task {
                 self.measured(peer, latency);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
-                Calling::call_near(&mut self.swarm, found);
+                self.calling.call_near(&mut self.swarm, found);
             }
+            BehaviourEvent::Mdns(mdns::Event::Expired(gone)) => self.calling.forget_near(&gone),
             BehaviourEvent::PortMapping(upnp::Event::NewExternalAddr { external_addr, .. }) => {
                 tracing::info!(address = %external_addr, "the router lets calls in");
             }

@@ -26,6 +26,16 @@ async fn who_has_the_key_of_a_private_network_talks_and_nobody_else_does() {
     assert_eq!(one.swarm().peers().await.unwrap().len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_may_call_each_other_at_the_same_moment() {
+    for _ in 0..50 {
+        let (a, b) = (Node::start(&[LOOPBACK]), Node::start(&[LOOPBACK]));
+        let (to_a, to_b) = (a.address().await, b.address().await);
+        let (from_a, from_b) = tokio::join!(a.swarm().connect(to_b), b.swarm().connect(to_a));
+        assert_eq!((from_a.unwrap(), from_b.unwrap()), (b.swarm().id(), a.swarm().id()));
+    }
+}
+
 #[tokio::test]
 async fn a_peer_is_found_again_where_it_was_reached() {
     let (caller, called) = (Node::start(&[]), Node::start(&[LOOPBACK]));
