@@ -64,10 +64,10 @@ const PACK_LEN_MAX: u64 = 256 * 1024 * 1024;
 /// A pack is sealed at this many blocks: bounds the hash table of the open pack to about 7 MB.
 const PACK_BLOCKS_MAX: usize = 65_536;
 
-/// Shortest file in bytes that is laid out as one, unless the configuration says otherwise. Each such
-/// file costs about a kilobyte of memory and 50 microseconds at a start; shorter ones are read again up to
-/// twice as fast for it when the kernel has forgotten them, and are imported up to twice as slowly.
-const ASSEMBLE_LEN_MIN: u64 = 2 * 1024 * 1024;
+/// Shortest file in bytes that is laid out as one, unless the configuration says otherwise. Each
+/// such file costs about a kilobyte of memory and 25 microseconds at a start; of shorter ones, opening them
+/// for the kernel takes longer than reading them.
+const ASSEMBLE_LEN_MIN: u64 = 256 * 1024;
 
 /// How a [`DiskStore`] works on its disk.
 #[derive(Debug, Clone)]
