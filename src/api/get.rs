@@ -153,7 +153,11 @@ impl Archive {
     ) -> Result<io::Result<()>, ApiError> {
         let target = self.handle.block_on(unixfs::read_link(&self.dag, &cid))?;
         let mut header = self.header(tar::EntryType::Symlink, metadata, 0o777);
-        Ok(self.builder.append_link(&mut header, as_path(path), as_path(&target)))
+        // What has no room in the header stands in front of it; the rest must not be tidied up as a path.
+        Ok(match header.set_link_name_literal(&target) {
+            Ok(()) => self.builder.append_data(&mut header, as_path(path), io::empty()),
+            Err(_) => self.builder.append_link(&mut header, as_path(path), as_path(&target)),
+        })
     }
 
     /// Writes what a header has no room for in front of it, as POSIX has it (pax).

@@ -161,12 +161,15 @@ fn put_file<R: Read>(path: &Path, entry: &mut tar::Entry<'_, R>) -> io::Result<(
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     file.set_permissions(without_power(mode))?;
-    set_mtime(&part.0, mtime)?;
-    std::fs::rename(&part.0, path)
+    set_mtime(&part.path, mtime)?;
+    part.put_at(path)
 }
 
-/// A file that is not whole yet; gone with the value, unless it was renamed.
-struct Part(PathBuf);
+/// A file that is not whole yet; gone with the value, unless it was put in its place.
+struct Part {
+    path: PathBuf,
+    is_in_place: bool,
+}
 
 impl Part {
     fn beside(path: &Path) -> io::Result<(Self, File)> {
@@ -175,20 +178,29 @@ impl Part {
             let part = path.with_file_name(name);
             match File::create_new(&part) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                created => return created.map(|file| (Self(part), file)),
+                created => {
+                    return created.map(|file| (Self { path: part, is_in_place: false }, file));
+                }
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// From here on its old name may be somebody else's.
+    fn put_at(mut self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.is_in_place = true;
+        Ok(())
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        match std::fs::remove_file(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.0.display(), %error, "cannot remove half a file");
-            }
-            _ => {}
+        if self.is_in_place {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove half a file");
         }
     }
 }
@@ -272,6 +284,24 @@ mod tests {
         {
             check(text, None);
         }
+    }
+
+    /// As a name that an interrupted `get` has left, and that was added.
+    #[test]
+    fn a_file_may_have_the_name_of_a_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("{PART_PREFIX}-{}-0", std::process::id());
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(5);
+        header.set_mode(0o600);
+        archive.append_data(&mut header, &name, &b"hello"[..]).unwrap();
+        let bytes = archive.into_inner().unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        put_file(&dir.path().join(&name), &mut entry).unwrap();
+        assert_eq!(std::fs::read(dir.path().join(&name)).unwrap(), b"hello");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -179,6 +179,24 @@ fn get_copies_files_trees_and_archives() {
     sandbox.fails(&["get", TREE, "-o", "no/where"], 1, &["no directory"]);
 }
 
+/// A target is any text, whatever it would be as a path.
+#[test]
+fn get_leaves_targets_of_links_as_they_are() {
+    let sandbox = with_tree();
+    std::fs::create_dir(sandbox.path("links")).unwrap();
+    let long = "a//".repeat(60);
+    let targets = ["/", "a//b/", "a/./b", ".", "x/.", &long];
+    for (name, target) in targets.into_iter().enumerate() {
+        std::os::unix::fs::symlink(target, sandbox.path(&format!("links/{name}"))).unwrap();
+    }
+    let cid = sandbox.ok(&["add", "-rQ", "links"]);
+    sandbox.ok(&["get", &cid, "-o", "out"]);
+    for (name, target) in targets.into_iter().enumerate() {
+        let found = std::fs::read_link(sandbox.path(&format!("out/{name}"))).unwrap();
+        assert_eq!(found.as_os_str(), target);
+    }
+}
+
 #[test]
 fn get_keeps_permissions_and_times() {
     let sandbox = with_tree();

@@ -23,6 +23,11 @@ impl Outbox {
     pub(super) fn push(&mut self, want: Want) {
         if want.is_cancel {
             self.again.remove(&want.cid);
+        } else if let Some(again) = self.again.get_mut(&want.cid) {
+            if want.kind == WantKind::Block || again.kind == WantKind::Have {
+                *again = want;
+            }
+            return;
         }
         match self.by_cid.get_mut(&want.cid) {
             None => {
@@ -40,8 +45,10 @@ impl Outbox {
 
     /// Adds a want that the peer was told before, which is called off in a message of its own.
     pub(super) fn push_again(&mut self, want: Want) {
+        let request =
+            self.again.get(&want.cid).copied().filter(|again| again.kind == WantKind::Block);
         self.push(Want { kind: WantKind::Block, is_cancel: true, send_dont_have: false, ..want });
-        self.again.insert(want.cid, want);
+        self.again.insert(want.cid, request.unwrap_or(want));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -103,6 +110,23 @@ mod tests {
         assert!(!outbox.is_empty());
         assert_eq!(outbox.take(), [block]);
         assert!(outbox.is_empty());
+        let have = want(WantKind::Have, false);
+        for told in [[have, block], [block, have]] {
+            for is_again in [false, true] {
+                outbox.push_again(told[0]);
+                if is_again {
+                    outbox.push_again(told[1]);
+                } else {
+                    outbox.push(told[1]);
+                }
+                assert!(calls_off(&outbox.take()));
+                assert_eq!(
+                    outbox.take(),
+                    [block],
+                    "a question does not take the place of a request"
+                );
+            }
+        }
         outbox.push_again(block);
         outbox.push(cancel);
         assert_eq!(outbox.take(), [cancel]);

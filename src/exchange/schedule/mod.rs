@@ -357,7 +357,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     pub(super) fn distrust(&mut self, source: S, now: Instant) {
         let Some(known) = self.sources.get_mut(&source) else { return };
         let (until, under_way) = known.fail(now);
-        for (_, id) in under_way {
+        for id in under_way {
             let Some(want) = self.wants.get_mut(&id) else { continue };
             want.answers.insert(source, Answer::Late(until));
             rest(&mut self.idle, id, want);
@@ -377,12 +377,14 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     /// Returns when [`Scheduler::poll`] will have something to do if nothing comes until then.
     pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
         let failing =
-            self.sources.iter().filter_map(|(source, known)| self.fails_at(*source, known));
+            self.sources.iter().filter_map(|(source, known)| self.fails_at(*source, known, now));
+        let doubtful = self.sources.values().filter_map(|known| known.fails_at(false));
+        let doubtful = doubtful.filter(|at| *at > now);
         let returning = self.sources.values().filter_map(|source| source.returns_at(now));
         let returning = returning.filter(|_| !self.idle.is_empty());
         let searching = self.idle.iter().filter_map(|(_, id)| self.wants.get(id));
         let searching = searching.map(Want::searches_at).filter(|at| *at > now);
-        failing.chain(returning).chain(searching).chain(self.hedges_at).min()
+        failing.chain(doubtful).chain(returning).chain(searching).chain(self.hedges_at).min()
     }
 
     /// Returns the sums since the start.
@@ -436,20 +438,46 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     }
 
     /// Returns when a source has been silent for too long.
-    fn fails_at(&self, source: S, known: &Source) -> Option<Instant> {
-        let want = self.wants.get(&known.oldest()?);
-        let session = want.and_then(|want| self.sessions.peek(&want.session));
-        known.fails_at(session.is_none_or(|session| session.members().all(|other| other == source)))
+    fn fails_at(&self, source: S, known: &Source, now: Instant) -> Option<Instant> {
+        let want = self.wants.get(&known.oldest()?)?;
+        let is_of_use = |other: S| {
+            let known = self.sources.get(&other).filter(|_| want.may_ask(other, now));
+            known.is_some_and(Source::is_clean)
+        };
+        let session = self.sessions.peek(&want.session);
+        let mut others = session.into_iter().flat_map(Session::members);
+        known.fails_at(!others.any(|other| other != source && is_of_use(other)))
     }
 
-    /// Gives up on sources that have been silent for too long.
+    /// Gives up on sources that have been silent for too long. When parts are all that comes of one, others are
+    /// asked whether they have what it is slow with.
     fn fail_silent(&mut self, now: Instant) {
-        let silent = self
+        let (mut silent, mut slow) = (Vec::new(), Vec::new());
+        for (source, known) in &self.sources {
+            if self.fails_at(*source, known, now).is_some_and(|at| at <= now) {
+                silent.push(*source);
+            } else if known.fails_at(false).is_some_and(|at| at <= now) {
+                slow.extend(known.oldest());
+            }
+        }
+        for source in silent {
+            self.distrust(source, now);
+        }
+        for id in slow {
+            self.inquire_of_all(id, now);
+        }
+    }
+
+    /// Asks all whether they have a block who were not asked about it, or not lately.
+    fn inquire_of_all(&mut self, id: WantId, now: Instant) {
+        let Some(want) = self.wants.get_mut(&id) else { return };
+        let open = self
             .sources
             .iter()
-            .filter(|(source, known)| self.fails_at(**source, known).is_some_and(|at| at <= now));
-        for source in silent.map(|(source, _)| *source).collect::<Vec<_>>() {
-            self.distrust(source, now);
+            .filter(|(source, known)| want.is_open(source) && known.returns_at(now).is_none());
+        let open = open.map(|(source, _)| *source).take(BROADCAST_MAX);
+        for source in open.collect::<Vec<_>>() {
+            inquire(want, source, now, &mut self.asks);
         }
     }
 
@@ -516,18 +544,10 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
 
     /// Asks everybody whether they have a block that nobody known has, and searches for others.
     fn search(&mut self, id: WantId, now: Instant) {
-        let Some(want) = self.wants.get_mut(&id) else { return };
-        let others = self
-            .sources
-            .iter()
-            .filter(|(source, known)| want.is_open(source) && known.returns_at(now).is_none());
-        let others = others.map(|(source, _)| *source).take(BROADCAST_MAX);
-        for other in others.collect::<Vec<_>>() {
-            inquire(want, other, now, &mut self.asks);
-        }
-        if now < want.searches_at() {
+        self.inquire_of_all(id, now);
+        let Some(want) = self.wants.get_mut(&id).filter(|want| want.searches_at() <= now) else {
             return;
-        }
+        };
         if want.searched.replace(now).is_some() {
             // They may have got it meanwhile.
             want.answers.values_mut().for_each(|answer| *answer = Answer::Stale);
@@ -540,15 +560,19 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         if self.hedges_at.is_none_or(|at| now < at) {
             return;
         }
-        let budget = HEDGE_BYTES + self.totals.bytes / HEDGE_SHARE;
+        let mut budget = HEDGE_BYTES + self.totals.bytes / HEDGE_SHARE;
+        budget = budget.saturating_sub(self.totals.late_bytes);
         let mut is_waited_for = false;
         let mut late = Vec::new();
         for (&id, want) in self.wants.iter().filter(|(_, want)| is_hedged(want)) {
             let mut under_way = want.under_way();
-            let (Some((first, since)), None) = (under_way.next(), under_way.next()) else {
-                continue;
-            };
+            let Some((first, since)) = under_way.next() else { continue };
             is_waited_for = true;
+            if let Some((second, _)) = under_way.next() {
+                let known = self.sources.get(&second);
+                budget = budget.saturating_sub(known.map_or(0, Source::block_len));
+                continue;
+            }
             let waited = now.saturating_duration_since(since);
             let session = self.sessions.peek(&want.session);
             let may_have = |source: &S| match want.answers.get(source) {
@@ -570,7 +594,10 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
         self.hedges_at = is_waited_for.then(|| now + HEDGE_EVERY);
         for (id, other) in late {
-            if self.totals.late_bytes < budget {
+            let known = self.sources.get(&other).filter(|known| known.has_room(now));
+            let len = known.map(Source::block_len).filter(|len| *len <= budget);
+            if let Some(len) = len {
+                budget -= len;
                 self.ask(id, other, now);
             }
         }

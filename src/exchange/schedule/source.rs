@@ -2,7 +2,7 @@
 
 #![expect(clippy::cast_precision_loss, reason = "lengths and counts are far below 2⁵²")]
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::want::WantId;
@@ -39,14 +39,16 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_s
 const PENANCE: Duration = Duration::from_secs(2);
 /// It is doubled so often at most.
 const PENANCE_DOUBLINGS: u32 = 6;
-/// How long a block may be under way in any case, whatever else the source answers meanwhile.
+/// How long a block may be under way in any case, whatever else the source answers meanwhile, …
 const OVERDUE: Duration = Duration::from_secs(20);
+/// … and how long if parts of it come and nobody else has it: the time that a reader waits if nothing else is set.
+const OVERDUE_COMING: Duration = Duration::from_mins(1);
 
 /// A peer, or whatever else gives blocks.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// Blocks that are under way, by when they were asked for.
-    under_way: BTreeSet<(Instant, WantId)>,
+    /// Blocks that are under way, by when they were asked for, and how many each made it then.
+    under_way: BTreeMap<(Instant, WantId), usize>,
     /// The shortest time from question to answer.
     latency: Option<Duration>,
     /// Bytes in a second while the source had enough to do; 0 before the first measurement.
@@ -81,7 +83,7 @@ impl Record {
 impl Source {
     pub(super) fn new(record: Record, now: Instant) -> Self {
         Self {
-            under_way: BTreeSet::new(),
+            under_way: BTreeMap::new(),
             latency: None,
             rate: 0.0,
             block_len: BLOCK_LEN_GUESS,
@@ -110,8 +112,18 @@ impl Source {
     /// Tells whether it may be asked for one more block.
     pub(super) fn has_room(&self, now: Instant) -> bool {
         // One that failed has one chance at a time.
-        let window = if self.record.is_clean() { self.window() } else { 1 };
+        let window = if self.is_clean() { self.window() } else { 1 };
         self.returns_at(now).is_none() && self.under_way.len() < window
+    }
+
+    /// Returns how many bytes a block of it has, about.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a mean of lengths"
+    )]
+    pub(super) fn block_len(&self) -> u64 {
+        self.block_len as u64
     }
 
     /// Returns how long a block that is asked for now will take.
@@ -128,14 +140,21 @@ impl Source {
     /// Returns when it has been silent for too long; `None` when nothing is under way. Of one who is alone in having
     /// something, parts of it are signs of life; who has others does better to ask those.
     pub(super) fn fails_at(&self, is_alone: bool) -> Option<Instant> {
-        let (first, _) = self.under_way.first()?;
+        let ((first, _), count) = self.under_way.first_key_value()?;
         let patience = match self.latency {
             None => PATIENCE_AT_FIRST,
             Some(_) => (self.time_of(1) * 4).clamp(PATIENCE.0, PATIENCE.1),
         };
-        let overdue = (self.time_of(self.under_way.len()) * 4).max(OVERDUE);
-        let sign = if is_alone { self.last_heard.max(self.last_coming) } else { self.last_heard };
+        let is_coming = is_alone && self.last_coming > *first;
+        let least = if is_coming { OVERDUE_COMING } else { OVERDUE };
+        let overdue = (self.time_of(*count) * 4).max(least);
+        let sign = if is_coming { self.last_heard.max(self.last_coming) } else { self.last_heard };
         Some((sign.max(*first) + patience).min(*first + overdue))
+    }
+
+    /// Tells whether nothing is held against it.
+    pub(super) fn is_clean(&self) -> bool {
+        self.record.is_clean()
     }
 
     /// Returns when it is no longer left alone, if it is.
@@ -147,7 +166,7 @@ impl Source {
         if self.under_way.is_empty() {
             (self.sample, self.was_busy) = ((now, 0), true);
         }
-        self.under_way.insert((now, want));
+        self.under_way.insert((now, want), self.under_way.len() + 1);
     }
 
     /// Takes back that a block is under way, asked for at that time.
@@ -175,7 +194,7 @@ impl Source {
 
     /// Returns the block that is under way for longest.
     pub(super) fn oldest(&self) -> Option<WantId> {
-        self.under_way.first().map(|(_, want)| *want)
+        self.under_way.first_key_value().map(|((_, want), _)| *want)
     }
 
     /// Notes that it dealt with a request for a block; what else it says is no sign that it gives any.
@@ -213,11 +232,12 @@ impl Source {
 
     /// Notes that it was silent for too long or lied: nothing is under way from it any more, and it is left
     /// alone for a while. Returns until when, and what was under way.
-    pub(super) fn fail(&mut self, now: Instant) -> (Instant, BTreeSet<(Instant, WantId)>) {
+    pub(super) fn fail(&mut self, now: Instant) -> (Instant, Vec<WantId>) {
         let until = now + PENANCE * 2_u32.pow(self.record.failures.min(PENANCE_DOUBLINGS));
         self.record.failures = self.record.failures.saturating_add(1);
         self.record.left_alone_until = Some(until);
-        (until, std::mem::take(&mut self.under_way))
+        let under_way = std::mem::take(&mut self.under_way);
+        (until, under_way.into_keys().map(|(_, want)| want).collect())
     }
 
     /// Returns what is held against it when it leaves. To leave with something under way may happen to

@@ -128,9 +128,7 @@ impl Calling {
         let known = known
             .flat_map(|peer| peer.addresses.into_iter().map(move |address| (peer.id, address)));
         let others = self.bootstrap.iter().chain(&self.near).cloned().chain(known);
-        for (peer, address) in others.filter(|(_, address)| self.reach.includes(address)) {
-            call(swarm, peer, vec![address]);
-        }
+        call_each(swarm, others.filter(|(_, address)| self.reach.includes(address)));
     }
 
     /// Calls those who were found near by.
@@ -140,9 +138,10 @@ impl Calling {
         found: Vec<(PeerId, Multiaddr)>,
     ) {
         // Whoever answers may name any address.
-        for (peer, address) in found.into_iter().filter(|(_, address)| is_near(address)) {
-            call(swarm, peer, vec![address.clone()]);
-            self.near.push_front((peer, address));
+        let found: Vec<_> = found.into_iter().filter(|(_, address)| is_near(address)).collect();
+        call_each(swarm, found.iter().cloned());
+        for near in found {
+            self.near.push_front(near);
         }
         self.near.truncate(NEAR_MAX);
     }
@@ -165,7 +164,7 @@ impl Calling {
         }
         let call = match peer {
             Some(peer) => call_at(peer, self.ways(peer, &address), PeerCondition::Always),
-            None => DialOpts::unknown_peer_id().address(address.clone()).build(),
+            None => call_whoever_is_at(address.clone()),
         };
         let id = call.connection_id();
         match swarm.dial(call) {
@@ -229,6 +228,23 @@ impl Calling {
     }
 }
 
+/// Calls peers that are not connected yet, each at all addresses that are given for it.
+fn call_each(
+    swarm: &mut libp2p::Swarm<Behaviour>,
+    addresses: impl Iterator<Item = (PeerId, Multiaddr)>,
+) {
+    let mut peers = Vec::<(PeerId, Vec<Multiaddr>)>::new();
+    for (peer, address) in addresses {
+        match peers.iter_mut().find(|(known, _)| *known == peer) {
+            Some((_, addresses)) => addresses.push(address),
+            None => peers.push((peer, vec![address])),
+        }
+    }
+    for (peer, addresses) in peers {
+        call(swarm, peer, addresses);
+    }
+}
+
 /// Calls a peer that is not connected yet; tells whether it is called.
 fn call(swarm: &mut libp2p::Swarm<Behaviour>, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
     let call = swarm.dial(call_at(peer, addresses, PeerCondition::default()));
@@ -239,8 +255,14 @@ fn call(swarm: &mut libp2p::Swarm<Behaviour>, peer: PeerId, addresses: Vec<Multi
 /// there is none, and two who call each other at once from such ports would get one connection with two callers
 /// (simultaneous open of TCP), which fails.
 fn call_at(peer: PeerId, addresses: Vec<Multiaddr>, condition: PeerCondition) -> DialOpts {
-    let is_near = addresses.iter().all(is_near);
+    let is_near = addresses.iter().any(is_near);
     let call = DialOpts::peer_id(peer).condition(condition).addresses(addresses);
+    if is_near { call.allocate_new_port().build() } else { call.build() }
+}
+
+fn call_whoever_is_at(address: Multiaddr) -> DialOpts {
+    let is_near = is_near(&address);
+    let call = DialOpts::unknown_peer_id().address(address);
     if is_near { call.allocate_new_port().build() } else { call.build() }
 }
 

@@ -2,238 +2,12 @@
 
 #![expect(clippy::cast_precision_loss, reason = "lengths and counts are far below 2⁵²")]
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod world;
 
-use bytes::Bytes;
+use std::collections::BTreeSet;
 
+use self::world::*;
 use super::*;
-use crate::block::{Block, HashFn, codecs};
-
-const MS: Duration = Duration::from_millis(1);
-const MIB: usize = 1024 * 1024;
-/// Most time after which a block that is held back is asked for elsewhere.
-const OVERDUE_MAX: Duration = Duration::from_secs(25);
-
-fn cid(number: usize) -> Cid {
-    let data = Bytes::copy_from_slice(&number.to_le_bytes());
-    *Block::hash(codecs::RAW, HashFn::SHA2_256, data).unwrap().cid()
-}
-
-/// What a simulated source does.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Manner {
-    Honest,
-    /// Has every `of`th block, from `from` on.
-    Part {
-        of: usize,
-        from: usize,
-    },
-    Silent,
-    /// Says it has everything and sends something else.
-    Liar,
-    /// Says it has everything and sends nothing.
-    Promiser,
-    /// Says it has everything until it is asked for it.
-    Denier,
-    /// Has every other block, and says nothing to a question that it answered before, as Helia does.
-    Stubborn,
-}
-
-#[derive(Debug)]
-struct Peer {
-    latency: Duration,
-    /// Bytes in a second.
-    rate: f64,
-    manner: Manner,
-    free_at: Instant,
-    wants: BTreeSet<Cid>,
-    asked: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    Asked(usize, u8, Cid),
-    Told(usize, Cid, bool),
-    Sent(usize, Cid),
-    Coming(usize),
-    Came(usize, Cid),
-}
-
-struct World {
-    scheduler: Scheduler<usize>,
-    peers: Vec<Peer>,
-    numbers: HashMap<Cid, usize>,
-    block_len: usize,
-    /// Roots below which the blocks lie, one after the other; 0 for none.
-    roots: usize,
-    start: Instant,
-    now: Instant,
-    events: BTreeMap<(Instant, u64), Event>,
-    next_event: u64,
-    searches: Vec<Cid>,
-    came: HashSet<Cid>,
-}
-
-impl World {
-    fn new(blocks: usize, block_len: usize) -> Self {
-        let start = Instant::now();
-        Self {
-            scheduler: Scheduler::default(),
-            peers: Vec::new(),
-            numbers: (0..blocks).map(|number| (cid(number), number)).collect(),
-            block_len,
-            roots: 0,
-            start,
-            now: start,
-            events: BTreeMap::new(),
-            next_event: 0,
-            searches: Vec::new(),
-            came: HashSet::new(),
-        }
-    }
-
-    fn peer(mut self, latency: Duration, mbit: f64, manner: Manner) -> Self {
-        let rate = mbit * 1e6 / 8.0;
-        let number = self.peers.len();
-        let (free_at, wants) = (self.now, BTreeSet::new());
-        self.peers.push(Peer { latency, rate, manner, free_at, wants, asked: 0 });
-        self.scheduler.join(number, self.now);
-        self.scheduler.measured(number, latency);
-        self
-    }
-
-    fn at(&mut self, time: Instant, event: Event) {
-        self.events.insert((time, self.next_event), event);
-        self.next_event += 1;
-    }
-
-    fn has(&self, peer: usize, cid: &Cid) -> bool {
-        let Some(number) = self.numbers.get(cid) else { return false };
-        match self.peers[peer].manner {
-            Manner::Honest | Manner::Liar | Manner::Promiser | Manner::Denier => true,
-            Manner::Part { of, from } => number % of == from,
-            Manner::Stubborn => number % 2 == 1,
-            Manner::Silent => false,
-        }
-    }
-
-    fn carry(&mut self, ask: Ask<usize>) {
-        let (peer, kind, cid, repeats) = match ask {
-            Ask::Have(peer, cid, repeats) => (peer, 0, cid, repeats),
-            Ask::Block(peer, cid, _, repeats) => (peer, 1, cid, repeats),
-            Ask::Cancel(peer, cid) => (peer, 2, cid, false),
-            Ask::Search(cid) => return self.searches.push(cid),
-        };
-        self.peers[peer].asked += usize::from(kind == 1);
-        let time = self.now + self.peers[peer].latency / 2;
-        if repeats {
-            self.at(time, Event::Asked(peer, 2, cid));
-        }
-        self.at(time, Event::Asked(peer, kind, cid));
-    }
-
-    fn happen(&mut self, event: Event) {
-        let now = self.now;
-        match event {
-            Event::Asked(peer, _, _) if self.peers[peer].manner == Manner::Silent => {}
-            Event::Asked(peer, 2, cid) => drop(self.peers[peer].wants.remove(&cid)),
-            Event::Asked(peer, kind, cid) => {
-                let manner = self.peers[peer].manner;
-                let has = self.has(peer, &cid) && (manner, kind) != (Manner::Denier, 1);
-                if manner == Manner::Stubborn && !has && !self.peers[peer].wants.insert(cid) {
-                    return;
-                }
-                if kind == 0 || !has || manner == Manner::Promiser {
-                    let time = now + self.peers[peer].latency / 2;
-                    return self.at(time, Event::Told(peer, cid, has));
-                }
-                let known = &mut self.peers[peer];
-                if known.wants.insert(cid) {
-                    known.free_at = known.free_at.max(now)
-                        + Duration::from_secs_f64(self.block_len as f64 / known.rate);
-                    let (time, rate, latency) = (known.free_at, known.rate, known.latency);
-                    self.at(time, Event::Sent(peer, cid));
-                    let begun =
-                        time.checked_sub(Duration::from_secs_f64(self.block_len as f64 / rate));
-                    for sent in (0..self.block_len).step_by(64 * 1024).skip(1) {
-                        let time = begun.unwrap() + Duration::from_secs_f64(sent as f64 / rate);
-                        self.at(time + latency / 2, Event::Coming(peer));
-                    }
-                }
-            }
-            Event::Sent(peer, cid) => {
-                if self.peers[peer].wants.remove(&cid) {
-                    let time = now + self.peers[peer].latency / 2;
-                    self.at(time, Event::Came(peer, cid));
-                }
-            }
-            Event::Coming(peer) => self.scheduler.coming(peer, now),
-            Event::Told(peer, cid, has) => self.scheduler.told(peer, &cid, has, now),
-            Event::Came(peer, cid) if self.peers[peer].manner == Manner::Liar => {
-                let other = super::tests::cid(usize::MAX - self.numbers[&cid]);
-                let verdict = self.scheduler.came(peer, &other, self.block_len, now);
-                assert_eq!(verdict, Verdict::Unasked);
-                self.scheduler.distrust(peer, now);
-            }
-            Event::Came(peer, cid) => {
-                if self.scheduler.came(peer, &cid, self.block_len, now) == Verdict::Wanted {
-                    self.came.insert(cid);
-                }
-            }
-        }
-    }
-
-    /// Lets time go on to the next event; tells whether there was one before `end`.
-    fn step(&mut self, end: Instant) -> bool {
-        while let Some(ask) = self.scheduler.poll(self.now) {
-            self.carry(ask);
-        }
-        let wakes = self.scheduler.wakes_at(self.now);
-        let event = self.events.keys().next().map(|(time, _)| *time);
-        let Some(next) = wakes.into_iter().chain(event).min().filter(|next| *next <= end) else {
-            self.now = end;
-            return false;
-        };
-        assert!(next > self.now || event == Some(next), "it wakes up for nothing");
-        self.now = self.now.max(next);
-        while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= self.now)
-        {
-            let event = entry.remove();
-            self.happen(event);
-        }
-        true
-    }
-
-    /// Reads all blocks in order, so many at a time; returns how long it took.
-    fn read_all(&mut self, at_once: usize, limit: Duration) -> Duration {
-        let total = self.numbers.len();
-        let end = self.now + limit;
-        let (mut asked, mut read) = (0, 0);
-        while read < total {
-            while read < total && self.came.contains(&cid(read)) {
-                read += 1;
-            }
-            while asked < total.min(read + at_once) {
-                let urgency = if asked == read { Urgency::Demand } else { Urgency::Ahead };
-                let session =
-                    (self.roots > 0).then(|| *cid(usize::MAX - asked % self.roots).hash());
-                self.scheduler.want(cid(asked), urgency, session, self.now);
-                asked += 1;
-            }
-            if read < total {
-                self.scheduler.hurry(&cid(read), Urgency::Demand, self.now);
-                assert!(self.step(end), "{read} of {total} blocks after {limit:?}");
-            }
-        }
-        self.now - self.start
-    }
-
-    /// Returns the share of `mbit` at which all was read.
-    fn share(&mut self, at_once: usize, mbit: f64) -> f64 {
-        let ideal = (self.numbers.len() * self.block_len) as f64 * 8.0 / (mbit * 1e6);
-        ideal / self.read_all(at_once, Duration::from_secs_f64(ideal * 10.0 + 20.0)).as_secs_f64()
-    }
-}
 
 #[test]
 fn a_long_fat_way_is_filled() {
@@ -321,6 +95,64 @@ fn a_slow_source_is_not_taken_for_a_silent_one() {
     let totals = world.scheduler.totals();
     assert!(share > 0.95, "{share:.2}");
     assert_eq!((world.peers[0].asked, totals.late_blocks + totals.unasked_blocks), (12, 0));
+}
+
+/// 400 kbit/s, and somebody who has left off: a block takes 21 seconds.
+#[test]
+fn who_is_of_no_use_does_not_hurry_a_slow_source() {
+    let mut world = World::new(10, MIB).peer(MS * 40, 0.4, Manner::Honest);
+    world = world.peer(MS * 40, 100.0, Manner::Honest);
+    for number in 0..10 {
+        world.scheduler.want(cid(number), Urgency::Demand, None, world.now);
+        if number == 7 {
+            world.peers[1].manner = Manner::Silent;
+        }
+        while !world.came.contains(&cid(number)) {
+            assert!(world.step(world.start + Duration::from_mins(5)), "{number}");
+        }
+    }
+    assert!(world.peers[0].asked <= 5, "{}", world.peers[0].asked);
+}
+
+#[test]
+fn who_sends_bytes_and_no_block_hides_nobody() {
+    let mut world = World::new(7, MIB).peer(MS * 40, 1.0, Manner::Honest);
+    let want = |world: &mut World, number, limit| {
+        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
+        let end = world.now + limit;
+        while !world.came.contains(&cid(number)) {
+            assert!(world.step(end), "{number}");
+        }
+    };
+    for number in 0..6 {
+        want(&mut world, number, MS * 10_000);
+    }
+    world.peers[0].manner = Manner::Trickler;
+    world = world.peer(MS * 40, 100.0, Manner::Honest);
+    want(&mut world, 6, MS * 12_000);
+}
+
+#[test]
+fn second_copies_keep_to_their_bounds() {
+    let mut world = World::new(80, MIB).peer(MS * 20, 1000.0, Manner::Honest);
+    world = world.peer(MS * 20, 100.0, Manner::Honest);
+    for number in 0..80 {
+        world.scheduler.want(cid(number), Urgency::Demand, None, world.now);
+        if number == 19 {
+            while world.came.len() < 20 {
+                assert!(world.step(world.start + MS * 10_000));
+            }
+        }
+    }
+    assert!(world.step(world.start + MS * 20_000));
+    world.peers[0].manner = Manner::Silent;
+    let mut most = 0;
+    while world.came.len() < 80 {
+        assert!(world.step(world.start + MS * 60_000));
+        let two = world.scheduler.wants.values().filter(|want| want.under_way().count() > 1);
+        most = most.max(two.count());
+    }
+    assert!((1..=5).contains(&most), "{most}");
 }
 
 #[test]
