@@ -40,7 +40,8 @@ const PATH_LEN_MAX: usize = 4095;
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// `get?arg=…&archive=&name=` (`name`, the name of the root in the archive, is ours)
+/// `get?arg=…&archive=&name=&umask=` (`name`, the name of the root in the archive, and `umask`, what is taken
+/// from the permissions of what stores none, are ours)
 pub(super) async fn get(
     State(node): State<Node>,
     Form(params): Form,
@@ -51,12 +52,13 @@ pub(super) async fn get(
     let dag = dag_of(&node, &params)?;
     let arg = params.arg("ipfs-path")?;
     let name = params.bytes("name").map_or_else(|| last_name(arg), <[u8]>::to_vec);
+    let umask = params.parse("umask")?.unwrap_or(0);
     let cid = cid_of(&dag, arg).await?;
     // The root decides about success before the first byte is sent.
     unixfs::stat(&dag, &cid).await?;
     let handle = Handle::current();
     reply::stream_blocking(&params, Kind::Bytes("application/x-tar", None), move |sink| {
-        Archive::new(dag, handle, sink).write(name, cid)
+        Archive::new(dag, handle, umask, sink).write(name, cid)
     })
     .await
 }
@@ -72,15 +74,16 @@ struct Frame {
 struct Archive {
     dag: Dag,
     handle: Handle,
+    umask: u32,
     builder: tar::Builder<SinkWriter>,
     now: u64,
 }
 
 impl Archive {
-    fn new(dag: Dag, handle: Handle, sink: Sink) -> Self {
+    fn new(dag: Dag, handle: Handle, umask: u32, sink: Sink) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let writer = SinkWriter { sink, buffer: BytesMut::new() };
-        Self { dag, handle, builder: tar::Builder::new(writer), now }
+        Self { dag, handle, umask, builder: tar::Builder::new(writer), now }
     }
 
     fn write(mut self, name: Vec<u8>, root: Cid) -> Result<(), ApiError> {
@@ -174,7 +177,7 @@ impl Archive {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
         header.set_size(0);
-        header.set_mode(metadata.mode.unwrap_or(mode));
+        header.set_mode(metadata.mode.unwrap_or(mode & !self.umask));
         // A header has no time before 1970, and none is stored as now, as kubo does.
         let stored = metadata.mtime.map(|mtime| u64::try_from(mtime.seconds).unwrap_or(0));
         header.set_mtime(stored.unwrap_or(self.now));

@@ -3,8 +3,7 @@
 //! The node sends an archive, which is kept as it is or unpacked.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +13,16 @@ use tokio::sync::mpsc;
 use crate::cli::call::{Answer, Call};
 use crate::cli::client::Client;
 use crate::cli::failure::{Failure, tell};
+use crate::cli::part::{Existing, Part, own_umask};
 use crate::cli::progress::Progress;
-use crate::cli::unpack::{refuse_special, unpack};
+use crate::cli::unpack::{refuse_any, refuse_special, unpack};
 
 /// Pieces of the archive under way to the disk.
 const PIECES_MAX: usize = 8;
+/// Permissions of an archive, before the umask.
+const ARCHIVE_MODE: u32 = 0o666;
+/// Where an archive goes that is not to be kept.
+const STANDARD_OUTPUT: &str = "-";
 
 /// Copy files and directories to this machine's disk
 #[derive(Debug, Args)]
@@ -29,7 +33,8 @@ const PIECES_MAX: usize = 8;
 
 A file that exists is replaced; a directory is added to, and its files of other names stay.
 A symbolic link, FIFO, socket or device is never replaced, and with -a nothing is.
-`-o DIR/` puts what comes into DIR, which may be a symbolic link to a directory.")]
+`-o DIR/` puts what comes into DIR, which may be a symbolic link to a directory; `-a -o -` writes
+the archive to standard output. What the tree stores no permissions for obeys the umask.")]
 pub(crate) struct Get {
     /// What to copy: a CID, or a path below one
     path: OsString,
@@ -47,12 +52,12 @@ pub(crate) struct Get {
 impl Get {
     /// Copies.
     pub(crate) async fn run(&self, client: &Client) -> Result<(), Failure> {
-        let target = self.target()?;
         let call = Call::new("get").arg(&self.path).option("archive", self.archive);
+        let call = call.option("umask", own_umask());
         if self.archive {
-            let target = self.output.clone().unwrap_or_else(|| with_tar(&target));
-            return self.save_archive(client.send(call).await?, &target).await;
+            return self.get_archive(client, call).await;
         }
+        let target = self.target(self.name()?);
         let name = target.file_name().unwrap_or(OsStr::new("x")).as_bytes().to_vec();
         let folder = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -67,33 +72,45 @@ impl Get {
         self.unpack(answer, folder).await
     }
 
-    /// Returns where the root goes: into a directory that exists, or to that name.
-    fn target(&self) -> Result<PathBuf, Failure> {
-        let names = self.path.as_bytes().split(|&byte| byte == b'/');
-        let name = names.rev().find(|name| !matches!(*name, b"" | b"." | b".."));
-        let name = name.ok_or_else(|| Failure::usage("the path names nothing"))?;
-        let name = Path::new(OsStr::from_bytes(name));
-        match &self.output {
-            None => Ok(name.to_owned()),
-            Some(output) if output.file_name().is_none() || ends_with_slash(output) => {
-                Ok(output.join(name))
+    /// Returns the last name of the path.
+    fn name(&self) -> Result<PathBuf, Failure> {
+        let mut names = Vec::new();
+        for name in self.path.as_bytes().split(|&byte| byte == b'/') {
+            match name {
+                b"" | b"." => {}
+                b".." => drop(names.pop()),
+                _ => names.push(name),
             }
-            Some(output) => Ok(output.clone()),
+        }
+        let name = names.last().ok_or_else(|| Failure::usage("the path names nothing"))?;
+        Ok(OsStr::from_bytes(name).into())
+    }
+
+    /// Returns where something of that name goes: into a directory that exists, or where it is to.
+    fn target(&self, name: PathBuf) -> PathBuf {
+        match &self.output {
+            None => name,
+            Some(output) if output.file_name().is_none() || ends_with_slash(output) => {
+                output.join(name)
+            }
+            Some(output) => output.clone(),
         }
     }
 
-    async fn save_archive(&self, answer: Answer, target: &Path) -> Result<(), Failure> {
+    async fn get_archive(&self, client: &Client, call: Call) -> Result<(), Failure> {
+        if self.output.as_deref() == Some(Path::new(STANDARD_OUTPUT)) {
+            return client.send(call).await?.copy_to(&mut io::stdout().lock(), |_| ()).await;
+        }
+        let target = self.target(with_tar(&self.name()?));
+        refuse_any(&target).map_err(Failure::new)?;
         let about = |error: io::Error| Failure::from(error).about(target.display());
-        let mut file = File::create_new(target).map_err(about)?;
+        let answer = client.send(call).await?;
+        let mut part = Part::begin(&target, None).map_err(about)?;
         tell(format_args!("Saving archive to {}", target.display()));
         let progress = Progress::start(self.progress, None);
-        let copied = answer.copy_to(&mut file, |len| progress.add(len)).await;
-        if copied.is_err() {
-            // Half an archive would be taken for a whole one.
-            std::fs::remove_file(target).map_err(about)?;
-        }
-        copied?;
-        file.flush().map_err(about)
+        let copied = answer.copy_to(&mut part.file, |len| progress.add(len)).await;
+        copied.map_err(|failure| failure.about(target.display()))?;
+        part.finish(ARCHIVE_MODE & !own_umask(), None, Existing::Keep).map_err(about)
     }
 
     async fn unpack(&self, mut answer: Answer, folder: PathBuf) -> Result<(), Failure> {

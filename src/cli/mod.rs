@@ -21,6 +21,7 @@ mod log;
 mod ls;
 mod mount;
 mod output;
+mod part;
 mod pin;
 mod progress;
 mod read;

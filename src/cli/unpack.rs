@@ -6,9 +6,9 @@
 
 use std::collections::HashSet;
 use std::error::Error;
-use std::fs::{File, FileType, Permissions};
+use std::fs::{DirBuilder, File, FileType, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::{Buf as _, Bytes};
@@ -18,16 +18,15 @@ use nix::sys::time::TimeSpec;
 use tokio::sync::mpsc;
 
 use crate::api::error::root_cause;
+use crate::cli::part::{Existing, Part};
 use crate::codec::unixfs::NANOS_PER_SECOND;
 
 /// Set-user-id and set-group-id: what is copied belongs to the person who copies it, and a
 /// stranger's program is not to run with that person's rights.
 const POWER_BITS: u32 = 0o6000;
 
-/// Begins the names of files that are not whole.
-const PART_PREFIX: &str = ".cidfs-get";
-/// Names that are tried for one.
-const PART_NAMES: u32 = 100;
+/// What the owner of a directory needs until everything is in it.
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// Unpacks an archive below `folder`.
 pub(super) fn unpack(receiver: mpsc::Receiver<io::Result<Bytes>>, folder: &Path) -> io::Result<()> {
@@ -67,6 +66,11 @@ pub(super) fn refuse_special(path: &Path) -> io::Result<()> {
         Some(kind) if !kind.is_file() && !kind.is_dir() => Err(in_the_way(path, kind)),
         _ => Ok(()),
     }
+}
+
+/// Refuses whatever lies at `path`, in a sentence.
+pub(super) fn refuse_any(path: &Path) -> io::Result<()> {
+    kind_at(path)?.map_or(Ok(()), |kind| Err(in_the_way(path, kind)))
 }
 
 /// Refuses an entry of which the place is taken by something of another kind.
@@ -156,57 +160,15 @@ fn parse_time(text: &str) -> Option<TimeSpec> {
 /// Puts a file in its place when it is whole: until then, what was there stays.
 fn put_file<R: Read>(path: &Path, entry: &mut tar::Entry<'_, R>) -> io::Result<()> {
     let (mode, mtime, len) = (entry.header().mode()?, mtime_of(entry)?, entry.size());
-    let (part, mut file) = Part::beside(path)?;
-    if io::copy(entry, &mut file)? != len {
+    let mut part = Part::begin(path, Some(len))?;
+    if io::copy(entry, &mut part.file)? != len {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    file.set_permissions(without_power(mode))?;
-    set_mtime(&part.path, mtime)?;
-    part.put_at(path)
+    part.finish(without_power(mode), Some(mtime), Existing::Replace)
 }
 
-/// A file that is not whole yet; gone with the value, unless it was put in its place.
-struct Part {
-    path: PathBuf,
-    is_in_place: bool,
-}
-
-impl Part {
-    fn beside(path: &Path) -> io::Result<(Self, File)> {
-        for number in 0..PART_NAMES {
-            let name = format!("{PART_PREFIX}-{}-{number}", std::process::id());
-            let part = path.with_file_name(name);
-            match File::create_new(&part) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                created => {
-                    return created.map(|file| (Self { path: part, is_in_place: false }, file));
-                }
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
-    }
-
-    /// From here on its old name may be somebody else's.
-    fn put_at(mut self, path: &Path) -> io::Result<()> {
-        std::fs::rename(&self.path, path)?;
-        self.is_in_place = true;
-        Ok(())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if self.is_in_place {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove half a file");
-        }
-    }
-}
-
-fn without_power(mode: u32) -> Permissions {
-    Permissions::from_mode(mode & 0o7777 & !POWER_BITS)
+fn without_power(mode: u32) -> u32 {
+    mode & 0o7777 & !POWER_BITS
 }
 
 /// By path, since permissions may forbid to open it, and of a symbolic link itself.
@@ -225,8 +187,15 @@ struct Directory {
 
 impl Directory {
     fn make<R: Read>(path: PathBuf, entry: &mut tar::Entry<'_, R>) -> io::Result<Self> {
-        match std::fs::create_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path) => {}
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path) => {
+                let before = path.metadata().map_err(|error| about(&path, &error))?.permissions();
+                let open = before.mode() | DIRECTORY_MODE;
+                if open != before.mode() {
+                    std::fs::set_permissions(&path, Permissions::from_mode(open))
+                        .map_err(|error| about(&path, &error))?;
+                }
+            }
             made => made.map_err(|error| about(&path, &error))?,
         }
         Ok(Self { path, mode: entry.header().mode()?, mtime: mtime_of(entry)? })
@@ -237,7 +206,8 @@ impl Directory {
     }
 
     fn set(&self) -> io::Result<()> {
-        File::open(&self.path)?.set_permissions(without_power(self.mode))?;
+        let mode = Permissions::from_mode(without_power(self.mode));
+        File::open(&self.path)?.set_permissions(mode)?;
         set_mtime(&self.path, self.mtime)
     }
 }
@@ -284,24 +254,6 @@ mod tests {
         {
             check(text, None);
         }
-    }
-
-    /// As a name that an interrupted `get` has left, and that was added.
-    #[test]
-    fn a_file_may_have_the_name_of_a_part() {
-        let dir = tempfile::tempdir().unwrap();
-        let name = format!("{PART_PREFIX}-{}-0", std::process::id());
-        let mut archive = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(5);
-        header.set_mode(0o600);
-        archive.append_data(&mut header, &name, &b"hello"[..]).unwrap();
-        let bytes = archive.into_inner().unwrap();
-        let mut archive = tar::Archive::new(&bytes[..]);
-        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
-        put_file(&dir.path().join(&name), &mut entry).unwrap();
-        assert_eq!(std::fs::read(dir.path().join(&name)).unwrap(), b"hello");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Keeper {
     /// When it cannot be made durable.
     pub async fn unpin(&self, cid: Cid) -> Result<bool, KeepError> {
         let repository = self.inner.repository.clone();
-        in_background(move || Ok(repository.pins.rm(&cid)?.is_some())).await
+        in_background(move || Ok(repository.unpin(&cid)?.is_some())).await
     }
 
     async fn bring_all(

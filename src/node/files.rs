@@ -11,10 +11,20 @@ pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).truncate(true).write(true).mode(mode).open(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
+    let replaced = write(&new, content, mode).and_then(|()| std::fs::rename(&new, path));
+    if let Err(error) = replaced {
+        // On a full disk it takes room that is missing.
+        if let Err(error) = std::fs::remove_file(&new) {
+            tracing::warn!(path = %new.display(), %error, "cannot remove a half-written file");
+        }
+        return Err(error);
+    }
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.create(true).truncate(true).write(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }

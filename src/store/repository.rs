@@ -24,7 +24,8 @@ use super::extent::PackId;
 use super::lock::RepositoryLock;
 use super::meta::Meta;
 use super::pace::Pace;
-use super::{DiskOptions, DiskStore, Pins, Progress, RebuildReport, StoreError, VerifyReport};
+use super::{DiskOptions, DiskStore, Pin, Pins, Progress, RebuildReport, StoreError, VerifyReport};
+use crate::block::Cid;
 
 /// Version of the directory's layout, in the file `version`.
 const VERSION: u32 = 1;
@@ -180,6 +181,18 @@ impl Repository {
         let dirty = self.path.join("dirty");
         remove_if_there(&*self.disk, &dirty)?;
         sync_parent(&*self.disk, &dirty)
+    }
+
+    /// Removes the pin of a CID and returns it, `None` when there is none; durable when this returns. On a full
+    /// disk the room that is kept for removing is given up for it: what was pinned may be all there is.
+    ///
+    /// # Errors
+    /// As [`Pins::rm`].
+    pub fn unpin(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
+        match self.pins.rm(cid) {
+            Err(StoreError::Full { .. }) if self.blocks.give_up_reserve() => self.pins.rm(cid),
+            removed => removed,
+        }
     }
 
     /// Writes down when blocks were last used. Called now and then, it bounds what a crash makes

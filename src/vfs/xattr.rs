@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Error, Vfs};
-use crate::block::Cid;
+use crate::block::{Cid, codecs};
 use crate::keep::{BringProgress, Keeper};
 use crate::store::PinMode;
-use crate::unixfs::presence;
+use crate::unixfs::{FileType, presence};
 
 /// Pinning gives up when no block has come for this long; what came stays for the next try.
 const PIN_STALL_MAX: Duration = Duration::from_mins(2);
@@ -111,13 +111,18 @@ impl Vfs {
     }
 
     /// Returns the names of the extended attributes, each ended by NUL. Only the CID in the `user`
-    /// class is listed, because tools try to copy what is listed.
+    /// class is listed, because tools try to copy what is listed, and none of a symlink, of which the kernel
+    /// gives none of that class.
     ///
     /// # Errors
-    /// [`Error::Stale`].
-    pub fn listxattr(&self, ino: u64) -> Result<Bytes, Error> {
-        let has_cid = self.inode(ino)?.cid().is_some();
-        Ok(Bytes::from_static(if has_cid { b"user.ipfs.cid\0" } else { b"" }))
+    /// [`Error::Stale`], [`Error::Content`].
+    pub async fn listxattr(&self, ino: u64) -> Result<Bytes, Error> {
+        let is_listed = match self.inode(ino)?.cid() {
+            None => false,
+            Some(cid) if cid.codec() == codecs::RAW => true,
+            Some(_) => self.getattr(ino).await?.attr.kind != FileType::Symlink,
+        };
+        Ok(Bytes::from_static(if is_listed { b"user.ipfs.cid\0" } else { b"" }))
     }
 
     fn keeper(&self) -> Option<&Keeper> {

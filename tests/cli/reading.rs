@@ -187,12 +187,12 @@ fn get_leaves_targets_of_links_as_they_are() {
     let long = "a//".repeat(60);
     let targets = ["/", "a//b/", "a/./b", ".", "x/.", &long];
     for (name, target) in targets.into_iter().enumerate() {
-        std::os::unix::fs::symlink(target, sandbox.path(&format!("links/{name}"))).unwrap();
+        std::os::unix::fs::symlink(target, sandbox.path(format!("links/{name}"))).unwrap();
     }
     let cid = sandbox.ok(&["add", "-rQ", "links"]);
     sandbox.ok(&["get", &cid, "-o", "out"]);
     for (name, target) in targets.into_iter().enumerate() {
-        let found = std::fs::read_link(sandbox.path(&format!("out/{name}"))).unwrap();
+        let found = std::fs::read_link(sandbox.path(format!("out/{name}"))).unwrap();
         assert_eq!(found.as_os_str(), target);
     }
 }
@@ -340,6 +340,51 @@ fn a_get_that_fails_is_no_archive() {
     sandbox.fails(&["get", "-a", TREE, "-o", "tree.tar"], 1, &["is not here"]);
     assert!(!sandbox.path("tree.tar").try_exists().unwrap());
     sandbox.fails(&["get", TREE, "-o", "out"], 1, &["is not here"]);
+}
+
+/// Whenever it is: there is a whole file or nothing.
+#[test]
+fn a_get_that_is_killed_leaves_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.write("file", vec![7; 40_000_000]);
+    let cid = sandbox.ok(&["add", "-Q", "file"]);
+    std::fs::create_dir(sandbox.path("out")).unwrap();
+    for (number, how) in ["-q", "-a"].iter().cycle().take(10).enumerate() {
+        let args = if *how == "-a" { vec!["get", "-a"] } else { vec!["get"] };
+        let mut command = sandbox.command();
+        command.args(args).args([&cid, "-o", "out/"]).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10 * number as u64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for entry in std::fs::read_dir(sandbox.path("out")).unwrap() {
+            let entry = entry.unwrap();
+            assert!(entry.file_name().to_str().unwrap().starts_with(&cid), "{entry:?}");
+            assert!(entry.metadata().unwrap().len() >= 40_000_000, "{entry:?}");
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn get_names_what_comes_and_obeys_the_umask() {
+    let sandbox = with_tree();
+    sandbox.ok(&["get", &format!("{TREE}/sub/..")]);
+    assert!(sandbox.path(TREE).join("hello.txt").is_file());
+    std::fs::create_dir(sandbox.path("in")).unwrap();
+    sandbox.ok(&["get", "-a", TREE, "-o", "in/"]);
+    let archive = std::fs::read(sandbox.path("in").join(format!("{TREE}.tar"))).unwrap();
+    let piped = sandbox.run(&["get", "-a", TREE, "-o", "-"]);
+    assert_eq!((piped.code, piped.stdout.len()), (0, archive.len()), "{}", piped.stderr);
+    sandbox.fails(&["get", "-a", TREE, "-o", "in"], 1, &["in exists, is a directory"]);
+    let script = format!("umask 077; exec \"$0\" get {TREE} -o private");
+    let mut shell = sandbox.command_of("sh");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_cidfs")]);
+    assert!(shell.status().unwrap().success());
+    for (name, mode) in [("private", 0o700), ("private/hello.txt", 0o600)] {
+        let metadata = std::fs::metadata(sandbox.path(name)).unwrap();
+        assert_eq!(metadata.mode() & 0o7777, mode, "{name}");
+    }
 }
 
 #[test]

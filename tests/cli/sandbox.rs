@@ -54,7 +54,7 @@ impl Sandbox {
         self.command_of(env!("CARGO_BIN_EXE_cidfs"))
     }
 
-    fn command_of(&self, program: &str) -> Command {
+    pub(crate) fn command_of(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(self.dir.path())

@@ -130,3 +130,31 @@ fn a_full_disk_is_made_room_on() {
     let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(left.filter(|name| name.contains("broken")).count(), 0);
 }
+
+/// What is pinned may be all there is, so that nothing else can be given up.
+#[test]
+fn what_is_pinned_can_be_unpinned_on_a_full_disk() {
+    if !nix::unistd::geteuid().is_root() {
+        crate::report("NOT RUN: what_is_pinned_can_be_unpinned_on_a_full_disk: it needs root");
+        return;
+    }
+    let sandbox = Sandbox::without_repository();
+    let disk = SmallDisk::new(&sandbox, "100m");
+    sandbox.ok(&["init", "--preset=offline"]);
+    sandbox.ok(&["config", "store.cache_max_bytes", "none"]);
+    for number in 0..400 {
+        sandbox.write(format!("d/{number}"), number.to_string());
+    }
+    sandbox.ok(&["add", "-rq", "d"]);
+    let files: Vec<_> = (0..400).map(|number| sandbox.path(format!("d/{number}"))).collect();
+    let mut args = vec!["add".into(), "-q".into()];
+    args.extend(files);
+    let cids = sandbox.ok(&args);
+    let daemon = sandbox.daemon();
+    disk.fill();
+    for cid in cids.lines() {
+        sandbox.ok(&["pin", "rm", cid]);
+    }
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(sandbox.ok(&["pin", "ls", "--type=recursive", "-q"]).lines().count(), 1);
+}

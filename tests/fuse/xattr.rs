@@ -35,6 +35,20 @@ fn the_cid_is_an_attribute() {
     }
 }
 
+/// > A symlink lists none: the kernel refuses those of its class there.
+#[test]
+fn what_is_listed_can_be_read() {
+    let mut builder = DagBuilder::new();
+    let link = builder.symlink("x");
+    let dir = builder.directory(&[("link", link)]);
+    let mount = TempMount::of(builder, &[("dir", dir)], "");
+    let path = mount.path("dir/link");
+    assert_eq!(rustix::fs::llistxattr(&path, &mut [0; 100][..]), Ok(0));
+    let mut value = [0; 200];
+    let len = rustix::fs::lgetxattr(&path, "ipfs.cid", &mut value[..]).unwrap();
+    assert_eq!(std::str::from_utf8(&value[..len]).unwrap(), link.to_string());
+}
+
 /// > Other attributes do not exist.
 #[test]
 fn there_are_no_others() {

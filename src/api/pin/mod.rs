@@ -92,7 +92,7 @@ fn unpin(node: &Node, cid: &Cid, recursive: bool) -> Result<(), ApiError> {
     if !recursive && pins.get(cid).is_some_and(|pin| pin.mode == PinMode::Recursive) {
         return Err(ApiError::failed(format!("{cid} is pinned recursively")));
     }
-    match pins.rm(cid)? {
+    match node.repository().unpin(cid)? {
         Some(_) => Ok(()),
         None => Err(ApiError::failed(format!("{cid} is not pinned or pinned indirectly"))),
     }

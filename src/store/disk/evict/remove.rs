@@ -155,6 +155,12 @@ impl DiskStore {
         Ok(())
     }
 
+    /// Gives up the room that is kept for removing on a full disk; returns whether there was any. What removes
+    /// next keeps it again.
+    pub(in crate::store) fn give_up_reserve(&self) -> bool {
+        self.reserve.release(&self.space)
+    }
+
     /// Gives the pages of removed copies back, but for what was filled again since.
     pub(in crate::store::disk) fn punch_all(&self, pack: &Pack, removed: &[Entry]) {
         let mut refused = None;
