@@ -98,10 +98,13 @@ impl Adapter {
     }
 }
 
-/// Wrong bytes and bugs are for the operator to see; what is merely absent is not.
+/// Wrong bytes and bugs are for the operator to see, and what readers waited for in vain; what is merely absent is
+/// not.
 fn log(op: &'static str, ino: INodeNo, error: &Error) {
     if error.is_fault() {
         tracing::warn!(op, ino = ino.0, %error, "a request failed");
+    } else if matches!(error, Error::TimedOut) {
+        tracing::info!(op, ino = ino.0, %error, "a request failed");
     } else {
         tracing::debug!(op, ino = ino.0, %error, "a request failed");
     }

@@ -103,7 +103,8 @@ impl Keeper {
         progress: &BringProgress,
     ) -> Result<(), KeepError> {
         let bring = |cid| async move { self.bring(dag, &cid).await };
-        let brought = cids.map_err(KeepError::from).map_ok(bring).try_buffered(BLOCKS_AHEAD);
+        let brought =
+            cids.map_err(KeepError::from).map_ok(bring).try_buffer_unordered(BLOCKS_AHEAD);
         let mut brought = std::pin::pin!(brought);
         while let Some(len) = brought.try_next().await? {
             progress.blocks.fetch_add(1, Ordering::Relaxed);

@@ -1,9 +1,10 @@
-//! The streams of one connection: messages that come, and one stream each for wants and for blocks.
+//! The streams of one connection: messages that come, and one stream each for wants, for blocks and for what is
+//! short.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ const ENDED_REST_MAX: Duration = Duration::from_secs(5);
 pub(in crate::exchange) enum Lane {
     Wants,
     Blocks,
+    /// Short answers, which do not wait behind long blocks either.
+    Brief,
 }
 
 /// A message before it is known which form the peer speaks.
@@ -67,8 +70,8 @@ pub(in crate::exchange) enum Event {
         /// Blocks that no allowed hash proves.
         refused: usize,
     },
-    /// A good part of a message came.
-    Coming,
+    /// So many bytes of a message came that is not whole yet.
+    Coming(u64),
     /// A message was handed to the connection.
     Sent(Lane),
     /// A message could not be sent, and others cannot either until the next one is tried.
@@ -111,10 +114,10 @@ pub(in crate::exchange) struct Handler {
     is_spoken: bool,
     /// Streams that peers have open to us, on all connections.
     streams: Arc<AtomicUsize>,
-    /// Whether a piece of a message came that was not told, and when one was last.
-    coming: Arc<AtomicBool>,
+    /// Bytes of messages that are not whole which came and were not told, and when some were last.
+    coming: Arc<AtomicU64>,
     told_coming: Instant,
-    lanes: [(Lane, Outbound); 2],
+    lanes: [(Lane, Outbound); 3],
     events: VecDeque<Event>,
 }
 
@@ -190,7 +193,7 @@ impl Handler {
             streams,
             coming: Arc::default(),
             told_coming: Instant::now(),
-            lanes: [lane(Lane::Wants), lane(Lane::Blocks)],
+            lanes: [lane(Lane::Wants), lane(Lane::Blocks), lane(Lane::Brief)],
             events: VecDeque::new(),
         }
     }
@@ -208,7 +211,9 @@ impl Handler {
         let coming = Arc::clone(&self.coming);
         let messages = futures::stream::unfold(Some((stream, ours, coming)), |state| async {
             let (mut stream, ours, coming) = state?;
-            let tell = || coming.store(true, Ordering::Relaxed);
+            let tell = |len| {
+                coming.fetch_add(len as u64, Ordering::Relaxed);
+            };
             match read_message(&mut stream, &ours.0, &ours.1.down, tell).await {
                 Ok(None) => None,
                 Ok(Some(message)) => Some((Ok(proved(message)), Some((stream, ours, coming)))),
@@ -412,10 +417,12 @@ impl ConnectionHandler for Handler {
                 Err(error) => tracing::debug!(%error, "a bitswap stream ended"),
             }
         }
-        if self.told_coming.elapsed() >= COMING_EVERY && self.coming.swap(false, Ordering::Relaxed)
-        {
-            self.told_coming = Instant::now();
-            return notify(Event::Coming);
+        if self.told_coming.elapsed() >= COMING_EVERY {
+            let bytes = self.coming.swap(0, Ordering::Relaxed);
+            if bytes > 0 {
+                self.told_coming = Instant::now();
+                return notify(Event::Coming(bytes));
+            }
         }
         Poll::Pending
     }

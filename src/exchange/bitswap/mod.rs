@@ -363,11 +363,11 @@ impl Behaviour {
 
     /// Sends blocks and answers.
     fn serve(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready((peer, outgoing)) = self.server.poll(cx) {
+        while let Poll::Ready((peer, lane, outgoing)) = self.server.poll(cx) {
             let Some(known) = self.peers.get_mut(&peer) else { continue };
             known.last_used = Some(Instant::now());
             if let Some((connection, _)) = known.connections.first() {
-                self.events.push_back(send(peer, *connection, Lane::Blocks, outgoing));
+                self.events.push_back(send(peer, *connection, lane, outgoing));
             }
         }
         self.throttles.press(self.server.is_crowded());
@@ -458,11 +458,18 @@ impl NetworkBehaviour for Behaviour {
             HandlerEvent::Came { message, blocks, refused } => {
                 self.came(peer, &message, blocks, refused);
             }
-            HandlerEvent::Coming => {
-                self.client.within(|wants| wants.scheduler.coming(peer, Instant::now()));
+            HandlerEvent::Coming(bytes) => {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.last_used = Some(Instant::now());
+                }
+                self.client.within(|wants| wants.scheduler.coming(peer, bytes, Instant::now()));
             }
-            HandlerEvent::Sent(Lane::Blocks) => self.server.sent(&peer),
-            HandlerEvent::Failed(Lane::Blocks) => self.server.failed(&peer),
+            HandlerEvent::Sent(lane @ (Lane::Blocks | Lane::Brief)) => {
+                self.server.sent(&peer, lane);
+            }
+            HandlerEvent::Failed(lane @ (Lane::Blocks | Lane::Brief)) => {
+                self.server.failed(&peer, lane);
+            }
             HandlerEvent::Sent(Lane::Wants) => {
                 if let Some(known) = self.peers.get_mut(&peer) {
                     (known.is_telling, known.failures) = (false, 0);

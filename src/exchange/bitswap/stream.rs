@@ -95,12 +95,12 @@ fn version(name: &StreamProtocol) -> Version {
 
 /// Reads the next message; `None` when the peer has closed the stream. Messages of more than a piece take
 /// their turn, so that a peer has one of them in memory, whatever number of streams it opens. Each piece that
-/// is not the last one is told to `coming`.
+/// is not the last one is told to `coming`, with its length.
 pub(in crate::exchange) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     turn: &Semaphore,
     throttle: &Throttle,
-    coming: impl Fn(),
+    coming: impl Fn(usize),
 ) -> Result<Option<Message>, StreamError> {
     let Some(len) = read_len(stream).await? else { return Ok(None) };
     let _turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
@@ -117,7 +117,7 @@ pub(in crate::exchange) async fn read_message(
         bytes.resize(end, 0);
         within_rest(stream.read_exact(&mut bytes[start..])).await?;
         if end < len {
-            coming();
+            coming(end - start);
         }
     }
     Ok(Some(Message::decode(bytes.into())?))
@@ -230,7 +230,8 @@ mod tests {
     }
 
     async fn read(bytes: &[u8]) -> Result<Option<Message>, StreamError> {
-        read_message(&mut Cursor::new(bytes), &Semaphore::new(1), &Throttle::new(None), || ()).await
+        read_message(&mut Cursor::new(bytes), &Semaphore::new(1), &Throttle::new(None), |_| ())
+            .await
     }
 
     #[tokio::test]
@@ -243,10 +244,10 @@ mod tests {
         let (mut stream, turn) = (Cursor::new(written.into_inner()), Semaphore::new(1));
         for _ in 0..2 {
             let message =
-                read_message(&mut stream, &turn, &throttle, || ()).await.unwrap().unwrap();
+                read_message(&mut stream, &turn, &throttle, |_| ()).await.unwrap().unwrap();
             assert_eq!(message.presences().count(), 1);
         }
-        assert!(read_message(&mut stream, &turn, &throttle, || ()).await.unwrap().is_none());
+        assert!(read_message(&mut stream, &turn, &throttle, |_| ()).await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -256,7 +257,7 @@ mod tests {
         writer.block(&cid, &[1; 1000].repeat(PIECE_LEN / 400));
         let (mut stream, pieces) = (Cursor::new(writer.finish(false)), AtomicUsize::new(0));
         let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
-        let coming = || pieces.store(pieces.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let coming = |_| pieces.store(pieces.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         read_message(&mut stream, &turn, &throttle, coming).await.unwrap().unwrap();
         assert_eq!(pieces.into_inner(), 2);
     }
@@ -275,7 +276,7 @@ mod tests {
         let mut resting = Cursor::new([100, 1, 2]).chain(Rests);
         let started = tokio::time::Instant::now();
         let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
-        let error = read_message(&mut resting, &turn, &throttle, || ()).await.unwrap_err();
+        let error = read_message(&mut resting, &turn, &throttle, |_| ()).await.unwrap_err();
         assert!(matches!(error, StreamError::Rest), "{error}");
         assert_eq!(started.elapsed(), REST_MAX);
     }

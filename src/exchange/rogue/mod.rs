@@ -303,7 +303,7 @@ impl ConnectionHandler for Handler {
 fn messages(stream: Stream) -> BoxStream<'static, Message> {
     futures::stream::unfold(stream, |mut stream| async {
         let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
-        let message = read_message(&mut stream, &turn, &throttle, || ()).await.ok()??;
+        let message = read_message(&mut stream, &turn, &throttle, |_| ()).await.ok()??;
         Some((message, stream))
     })
     .boxed()

@@ -229,10 +229,10 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
     }
 
-    /// Notes that a good part of a message came from a source: at a low rate, a block takes its time.
-    pub(super) fn coming(&mut self, source: S, now: Instant) {
+    /// Notes that so many bytes of a message came from a source: at a low rate, a block takes its time.
+    pub(super) fn coming(&mut self, source: S, bytes: u64, now: Instant) {
         if let Some(known) = self.sources.get_mut(&source) {
-            known.coming(now);
+            known.coming(bytes, now);
         }
     }
 
@@ -461,6 +461,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             }
         }
         for source in silent {
+            tracing::debug!(?source, known = ?self.sources.get(&source), "a source is silent for too long");
             self.distrust(source, now);
         }
         for id in slow {
@@ -583,7 +584,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
                 Some(_) => false,
             };
             let others = self.sources.iter().filter(|(source, known)| {
-                **source != first && may_have(source) && known.has_room(now)
+                **source != first && may_have(source) && known.has_room(Urgency::Ahead, now)
             });
             let best = others.min_by_key(|(_, known)| known.expected());
             if let Some((other, known)) = best
@@ -594,7 +595,8 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
         self.hedges_at = is_waited_for.then(|| now + HEDGE_EVERY);
         for (id, other) in late {
-            let known = self.sources.get(&other).filter(|known| known.has_room(now));
+            let has_room = |known: &&Source| known.has_room(Urgency::Ahead, now);
+            let known = self.sources.get(&other).filter(has_room);
             let len = known.map(Source::block_len).filter(|len| *len <= budget);
             if let Some(len) = len {
                 budget -= len;
@@ -654,7 +656,7 @@ fn choose<S: Copy + Ord + Hash>(
             continue;
         };
         may_wait |= known.returns_at(now).is_none();
-        if known.has_room(now) {
+        if known.has_room(want.urgency, now) {
             let rank = (Reverse(says_so), known.expected(), source);
             best = Some(best.map_or(rank, |best| rank.min(best)));
         }
@@ -664,7 +666,7 @@ fn choose<S: Copy + Ord + Hash>(
         None if may_wait => Choice::Wait,
         None if session.is_empty() => {
             let is_open = |(source, known): &(&S, &Source)| {
-                want.may_ask(**source, now) && known.has_room(now)
+                want.may_ask(**source, now) && known.has_room(want.urgency, now)
             };
             let open = sources.iter().filter(is_open);
             let best = open.min_by_key(|(source, known)| (known.expected(), **source));

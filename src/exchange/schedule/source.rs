@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::want::WantId;
+use crate::exchange::Urgency;
 
 /// Weight of a new sample in a running mean.
 const SAMPLE_WEIGHT: f64 = 0.25;
+/// How long no block need be whole for parts of them to tell that the rate has fallen.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// Least time in which a rate is measured.
 const MEASURE_TIME: Duration = Duration::from_millis(50);
 /// What a block is taken to be long, in bytes, before one came.
@@ -28,7 +31,9 @@ const WINDOW_BYTES_MIN: f64 = 2.0 * 1024.0 * 1024.0;
 const WINDOW_SECONDS: f64 = 4.0;
 /// Blocks that may be under way in any case: one that comes, and one that is asked for meanwhile.
 const WINDOW_MIN: usize = 2;
-/// Blocks under way at most: the wants that peers remember (spec 05 §5).
+/// Blocks that may be under way beside if somebody waits for them.
+const WINDOW_DEMAND: usize = 8;
+/// Blocks under way at most, but for those: the wants that peers remember (spec 05 §5).
 const WINDOW_MAX: usize = 1024;
 
 /// How long a source that never answered may be silent (boxo's time for the first answer, spec 05 §4).
@@ -57,6 +62,8 @@ pub(super) struct Source {
     block_len: f64,
     /// When the measurement of the rate began, and the bytes that came since.
     sample: (Instant, u64),
+    /// Bytes of blocks that are not whole yet, as far as they came during the measurement.
+    partial: u64,
     /// Whether there was always enough to do during the measurement.
     was_busy: bool,
     /// When it last gave a block that it was asked for, or said that it lacks one.
@@ -88,6 +95,7 @@ impl Source {
             rate: 0.0,
             block_len: BLOCK_LEN_GUESS,
             sample: (now, 0),
+            partial: 0,
             was_busy: true,
             last_heard: now,
             last_coming: now,
@@ -109,10 +117,15 @@ impl Source {
         ((bytes / self.block_len.max(1.0)) as usize).clamp(WINDOW_MIN, WINDOW_MAX)
     }
 
-    /// Tells whether it may be asked for one more block.
-    pub(super) fn has_room(&self, now: Instant) -> bool {
-        // One that failed has one chance at a time.
-        let window = if self.is_clean() { self.window() } else { 1 };
+    /// Tells whether it may be asked for one more block. What somebody waits for does not wait for room behind
+    /// what nobody waits for.
+    pub(super) fn has_room(&self, urgency: Urgency, now: Instant) -> bool {
+        let window = match (self.is_clean(), urgency) {
+            // One that failed has one chance at a time.
+            (false, _) => 1,
+            (true, Urgency::Demand) => self.window() + WINDOW_DEMAND,
+            (true, Urgency::Ahead | Urgency::Bulk) => self.window(),
+        };
         self.returns_at(now).is_none() && self.under_way.len() < window
     }
 
@@ -164,7 +177,7 @@ impl Source {
 
     pub(super) fn asked(&mut self, want: WantId, now: Instant) {
         if self.under_way.is_empty() {
-            (self.sample, self.was_busy) = ((now, 0), true);
+            self.measure_from(now);
         }
         self.under_way.insert((now, want), self.under_way.len() + 1);
     }
@@ -178,7 +191,7 @@ impl Source {
     /// Notes that nothing is under way any more, through no fault of the source.
     pub(super) fn interrupted(&mut self, now: Instant) {
         self.under_way.clear();
-        (self.sample, self.was_busy) = ((now, 0), true);
+        self.measure_from(now);
     }
 
     /// Notes that an answer came so long after its question.
@@ -187,9 +200,19 @@ impl Source {
         self.latency = Some(self.latency.map_or(after, |known| known.min(after)));
     }
 
-    /// Notes that a good part of a message came.
-    pub(super) fn coming(&mut self, now: Instant) {
+    /// Notes that so many bytes of a message came. If no block was whole for long, they tell that the rate has
+    /// fallen.
+    pub(super) fn coming(&mut self, bytes: u64, now: Instant) {
         self.last_coming = now;
+        self.partial += bytes;
+        let time = now.saturating_duration_since(self.sample.0);
+        if time < SLOW_AFTER.max(self.latency.unwrap_or_default() * 4) {
+            return;
+        }
+        let rate = (self.sample.1 + self.partial) as f64 / time.as_secs_f64();
+        if rate < self.rate {
+            self.rate += (rate - self.rate) * SAMPLE_WEIGHT;
+        }
     }
 
     /// Returns the block that is under way for longest.
@@ -211,12 +234,17 @@ impl Source {
         self.latency = Some(self.latency.map_or(latency, |known| (known + latency) / 2));
     }
 
+    fn measure_from(&mut self, now: Instant) {
+        (self.sample, self.partial, self.was_busy) = ((now, 0), 0, true);
+    }
+
     /// Notes the length of a block that it was asked for and that came.
     pub(super) fn got(&mut self, len: usize, now: Instant) {
         self.heard(now);
         self.record = Record::default();
         self.block_len += (len as f64 - self.block_len) * SAMPLE_WEIGHT;
         self.sample.1 += len as u64;
+        self.partial = self.partial.saturating_sub(len as u64);
         let time = now.saturating_duration_since(self.sample.0);
         if time < MEASURE_TIME.max(self.latency.unwrap_or_default()) {
             return;
@@ -227,7 +255,7 @@ impl Source {
         } else if self.was_busy {
             self.rate += (rate - self.rate) * SAMPLE_WEIGHT;
         }
-        (self.sample, self.was_busy) = ((now, 0), true);
+        self.measure_from(now);
     }
 
     /// Notes that it was silent for too long or lied: nothing is under way from it any more, and it is left

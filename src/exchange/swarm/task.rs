@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt as _, StreamExt as _};
 use libp2p::core::ConnectedPoint;
-use libp2p::swarm::SwarmEvent;
+use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, autonat, identify, mdns, ping, upnp};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -30,6 +30,9 @@ const TRIM_ABOVE: (usize, usize) = (3, 4);
 const TRIM_TO: (usize, usize) = (1, 2);
 /// … but nobody who was used in this time.
 const TRIM_GRACE: Duration = Duration::from_secs(30);
+
+/// How long nothing must have passed for a ping without an answer to mean that a peer is gone.
+const SILENT_AFTER: Duration = Duration::from_mins(1);
 
 /// A peer that is connected.
 #[derive(Debug)]
@@ -171,6 +174,18 @@ impl Task {
         }
     }
 
+    /// Ends a connection on which a ping is not answered and nothing has passed for long: its other end is gone, and
+    /// nobody calls a peer again that is taken for connected. A ping waits behind what is on its way.
+    fn unanswered(&mut self, peer: PeerId, connection: ConnectionId, failure: &ping::Failure) {
+        let used = self.swarm.behaviour().bitswap.last_used(&peer);
+        let is_in_use = used.is_some_and(|used| used.elapsed() < SILENT_AFTER);
+        if !is_in_use && !matches!(failure, ping::Failure::Unsupported) {
+            tracing::info!(%peer, %failure, "a peer does not answer any more");
+            // It may be closed already.
+            let _gone = self.swarm.close_connection(connection);
+        }
+    }
+
     fn limits(&self) -> Vec<Limit> {
         let counts = self.swarm.network_info().connection_counters().clone();
         let per_peer = self.connected.values().map(|known| known.connections).max();
@@ -266,6 +281,9 @@ impl Task {
             }
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(latency), .. }) => {
                 self.measured(peer, latency);
+            }
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(failure) }) => {
+                self.unanswered(peer, connection, &failure);
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 self.calling.call_near(&mut self.swarm, found);

@@ -1,11 +1,14 @@
 //! What peers want of this node: remembered within bounds, answered in turn, the least served first, and who
 //! did not take what was sent last.
 //!
+//! While long blocks are on their way to a peer, what is short goes past them on a lane of its own: over a slow
+//! link, names and small files would wait for seconds.
+//!
 //! Everything that touches the disk runs on threads of its own, a few at a time, and only when there is
 //! room to send what is read. What is not here is remembered, as peers expect, and looked for again.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,7 +20,7 @@ use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::handler::{Outgoing, SENDING_MAX};
+use super::handler::{Lane, Outgoing, SENDING_MAX};
 use super::shelf::Shelf;
 use crate::block::{Cid, IDENTITY_CODE};
 use crate::codec::bitswap::{Message, Presence, Want, WantKind};
@@ -30,6 +33,14 @@ pub(super) const WANTS_MAX: usize = 1024;
 const REPLY_WANTS_MAX: usize = 256;
 /// Bytes of blocks after which a reply is full; one block more may be in it.
 const REPLY_BYTES: usize = 512 * 1024;
+/// How long a long block must be under way for others to go past it that could be sent behind it.
+const BRIEF_AFTER: Duration = Duration::from_millis(20);
+/// A block of more bytes does not go past others, …
+const BRIEF_BLOCK_LEN: u64 = 16 * 1024;
+/// … nor does more than this at a time, …
+const BRIEF_BYTES: usize = 64 * 1024;
+/// … of so many wants.
+const BRIEF_WANTS_MAX: usize = 64;
 /// A block of at most so many bytes is sent to who asks whether it is here (boxo and Helia, spec 05 §3).
 const SMALL_BLOCK_LEN: u64 = 1024;
 /// Replies that are read from disk at a time.
@@ -51,20 +62,27 @@ struct Peer {
     may_have: bool,
     queue: BTreeMap<Place, Want>,
     places: HashMap<Cid, Place>,
+    /// Those of the queue that may be short.
+    unseen: BTreeSet<Place>,
     /// Wants whose blocks are not here.
     absent: HashMap<Cid, Want>,
     /// Blocks that are read for it; who calls one off takes it out.
     reading: HashSet<Cid>,
-    /// Replies that are read or on their way.
+    /// Replies that are read or on their way, …
     replies: usize,
+    /// … when the last one was begun that has a long block, …
+    long_since: Option<Instant>,
+    /// … and whether a brief one is.
+    is_brief: bool,
     /// Replies that it did not take.
     failures: u32,
     sent: Meter,
 }
 
 /// An answer as it comes from the disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Reply {
+    lane: Lane,
     outgoing: Outgoing,
     absent: Vec<Want>,
     /// What had no room.
@@ -127,8 +145,8 @@ impl Server {
     }
 
     /// Notes that a reply could not be sent.
-    pub(super) fn failed(&mut self, peer: &PeerId) {
-        self.sent(peer);
+    pub(super) fn failed(&mut self, peer: &PeerId, lane: Lane) {
+        self.sent(peer, lane);
         if let Some(known) = self.peers.get_mut(peer) {
             known.failures = known.failures.saturating_add(1);
         }
@@ -136,18 +154,21 @@ impl Server {
 
     /// Tells whether somebody waits for room that the replies of others take.
     pub(super) fn is_crowded(&self) -> bool {
-        self.replies() >= REPLIES_MAX && self.peers.values().any(Peer::is_waiting)
+        let is_waiting = |peer: &Peer| peer.free_lane().is_some();
+        self.replies() >= REPLIES_MAX && self.peers.values().any(is_waiting)
     }
 
     /// Notes that a reply was sent, or there is none.
-    pub(super) fn sent(&mut self, peer: &PeerId) {
-        if let Some(known) = self.peers.get_mut(peer) {
-            known.replies = known.replies.saturating_sub(1);
+    pub(super) fn sent(&mut self, peer: &PeerId, lane: Lane) {
+        match self.peers.get_mut(peer) {
+            Some(known) if lane == Lane::Brief => known.is_brief = false,
+            Some(known) => known.replies = known.replies.saturating_sub(1),
+            None => {}
         }
     }
 
-    /// Returns the next reply to send.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(PeerId, Outgoing)> {
+    /// Returns the next reply to send, and on which lane.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(PeerId, Lane, Outgoing)> {
         loop {
             self.poll_again(cx);
             self.read_more();
@@ -157,14 +178,15 @@ impl Server {
                     let Some(known) = known.filter(|known| known.joined == joined) else {
                         continue;
                     };
+                    let lane = reply.lane;
                     if let Some(outgoing) = known.take(reply, &mut self.next_want) {
                         let (bytes, now) = (outgoing.block_bytes(), Instant::now());
                         known.sent.add(bytes, now);
                         self.sent.add(bytes, now);
                         self.sent_blocks += outgoing.blocks.len() as u64;
-                        return Poll::Ready((peer, outgoing));
+                        return Poll::Ready((peer, lane, outgoing));
                     }
-                    self.sent(&peer);
+                    self.sent(&peer, lane);
                 }
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
@@ -207,24 +229,28 @@ impl Server {
 
     /// Returns how many replies are read or on their way.
     pub(super) fn replies(&self) -> usize {
-        self.peers.values().map(|peer| peer.replies).sum()
+        self.peers.values().map(|peer| peer.replies + usize::from(peer.is_brief)).sum()
     }
 
     /// Begins to read replies, as long as there is room for them.
     fn read_more(&mut self) {
         while self.reading.len() < READING_MAX && self.replies() < REPLIES_MAX {
-            let waiting = self.peers.iter_mut().filter(|(_, peer)| peer.is_waiting());
-            let least = |(_, peer): &(_, &mut Peer)| (peer.failures, peer.sent.total());
-            let Some((peer, known)) = waiting.min_by_key(least) else { return };
-            let (peer, joined, wants) = (*peer, known.joined, known.next_wants());
+            let waiting =
+                self.peers.iter_mut().filter_map(|(id, peer)| Some((*id, peer.free_lane()?, peer)));
+            let least = |(_, _, peer): &(_, _, &mut Peer)| (peer.failures, peer.sent.total());
+            let Some((peer, lane, known)) = waiting.min_by_key(least) else { return };
+            let (joined, wants) = (known.joined, known.next_wants(lane));
             let shelf = known.may_have.then(|| self.shelf.clone());
-            known.replies += 1;
-            let read = tokio::task::spawn_blocking(move || answer(shelf.as_ref(), wants));
+            match lane {
+                Lane::Brief => known.is_brief = true,
+                Lane::Wants | Lane::Blocks => known.replies += 1,
+            }
+            let read = tokio::task::spawn_blocking(move || answer(shelf.as_ref(), wants, lane));
             let read = read.map(move |reply| match reply {
                 Ok(reply) => (peer, joined, reply),
                 Err(error) => {
                     tracing::error!(%peer, %error, "reading blocks for a peer failed");
-                    (peer, joined, Reply::default())
+                    (peer, joined, Reply::new(lane))
                 }
             });
             self.reading.push(read.boxed());
@@ -237,8 +263,20 @@ impl Peer {
         self.queue.len() + self.absent.len()
     }
 
-    fn is_waiting(&self) -> bool {
-        !self.queue.is_empty() && self.replies < SENDING_MAX
+    /// Returns the lane on which it can be sent something that it waits for.
+    fn free_lane(&self) -> Option<Lane> {
+        let has_room = self.replies < SENDING_MAX;
+        let may_be_brief = !self.is_brief && !self.unseen.is_empty();
+        if may_be_brief && self.is_long_under_way(has_room) {
+            return Some(Lane::Brief);
+        }
+        (has_room && !self.queue.is_empty()).then_some(Lane::Blocks)
+    }
+
+    /// Tells whether something short would wait; with `has_room` for one more reply, if it would for long.
+    fn is_long_under_way(&self, has_room: bool) -> bool {
+        let since = self.long_since.filter(|_| self.replies > 0);
+        since.is_some_and(|since| !has_room || since.elapsed() >= BRIEF_AFTER)
     }
 
     fn remember(&mut self, want: Want, number: u64) {
@@ -255,11 +293,13 @@ impl Peer {
         let place = (Reverse(want.priority), number);
         self.places.insert(want.cid, place);
         self.queue.insert(place, want);
+        self.unseen.insert(place);
     }
 
     fn forget(&mut self, cid: &Cid) {
         if let Some(place) = self.places.remove(cid) {
             self.queue.remove(&place);
+            self.unseen.remove(&place);
         }
         self.absent.remove(cid);
         self.reading.remove(cid);
@@ -268,15 +308,22 @@ impl Peer {
     fn forget_all(&mut self) {
         self.queue.clear();
         self.places.clear();
+        self.unseen.clear();
         self.absent.clear();
         self.reading.clear();
     }
 
-    fn next_wants(&mut self) -> Vec<Want> {
-        let mut wants = Vec::new();
-        while wants.len() < REPLY_WANTS_MAX
-            && let Some((_, want)) = self.queue.pop_first()
-        {
+    fn next_wants(&mut self, lane: Lane) -> Vec<Want> {
+        let is_brief = lane == Lane::Brief;
+        let places: Vec<_> = if is_brief {
+            self.unseen.iter().take(BRIEF_WANTS_MAX).copied().collect()
+        } else {
+            self.queue.keys().take(REPLY_WANTS_MAX).copied().collect()
+        };
+        let mut wants = Vec::with_capacity(places.len());
+        for place in places {
+            self.unseen.remove(&place);
+            let Some(want) = self.queue.remove(&place) else { continue };
             self.places.remove(&want.cid);
             self.reading.insert(want.cid);
             wants.push(want);
@@ -286,7 +333,7 @@ impl Peer {
 
     /// Takes a reply; what was called off meanwhile is left out, and `None` says that nothing is left.
     fn take(&mut self, reply: Reply, next_want: &mut u64) -> Option<Outgoing> {
-        let Reply { mut outgoing, absent, rest } = reply;
+        let Reply { lane, mut outgoing, absent, rest } = reply;
         outgoing.blocks.retain(|(cid, _)| self.reading.remove(cid));
         // What is absent is taken out of `reading` below, when it is remembered.
         outgoing.presences.retain(|Presence { cid, has }| {
@@ -299,20 +346,38 @@ impl Peer {
         }
         for want in rest {
             if self.reading.remove(&want.cid) {
+                let place = (Reverse(want.priority), *next_want);
                 self.remember(want, *next_want);
                 *next_want += 1;
+                if lane == Lane::Brief {
+                    self.unseen.remove(&place);
+                }
             }
+        }
+        if lane == Lane::Blocks {
+            let has_long = outgoing.blocks.iter().any(|(_, data)| is_long(data.len() as u64));
+            self.long_since = has_long.then(Instant::now);
         }
         (!outgoing.blocks.is_empty() || !outgoing.presences.is_empty()).then_some(outgoing)
     }
 }
 
-/// Looks for what is wanted, in order, until the reply is full; without a shelf there is nothing.
-fn answer(shelf: Option<&Shelf>, wants: Vec<Want>) -> Reply {
-    let mut reply = Reply::default();
+impl Reply {
+    fn new(lane: Lane) -> Self {
+        Self { lane, outgoing: Outgoing::default(), absent: Vec::new(), rest: Vec::new() }
+    }
+}
+
+/// Looks for what is wanted, in order, until the reply is full; without a shelf there is nothing. A brief reply has
+/// no long blocks.
+fn answer(shelf: Option<&Shelf>, wants: Vec<Want>, lane: Lane) -> Reply {
+    let mut reply = Reply::new(lane);
+    let is_brief = lane == Lane::Brief;
+    let bytes_max = if is_brief { BRIEF_BYTES } else { REPLY_BYTES };
     let mut bytes = 0;
     for want in wants {
-        if bytes >= REPLY_BYTES {
+        let is_out = is_brief && shelf.is_some_and(|shelf| would_be_long(shelf, &want));
+        if is_out || bytes >= bytes_max {
             reply.rest.push(want);
             continue;
         }
@@ -333,6 +398,16 @@ fn answer(shelf: Option<&Shelf>, wants: Vec<Want>) -> Reply {
         }
     }
     reply
+}
+
+fn is_long(block_len: u64) -> bool {
+    block_len > BRIEF_BLOCK_LEN
+}
+
+fn would_be_long(shelf: &Shelf, want: &Want) -> bool {
+    // What the disk cannot tell is not here, and to say so takes no room.
+    let len = || shelf.block_len(&want.cid).ok().flatten();
+    want.kind == WantKind::Block && len().is_some_and(is_long)
 }
 
 enum Found {

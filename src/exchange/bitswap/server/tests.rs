@@ -56,6 +56,10 @@ impl Bench {
 
     /// Returns the next reply, if one comes before the next look at what was not here.
     async fn reply(&mut self) -> Option<(PeerId, Outgoing)> {
+        self.reply_on_lane().await.map(|(peer, _, outgoing)| (peer, outgoing))
+    }
+
+    async fn reply_on_lane(&mut self) -> Option<(PeerId, Lane, Outgoing)> {
         let reply = poll_fn(|cx| self.server.poll(cx));
         timeout(LOOK_AGAIN / 2, reply).await.ok()
     }
@@ -76,7 +80,7 @@ impl Bench {
 
     async fn outgoing(&mut self) -> Outgoing {
         let (peer, outgoing) = self.reply().await.expect("a reply");
-        self.server.sent(&peer);
+        self.server.sent(&peer, Lane::Blocks);
         outgoing
     }
 }
@@ -157,7 +161,7 @@ async fn no_more_is_read_than_can_be_sent() {
         assert!(bench.reply().await.is_some());
     }
     assert!(bench.reply().await.is_none(), "none was sent yet");
-    bench.server.sent(&bench.peer);
+    bench.server.sent(&bench.peer, Lane::Blocks);
     assert!(bench.reply().await.is_some());
 }
 
@@ -168,7 +172,7 @@ async fn many_wants_are_remembered_within_bounds() {
         let blocks = (0..200).map(|number| block(round * 200 + number, 8));
         bench.told(blocks.map(|block| want(&block, WantKind::Block)));
         if bench.reply().await.is_some() {
-            bench.server.sent(&bench.peer);
+            bench.server.sent(&bench.peer, Lane::Blocks);
         }
         let known = &bench.server.peers[&bench.peer];
         assert!(known.len() <= WANTS_MAX && known.places.len() == known.queue.len());
@@ -193,7 +197,7 @@ async fn who_was_served_least_comes_first() {
     let mut order = Vec::new();
     for _ in 0..3 {
         let (peer, _) = bench.reply().await.unwrap();
-        bench.server.sent(&peer);
+        bench.server.sent(&peer, Lane::Blocks);
         order.push(peer == other);
     }
     assert!(order.contains(&true), "{order:?}");
@@ -207,7 +211,7 @@ async fn it_is_crowded_when_somebody_waits_for_the_room_of_others() {
     assert!(!bench.server.is_crowded(), "each has what it wants");
     bench.told([want(&blocks[0], WantKind::Block)]);
     assert!(bench.reply().await.is_none() && bench.server.is_crowded());
-    bench.server.failed(&busy);
+    bench.server.failed(&busy, Lane::Blocks);
     assert_eq!(bench.reply().await.unwrap().0, bench.peer);
 }
 
@@ -218,7 +222,7 @@ async fn who_does_not_take_what_is_sent_comes_last() {
     bench.told([want(&blocks[0], WantKind::Block)]);
     bench.outgoing().await;
     bench.server.join(deaf, true);
-    bench.server.failed(&deaf);
+    bench.server.failed(&deaf, Lane::Blocks);
     let busy = bench.fill(&blocks).await;
     let more = message([want(&blocks[1], WantKind::Block)], false);
     for peer in [deaf, bench.peer] {
@@ -226,7 +230,7 @@ async fn who_does_not_take_what_is_sent_comes_last() {
     }
     for peer in [bench.peer, deaf] {
         assert!(bench.reply().await.is_none());
-        bench.server.sent(&busy);
+        bench.server.sent(&busy, Lane::Blocks);
         assert_eq!(bench.reply().await.unwrap().0, peer, "though the first was served more");
     }
 }
@@ -268,4 +272,47 @@ async fn what_is_not_shared_is_not_here() {
     let outgoing = bench.outgoing().await;
     assert_eq!(outgoing.blocks, [given(&public)]);
     assert_eq!(outgoing.presences, [Presence { cid: *secret.cid(), has: false }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_short_goes_past_long_blocks() {
+    let long: Vec<_> = (0..9).map(|number| block(number, 1_000_000)).collect();
+    let (short, gone) = (block(10, 3000), block(11, 10));
+    let mut bench = Bench::new(&[&long[..], std::slice::from_ref(&short)].concat());
+    bench.told(long.iter().map(|block| want(block, WantKind::Block)));
+    for _ in 0..SENDING_MAX {
+        let (_, lane, outgoing) = bench.reply_on_lane().await.unwrap();
+        assert_eq!((lane, outgoing.blocks.len()), (Lane::Blocks, 1));
+    }
+    assert!(bench.reply().await.is_none(), "long ones wait");
+    bench.told([want(&short, WantKind::Block), want(&gone, WantKind::Block)]);
+    let (peer, lane, outgoing) = bench.reply_on_lane().await.unwrap();
+    assert_eq!((lane, outgoing.blocks), (Lane::Brief, vec![given(&short)]));
+    assert_eq!(outgoing.presences, [Presence { cid: *gone.cid(), has: false }]);
+    bench.told([want(&short, WantKind::Block)]);
+    assert!(bench.reply().await.is_none(), "one at a time");
+    bench.server.sent(&peer, Lane::Brief);
+    assert_eq!(bench.reply_on_lane().await.unwrap().1, Lane::Brief);
+    bench.server.sent(&peer, Lane::Brief);
+    for left in (0..long.len() - SENDING_MAX).rev() {
+        bench.server.sent(&peer, Lane::Blocks);
+        let (_, lane, outgoing) = bench.reply_on_lane().await.unwrap();
+        assert_eq!((lane, outgoing.blocks.len()), (Lane::Blocks, 1), "{left}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_short_does_not_go_behind_a_long_block_that_takes_its_time() {
+    let (long, short) = (block(0, 1_000_000), block(1, 3000));
+    let mut bench = Bench::new(&[long.clone(), short.clone()]);
+    for (wait, lane) in [(Duration::ZERO, Lane::Blocks), (BRIEF_AFTER, Lane::Brief)] {
+        bench.told([want(&long, WantKind::Block)]);
+        let (peer, long_lane, _) = bench.reply_on_lane().await.unwrap();
+        std::thread::sleep(wait);
+        bench.told([want(&short, WantKind::Block)]);
+        let (_, short_lane, _) = bench.reply_on_lane().await.unwrap();
+        assert_eq!((long_lane, short_lane), (Lane::Blocks, lane));
+        bench.server.sent(&peer, long_lane);
+        bench.server.sent(&peer, short_lane);
+    }
 }

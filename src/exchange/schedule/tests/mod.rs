@@ -155,6 +155,42 @@ fn second_copies_keep_to_their_bounds() {
     assert!((1..=5).contains(&most), "{most}");
 }
 
+/// From 20 Mbit/s to 0.6: what was asked for before takes two minutes now, and comes once.
+#[test]
+fn a_source_that_has_become_slow_is_not_given_up() {
+    let mut world = World::new(40, MIB).peer(MS * 40, 20.0, Manner::Honest);
+    for number in 0..39 {
+        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
+    }
+    while world.came.len() < 8 {
+        assert!(world.step(world.start + MS * 20_000));
+    }
+    world.peers[0].rate = 0.6e6 / 8.0;
+    let end = world.now + Duration::from_mins(5);
+    while world.came.len() < 20 {
+        assert!(world.step(end), "{}", world.came.len());
+    }
+    let totals = world.scheduler.totals();
+    assert_eq!((totals.late_blocks, totals.unasked_blocks), (0, 0));
+    assert!(world.peers[0].asked <= 22, "{}", world.peers[0].asked);
+}
+
+#[test]
+fn what_is_wanted_now_is_asked_for_at_once() {
+    let mut world = World::new(40, MIB).peer(MS * 2, 20.0, Manner::Honest);
+    for number in 0..39 {
+        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
+    }
+    while world.came.len() < 8 {
+        assert!(world.step(world.start + MS * 20_000));
+    }
+    world.scheduler.want(cid(39), Urgency::Demand, None, world.now);
+    let asked = std::iter::from_fn(|| world.scheduler.poll(world.now));
+    assert!(
+        asked.into_iter().any(|ask| matches!(ask, Ask::Block(0, asked, ..) if asked == cid(39)))
+    );
+}
+
 #[test]
 fn what_is_wanted_now_waits_behind_little_of_a_slow_source() {
     let mut world = World::new(40, MIB).peer(MS * 40, 1.0, Manner::Honest);

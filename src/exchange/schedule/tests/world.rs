@@ -9,6 +9,8 @@ use crate::exchange::schedule::*;
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const MIB: usize = 1024 * 1024;
+/// Bytes of a message that are told before it is whole.
+const PIECE: usize = 64 * 1024;
 /// Most time after which a block that is held back is asked for elsewhere.
 pub(super) const OVERDUE_MAX: Duration = Duration::from_secs(25);
 
@@ -162,7 +164,7 @@ impl World {
                     self.at(time, Event::Sent(peer, cid));
                     let begun =
                         time.checked_sub(Duration::from_secs_f64(self.block_len as f64 / rate));
-                    for sent in (0..self.block_len).step_by(64 * 1024).skip(1) {
+                    for sent in (0..self.block_len).step_by(PIECE).skip(1) {
                         let time = begun.unwrap() + Duration::from_secs_f64(sent as f64 / rate);
                         self.at(time + latency / 2, Event::Coming(peer));
                     }
@@ -174,7 +176,7 @@ impl World {
                     self.at(time, Event::Came(peer, cid));
                 }
             }
-            Event::Coming(peer) => self.scheduler.coming(peer, now),
+            Event::Coming(peer) => self.scheduler.coming(peer, PIECE as u64, now),
             Event::Told(peer, cid, has) => self.scheduler.told(peer, &cid, has, now),
             Event::Came(peer, cid) if self.peers[peer].manner == Manner::Liar => {
                 let other = super::world::cid(usize::MAX - self.numbers[&cid]);
