@@ -145,3 +145,35 @@ fn a_peer_that_was_never_asked_gives_a_block_within_two_round_trips() {
     let took = asked.elapsed();
     assert!(took < ROUND_TRIP * 14 / 5, "{took:?}");
 }
+
+/// 10 Mbit/s, which a big file takes all of.
+#[test]
+fn small_files_do_not_wait_behind_a_big_one() {
+    const SMALL_MAX: Duration = Duration::from_secs(2);
+    let test = "small_files_do_not_wait_behind_a_big_one";
+    let Some(link) = told(test, Link::start(&["-delay=10ms", "-rate=10", "-loss=0"])) else {
+        return;
+    };
+    let (one, other) = (link.node(0), link.node(1));
+    connect(&one, &other, "tcp");
+    other.sandbox.write("big", noise(1, 20_000_000));
+    let big = other.sandbox.ok(&["add", "-Q", "big"]);
+    for name in ["dir/a", "dir/b", "dir/c"] {
+        other.sandbox.write(name, name.repeat(500));
+    }
+    let dir = other.sandbox.ok(&["add", "-rQ", "dir"]);
+    let mnt = one.sandbox.path("mnt");
+    let mut cat = Command::new("cat");
+    let mut cat = cat.arg(mnt.join(&big)).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    for name in ["a", "b", "c"] {
+        let asked = Instant::now();
+        let read = std::fs::read_to_string(mnt.join(&dir).join(name)).unwrap();
+        let took = asked.elapsed();
+        assert_eq!(read, format!("dir/{name}").repeat(500));
+        assert!(took < SMALL_MAX, "{name}: {took:?}");
+    }
+    assert!(cat.try_wait().unwrap().is_none(), "it was in the way all the time");
+    cat.kill().unwrap();
+    cat.wait().unwrap();
+}
