@@ -53,9 +53,10 @@ impl Get {
     /// Copies.
     pub(crate) async fn run(&self, client: &Client) -> Result<(), Failure> {
         let call = Call::new("get").arg(&self.path).option("archive", self.archive);
-        let call = call.option("umask", own_umask());
+        let umask = own_umask();
+        let call = call.option("umask", umask);
         if self.archive {
-            return self.get_archive(client, call).await;
+            return self.get_archive(client, call, ARCHIVE_MODE & !umask).await;
         }
         let target = self.target(self.name()?);
         let name = target.file_name().unwrap_or(OsStr::new("x")).as_bytes().to_vec();
@@ -97,7 +98,7 @@ impl Get {
         }
     }
 
-    async fn get_archive(&self, client: &Client, call: Call) -> Result<(), Failure> {
+    async fn get_archive(&self, client: &Client, call: Call, mode: u32) -> Result<(), Failure> {
         if self.output.as_deref() == Some(Path::new(STANDARD_OUTPUT)) {
             return client.send(call).await?.copy_to(&mut io::stdout().lock(), |_| ()).await;
         }
@@ -110,7 +111,7 @@ impl Get {
         let progress = Progress::start(self.progress, None);
         let copied = answer.copy_to(&mut part.file, |len| progress.add(len)).await;
         copied.map_err(|failure| failure.about(target.display()))?;
-        part.finish(ARCHIVE_MODE & !own_umask(), None, Existing::Keep).map_err(about)
+        part.finish(mode, None, Existing::Keep).map_err(about)
     }
 
     async fn unpack(&self, mut answer: Answer, folder: PathBuf) -> Result<(), Failure> {

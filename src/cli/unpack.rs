@@ -189,15 +189,11 @@ impl Directory {
     fn make<R: Read>(path: PathBuf, entry: &mut tar::Entry<'_, R>) -> io::Result<Self> {
         match DirBuilder::new().mode(DIRECTORY_MODE).create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path) => {
-                let before = path.metadata().map_err(|error| about(&path, &error))?.permissions();
-                let open = before.mode() | DIRECTORY_MODE;
-                if open != before.mode() {
-                    std::fs::set_permissions(&path, Permissions::from_mode(open))
-                        .map_err(|error| about(&path, &error))?;
-                }
+                let_in(&path)
             }
-            made => made.map_err(|error| about(&path, &error))?,
+            made => made,
         }
+        .map_err(|error| about(&path, &error))?;
         Ok(Self { path, mode: entry.header().mode()?, mtime: mtime_of(entry)? })
     }
 
@@ -210,6 +206,16 @@ impl Directory {
         File::open(&self.path)?.set_permissions(mode)?;
         set_mtime(&self.path, self.mtime)
     }
+}
+
+/// Lets the owner of a directory put something into it.
+fn let_in(path: &Path) -> io::Result<()> {
+    let before = path.metadata()?.permissions().mode();
+    let open = before | DIRECTORY_MODE;
+    if open == before {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(open))
 }
 
 /// The archive as it comes, for a thread that may block.

@@ -349,10 +349,9 @@ fn a_get_that_is_killed_leaves_nothing() {
     sandbox.write("file", vec![7; 40_000_000]);
     let cid = sandbox.ok(&["add", "-Q", "file"]);
     std::fs::create_dir(sandbox.path("out")).unwrap();
-    for (number, how) in ["-q", "-a"].iter().cycle().take(10).enumerate() {
-        let args = if *how == "-a" { vec!["get", "-a"] } else { vec!["get"] };
+    for (number, args) in [&["get"][..], &["get", "-a"]].iter().cycle().take(10).enumerate() {
         let mut command = sandbox.command();
-        command.args(args).args([&cid, "-o", "out/"]).stderr(Stdio::null());
+        command.args(*args).args([&cid, "-o", "out/"]).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(10 * number as u64));
         child.kill().unwrap();

@@ -158,13 +158,7 @@ fn second_copies_keep_to_their_bounds() {
 /// From 20 Mbit/s to 0.6: what was asked for before takes two minutes now, and comes once.
 #[test]
 fn a_source_that_has_become_slow_is_not_given_up() {
-    let mut world = World::new(40, MIB).peer(MS * 40, 20.0, Manner::Honest);
-    for number in 0..39 {
-        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
-    }
-    while world.came.len() < 8 {
-        assert!(world.step(world.start + MS * 20_000));
-    }
+    let mut world = World::reading_ahead(MS * 40, 20.0, 8);
     world.peers[0].rate = 0.6e6 / 8.0;
     let end = world.now + Duration::from_mins(5);
     while world.came.len() < 20 {
@@ -177,13 +171,7 @@ fn a_source_that_has_become_slow_is_not_given_up() {
 
 #[test]
 fn what_is_wanted_now_is_asked_for_at_once() {
-    let mut world = World::new(40, MIB).peer(MS * 2, 20.0, Manner::Honest);
-    for number in 0..39 {
-        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
-    }
-    while world.came.len() < 8 {
-        assert!(world.step(world.start + MS * 20_000));
-    }
+    let mut world = World::reading_ahead(MS * 2, 20.0, 8);
     world.scheduler.want(cid(39), Urgency::Demand, None, world.now);
     let asked = std::iter::from_fn(|| world.scheduler.poll(world.now));
     assert!(
@@ -193,13 +181,7 @@ fn what_is_wanted_now_is_asked_for_at_once() {
 
 #[test]
 fn what_is_wanted_now_waits_behind_little_of_a_slow_source() {
-    let mut world = World::new(40, MIB).peer(MS * 40, 1.0, Manner::Honest);
-    for number in 0..39 {
-        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
-    }
-    while world.came.len() < 12 {
-        assert!(world.step(world.start + Duration::from_mins(5)));
-    }
+    let mut world = World::reading_ahead(MS * 40, 1.0, 12);
     let asked = world.now;
     world.scheduler.want(cid(39), Urgency::Demand, None, world.now);
     while !world.came.contains(&cid(39)) {

@@ -43,17 +43,17 @@ pub(super) enum Manner {
 
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) latency: Duration,
+    latency: Duration,
     /// Bytes in a second.
     pub(super) rate: f64,
     pub(super) manner: Manner,
-    pub(super) free_at: Instant,
-    pub(super) wants: BTreeSet<Cid>,
+    free_at: Instant,
+    wants: BTreeSet<Cid>,
     pub(super) asked: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Event {
+enum Event {
     Asked(usize, u8, Cid),
     Told(usize, Cid, bool),
     Sent(usize, Cid),
@@ -64,7 +64,7 @@ pub(super) enum Event {
 pub(super) struct World {
     pub(super) scheduler: Scheduler<usize>,
     pub(super) peers: Vec<Peer>,
-    pub(super) numbers: HashMap<Cid, usize>,
+    numbers: HashMap<Cid, usize>,
     block_len: usize,
     /// Roots below which the blocks lie, one after the other; 0 for none.
     pub(super) roots: usize,
@@ -104,12 +104,25 @@ impl World {
         self
     }
 
-    pub(super) fn at(&mut self, time: Instant, event: Event) {
+    /// One source from which 39 blocks are wanted ahead, so many of which have come.
+    pub(super) fn reading_ahead(latency: Duration, mbit: f64, came: usize) -> Self {
+        let mut world = Self::new(40, MIB).peer(latency, mbit, Manner::Honest);
+        for number in 0..39 {
+            world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
+        }
+        let ideal = Duration::from_secs_f64((came * MIB) as f64 * 8.0 / (mbit * 1e6));
+        while world.came.len() < came {
+            assert!(world.step(world.start + ideal * 2));
+        }
+        world
+    }
+
+    fn at(&mut self, time: Instant, event: Event) {
         self.events.insert((time, self.next_event), event);
         self.next_event += 1;
     }
 
-    pub(super) fn has(&self, peer: usize, cid: &Cid) -> bool {
+    fn has(&self, peer: usize, cid: &Cid) -> bool {
         let Some(number) = self.numbers.get(cid) else { return false };
         match self.peers[peer].manner {
             Manner::Honest
@@ -123,7 +136,7 @@ impl World {
         }
     }
 
-    pub(super) fn carry(&mut self, ask: Ask<usize>) {
+    fn carry(&mut self, ask: Ask<usize>) {
         let (peer, kind, cid, repeats) = match ask {
             Ask::Have(peer, cid, repeats) => (peer, 0, cid, repeats),
             Ask::Block(peer, cid, _, repeats) => (peer, 1, cid, repeats),
@@ -138,7 +151,7 @@ impl World {
         self.at(time, Event::Asked(peer, kind, cid));
     }
 
-    pub(super) fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
             Event::Asked(peer, _, _) if self.peers[peer].manner == Manner::Silent => {}
@@ -178,8 +191,8 @@ impl World {
             }
             Event::Coming(peer) => self.scheduler.coming(peer, PIECE as u64, now),
             Event::Told(peer, cid, has) => self.scheduler.told(peer, &cid, has, now),
-            Event::Came(peer, cid) if self.peers[peer].manner == Manner::Liar => {
-                let other = super::world::cid(usize::MAX - self.numbers[&cid]);
+            Event::Came(peer, asked) if self.peers[peer].manner == Manner::Liar => {
+                let other = cid(usize::MAX - self.numbers[&asked]);
                 let verdict = self.scheduler.came(peer, &other, self.block_len, now);
                 assert_eq!(verdict, Verdict::Unasked);
                 self.scheduler.distrust(peer, now);
