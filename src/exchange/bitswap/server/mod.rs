@@ -8,7 +8,7 @@
 //! room to send what is read. What is not here is remembered, as peers expect, and looked for again.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -66,8 +66,8 @@ struct Peer {
     unseen: BTreeSet<Place>,
     /// Wants whose blocks are not here.
     absent: HashMap<Cid, Want>,
-    /// Blocks that are read for it; who calls one off takes it out.
-    reading: HashSet<Cid>,
+    /// Blocks that are read for it, and the places that their wants had; who calls one off takes it out.
+    reading: HashMap<Cid, Place>,
     /// Replies that are read or on their way, …
     replies: usize,
     /// … when the last one was begun that has a long block, …
@@ -85,8 +85,10 @@ struct Reply {
     lane: Lane,
     outgoing: Outgoing,
     absent: Vec<Want>,
-    /// What had no room.
+    /// What had no room, …
     rest: Vec<Want>,
+    /// … and what is too long for the lane.
+    long: Vec<Want>,
 }
 
 /// The wants of all peers.
@@ -179,7 +181,7 @@ impl Server {
                         continue;
                     };
                     let lane = reply.lane;
-                    if let Some(outgoing) = known.take(reply, &mut self.next_want) {
+                    if let Some(outgoing) = known.take(reply) {
                         let (bytes, now) = (outgoing.block_bytes(), Instant::now());
                         known.sent.add(bytes, now);
                         self.sent.add(bytes, now);
@@ -281,19 +283,33 @@ impl Peer {
 
     fn remember(&mut self, want: Want, number: u64) {
         self.forget(&want.cid);
+        let place = (Reverse(want.priority), number);
+        if self.queue_at(place, want) {
+            self.unseen.insert(place);
+        }
+    }
+
+    /// Queues a want, if there is room or one that can go for it.
+    fn queue_at(&mut self, place: Place, want: Want) -> bool {
         if self.len() >= WANTS_MAX {
             let absent = self.absent.keys().next().copied();
-            let last = self.queue.last_key_value();
-            let last = last.filter(|(place, _)| place.0 > Reverse(want.priority));
+            let last = self.queue.last_key_value().filter(|(last, _)| **last > place);
             match absent.or(last.map(|(_, want)| want.cid)) {
                 Some(cid) => self.forget(&cid),
-                None => return,
+                None => return false,
             }
         }
-        let place = (Reverse(want.priority), number);
         self.places.insert(want.cid, place);
         self.queue.insert(place, want);
-        self.unseen.insert(place);
+        true
+    }
+
+    /// Puts a want that was not answered back to its place, unless it was called off.
+    fn put_back(&mut self, want: Want, may_be_short: bool) {
+        let Some(place) = self.reading.remove(&want.cid) else { return };
+        if self.queue_at(place, want) && may_be_short {
+            self.unseen.insert(place);
+        }
     }
 
     fn forget(&mut self, cid: &Cid) {
@@ -325,34 +341,30 @@ impl Peer {
             self.unseen.remove(&place);
             let Some(want) = self.queue.remove(&place) else { continue };
             self.places.remove(&want.cid);
-            self.reading.insert(want.cid);
+            self.reading.insert(want.cid, place);
             wants.push(want);
         }
         wants
     }
 
     /// Takes a reply; what was called off meanwhile is left out, and `None` says that nothing is left.
-    fn take(&mut self, reply: Reply, next_want: &mut u64) -> Option<Outgoing> {
-        let Reply { lane, mut outgoing, absent, rest } = reply;
-        outgoing.blocks.retain(|(cid, _)| self.reading.remove(cid));
+    fn take(&mut self, reply: Reply) -> Option<Outgoing> {
+        let Reply { lane, mut outgoing, absent, rest, long } = reply;
+        outgoing.blocks.retain(|(cid, _)| self.reading.remove(cid).is_some());
         // What is absent is taken out of `reading` below, when it is remembered.
         outgoing.presences.retain(|Presence { cid, has }| {
-            if *has { self.reading.remove(cid) } else { self.reading.contains(cid) }
+            if *has { self.reading.remove(cid).is_some() } else { self.reading.contains_key(cid) }
         });
         for want in absent {
-            if self.reading.remove(&want.cid) {
+            if self.reading.remove(&want.cid).is_some() {
                 self.absent.insert(want.cid, want);
             }
         }
         for want in rest {
-            if self.reading.remove(&want.cid) {
-                let place = (Reverse(want.priority), *next_want);
-                self.remember(want, *next_want);
-                *next_want += 1;
-                if lane == Lane::Brief {
-                    self.unseen.remove(&place);
-                }
-            }
+            self.put_back(want, true);
+        }
+        for want in long {
+            self.put_back(want, false);
         }
         if lane == Lane::Blocks {
             let has_long = outgoing.blocks.iter().any(|(_, data)| is_long(data.len() as u64));
@@ -364,7 +376,8 @@ impl Peer {
 
 impl Reply {
     fn new(lane: Lane) -> Self {
-        Self { lane, outgoing: Outgoing::default(), absent: Vec::new(), rest: Vec::new() }
+        let outgoing = Outgoing::default();
+        Self { lane, outgoing, absent: Vec::new(), rest: Vec::new(), long: Vec::new() }
     }
 }
 
@@ -376,8 +389,11 @@ fn answer(shelf: Option<&Shelf>, wants: Vec<Want>, lane: Lane) -> Reply {
     let bytes_max = if is_brief { BRIEF_BYTES } else { REPLY_BYTES };
     let mut bytes = 0;
     for want in wants {
-        let is_out = is_brief && shelf.is_some_and(|shelf| would_be_long(shelf, &want));
-        if is_out || bytes >= bytes_max {
+        if is_brief && shelf.is_some_and(|shelf| would_be_long(shelf, &want)) {
+            reply.long.push(want);
+            continue;
+        }
+        if bytes >= bytes_max {
             reply.rest.push(want);
             continue;
         }

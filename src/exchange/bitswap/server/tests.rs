@@ -316,3 +316,37 @@ async fn what_is_short_does_not_go_behind_a_long_block_that_takes_its_time() {
         bench.server.sent(&peer, short_lane);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_short_ones_go_past_long_blocks_in_several_replies() {
+    let long: Vec<_> = (0..SENDING_MAX).map(|number| block(number, 1_000_000)).collect();
+    let short: Vec<_> = (10..20).map(|number| block(number, 15_000)).collect();
+    let mut bench = Bench::new(&[&long[..], &short].concat());
+    bench.told(long.iter().map(|block| want(block, WantKind::Block)));
+    while bench.reply().await.is_some() {}
+    bench.told(short.iter().map(|block| want(block, WantKind::Block)));
+    let mut sent = Vec::new();
+    while let Some((peer, lane, outgoing)) = bench.reply_on_lane().await {
+        assert_eq!(lane, Lane::Brief);
+        bench.server.sent(&peer, lane);
+        sent.extend(outgoing.blocks);
+    }
+    assert_eq!(sent, short.iter().map(given).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_had_no_room_keeps_its_place() {
+    let blocks: Vec<_> = (0..8).map(|number| block(number, REPLY_BYTES)).collect();
+    let mut bench = Bench::new(&blocks);
+    for block in &blocks[1..SENDING_MAX] {
+        bench.told([want(block, WantKind::Block)]);
+        bench.reply().await.expect("a reply that stays under way");
+    }
+    let (first, later) = blocks.split_at(3);
+    bench.told(first.iter().map(|block| want(block, WantKind::Block)));
+    bench.server.read_more();
+    bench.told(later.iter().map(|block| want(block, WantKind::Block)));
+    for block in &blocks {
+        assert_eq!(bench.outgoing().await.blocks, [given(block)]);
+    }
+}
