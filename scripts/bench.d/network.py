@@ -185,12 +185,12 @@ def take(cidfs, place, taker, gift, options, work):
     repository.mkdir()
     cidfs.init(repository)
     mountpoint = place / "mnt"
-    machine.settle()
     try:
         with node(cidfs, repository, taker, {mountpoint: ""}):
             for address in gift.addresses:
                 machine.output(limits.command(cidfs, "swarm", "connect", address[options.transport]),
                                env=cidfs.env(repository))
+            machine.settle_memory()
             return workloads.timed(work, mountpoint / gift.cid)
     finally:
         mountpoint.rmdir()
@@ -200,7 +200,7 @@ def take(cidfs, place, taker, gift, options, work):
 def curl(taker, place, url):
     """Fetches into a new file; returns the time."""
     copy = place / "copy"
-    machine.settle()
+    machine.settle_memory()
     seconds = limits.timed(taker.command("curl", "-skf", "-o", copy, url))
     copy.unlink()
     return seconds
@@ -274,9 +274,9 @@ class GoPeer:
 def go_get(place, address, cid):
     """Has a new peer in Go fetch into a file; returns the time."""
     copy = place / "copy"
-    machine.settle()
     with GoPeer(place) as peer:
         peer.obey("connect", address["tcp"])
+        machine.settle_memory()
         seconds = workloads.timed(peer.obey, "get", cid, copy)
     copy.unlink()
     return seconds

@@ -84,16 +84,16 @@ def archive(side, disk, _options):
     """The archive that cidfs writes is what the disk's side copies."""
     read_whole(side.file)
     place = side.fresh_place()
-    machine.settle()
+    machine.settle_memory()
     yield "export", timed(side.export, place / "archive.car")
-    machine.settle()
+    machine.settle_memory()
     yield "import", timed(side.import_archive, place / "archive.car", place)
     shutil.rmtree(place)
 
 
 def ingest(side, source):
     place = side.fresh_place()
-    machine.settle()
+    machine.settle_memory()
     return place, timed(side.ingest, source, place)
 
 
