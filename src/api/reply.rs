@@ -6,7 +6,7 @@
 //! breaks the connection off otherwise; either way the client cannot take the part for the whole.
 //! When the client goes away the task is cancelled.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -181,13 +181,8 @@ async fn start(
     task: JoinHandle<Result<(), ApiError>>,
 ) -> Result<Response, ApiError> {
     let trailers = params.trailers();
-    let mut body = StreamBody { first: None, receiver, task: Some(task), trailers };
-    body.first = body.receiver.recv().await;
-    if body.first.is_none()
-        && let Some(task) = body.task.take()
-    {
-        join(task.await)?;
-    }
+    let mut body = StreamBody { first: None, receiver, task: Some(task), failure: None, trailers };
+    body.first = poll_fn(|context| body.poll_piece(context)).await.transpose()?;
     Ok(with_headers(Body::new(body), kind))
 }
 
@@ -219,8 +214,10 @@ fn with_headers(body: Body, kind: Kind) -> Response {
 struct StreamBody {
     first: Option<Bytes>,
     receiver: mpsc::Receiver<Bytes>,
-    /// `None` once its result was told.
+    /// `None` once it ended.
     task: Option<JoinHandle<Result<(), ApiError>>>,
+    /// How it failed, until that is told.
+    failure: Option<ApiError>,
     trailers: bool,
 }
 
@@ -236,19 +233,33 @@ impl hyper::body::Body for StreamBody {
         if let Some(first) = body.first.take() {
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if let Some(bytes) = ready!(body.receiver.poll_recv(context)) {
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
-        }
-        let Some(task) = &mut body.task else {
-            return Poll::Ready(None);
-        };
-        let result = join(ready!(Pin::new(task).poll(context)));
-        body.task = None;
-        Poll::Ready(result.err().map(|error| body.late(&error)))
+        Poll::Ready(ready!(body.poll_piece(context)).map(|piece| match piece {
+            Ok(bytes) => Ok(Frame::data(bytes)),
+            Err(error) => body.late(&error),
+        }))
     }
 }
 
 impl StreamBody {
+    /// Returns the next piece, and after the last one how the work failed.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, ApiError>>> {
+        if let Some(task) = &mut self.task
+            && let Poll::Ready(result) = Pin::new(task).poll(context)
+        {
+            self.task = None;
+            self.failure = join(result).err();
+            if self.failure.is_some() {
+                // A thread may be at work that knows nothing of it, when the client's time is over.
+                self.receiver.close();
+            }
+        }
+        let piece = ready!(self.receiver.poll_recv(context));
+        match (piece, &self.task) {
+            (None, Some(_)) => Poll::Pending,
+            (piece, _) => Poll::Ready(piece.map(Ok).or_else(|| self.failure.take().map(Err))),
+        }
+    }
+
     fn late(&self, error: &ApiError) -> Result<Frame<Bytes>, BrokenOff> {
         if !self.trailers {
             return Err(BrokenOff(error.message().to_owned()));
@@ -332,6 +343,43 @@ mod tests {
         let answer = stream(&params, Kind::Json, wait).await.unwrap();
         let body = answer.into_body().collect().await.unwrap();
         assert!(body.trailers().unwrap()[STREAM_ERROR].to_str().unwrap().contains("deadline"));
+    }
+
+    #[tokio::test]
+    async fn the_time_of_the_client_ends_a_stream_whose_thread_goes_on() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let params = params("timeout=20ms", "trailers").await;
+        let wait = move |sink: Sink| {
+            sink.bytes_blocking(Bytes::from_static(b"part"))?;
+            held.recv().unwrap();
+            Ok(sink.bytes_blocking(Bytes::from_static(b"late"))?)
+        };
+        let answer = stream_blocking(&params, Kind::Json, wait).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap();
+        assert!(body.trailers().unwrap()[STREAM_ERROR].to_str().unwrap().contains("deadline"));
+        assert_eq!(body.to_bytes(), "part");
+        release.send(()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_time_of_the_client_ends_a_stream_that_has_more_to_bring() {
+        let params = params("timeout=20ms", "trailers").await;
+        let endless = |sink: Sink| loop {
+            sink.bytes_blocking(Bytes::from_static(b"more"))?;
+        };
+        let answer = stream_blocking(&params, Kind::Json, endless).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap();
+        assert!(body.trailers().unwrap()[STREAM_ERROR].to_str().unwrap().contains("deadline"));
+    }
+
+    #[tokio::test]
+    async fn the_time_of_the_client_may_end_before_the_first_piece() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let params = params("timeout=20ms", "trailers").await;
+        let wait = move |_: Sink| Ok(held.recv().unwrap());
+        let error = stream_blocking(&params, Kind::Json, wait).await.unwrap_err();
+        assert!(error.message().contains("deadline"), "{}", error.message());
+        release.send(()).unwrap();
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ const REST_MAX: Duration = Duration::from_secs(30);
 /// How long one may rest whose room others wait for.
 const REST_PRESSED: Duration = Duration::from_secs(3);
 /// Bytes that are read or written at a time.
-const PIECE_LEN: usize = 64 * 1024;
+pub(super) const PIECE_LEN: usize = 64 * 1024;
 
 /// Why a stream is of no more use.
 #[derive(Debug, thiserror::Error)]

@@ -37,9 +37,10 @@ const REPLY_BYTES: usize = 512 * 1024;
 const BRIEF_AFTER: Duration = Duration::from_millis(20);
 /// A block of more bytes does not go past others, …
 const BRIEF_BLOCK_LEN: u64 = 16 * 1024;
-/// … nor does more than this at a time, …
-const BRIEF_BYTES: usize = 64 * 1024;
-/// … of so many wants.
+/// … nor does more than this and one block at a time: with what is around it less than a piece, since longer
+/// messages wait for each other where they come …
+const BRIEF_BYTES: usize = 32 * 1024;
+/// … nor more wants.
 const BRIEF_WANTS_MAX: usize = 64;
 /// A block of at most so many bytes is sent to who asks whether it is here (boxo and Helia, spec 05 §3).
 const SMALL_BLOCK_LEN: u64 = 1024;
@@ -66,11 +67,12 @@ struct Peer {
     unseen: BTreeSet<Place>,
     /// Wants whose blocks are not here.
     absent: HashMap<Cid, Want>,
-    /// Blocks that are read for it, and the places that their wants had; who calls one off takes it out.
-    reading: HashMap<Cid, Place>,
+    /// What is looked for; who calls a want off takes it out.
+    reading: HashMap<Cid, Asked>,
+    next_reply: u64,
     /// Replies that are read or on their way, …
     replies: usize,
-    /// … when the last one was begun that has a long block, …
+    /// … when the last long one was begun, …
     long_since: Option<Instant>,
     /// … and whether a brief one is.
     is_brief: bool,
@@ -79,9 +81,19 @@ struct Peer {
     sent: Meter,
 }
 
+/// A want that is looked for.
+#[derive(Debug)]
+struct Asked {
+    /// For which reply; one that was begun before, for the same block, has nothing to say of it.
+    reply: u64,
+    place: Place,
+    was_unseen: bool,
+}
+
 /// An answer as it comes from the disk.
 #[derive(Debug)]
 struct Reply {
+    number: u64,
     lane: Lane,
     outgoing: Outgoing,
     absent: Vec<Want>,
@@ -241,18 +253,19 @@ impl Server {
                 self.peers.iter_mut().filter_map(|(id, peer)| Some((*id, peer.free_lane()?, peer)));
             let least = |(_, _, peer): &(_, _, &mut Peer)| (peer.failures, peer.sent.total());
             let Some((peer, lane, known)) = waiting.min_by_key(least) else { return };
-            let (joined, wants) = (known.joined, known.next_wants(lane));
+            let (joined, (number, wants)) = (known.joined, known.next_wants(lane));
             let shelf = known.may_have.then(|| self.shelf.clone());
             match lane {
                 Lane::Brief => known.is_brief = true,
                 Lane::Wants | Lane::Blocks => known.replies += 1,
             }
-            let read = tokio::task::spawn_blocking(move || answer(shelf.as_ref(), wants, lane));
+            let reply = Reply::new(number, lane);
+            let read = tokio::task::spawn_blocking(move || reply.of(shelf.as_ref(), wants));
             let read = read.map(move |reply| match reply {
                 Ok(reply) => (peer, joined, reply),
                 Err(error) => {
                     tracing::error!(%peer, %error, "reading blocks for a peer failed");
-                    (peer, joined, Reply::new(lane))
+                    (peer, joined, Reply::new(number, lane))
                 }
             });
             self.reading.push(read.boxed());
@@ -305,11 +318,20 @@ impl Peer {
     }
 
     /// Puts a want that was not answered back to its place, unless it was called off.
-    fn put_back(&mut self, want: Want, may_be_short: bool) {
-        let Some(place) = self.reading.remove(&want.cid) else { return };
-        if self.queue_at(place, want) && may_be_short {
+    fn put_back(&mut self, reply: u64, want: Want, is_long: bool) {
+        let Some(Asked { place, was_unseen, .. }) = self.dealt_with(reply, &want.cid) else { return };
+        if self.queue_at(place, want) && was_unseen && !is_long {
             self.unseen.insert(place);
         }
+    }
+
+    /// Takes out what a reply looked for, unless it was called off or asked for again.
+    fn dealt_with(&mut self, reply: u64, cid: &Cid) -> Option<Asked> {
+        self.is_asked(reply, cid).then(|| self.reading.remove(cid))?
+    }
+
+    fn is_asked(&self, reply: u64, cid: &Cid) -> bool {
+        self.reading.get(cid).is_some_and(|asked| asked.reply == reply)
     }
 
     fn forget(&mut self, cid: &Cid) {
@@ -329,7 +351,10 @@ impl Peer {
         self.reading.clear();
     }
 
-    fn next_wants(&mut self, lane: Lane) -> Vec<Want> {
+    /// Returns what to look for next, and the number of the reply.
+    fn next_wants(&mut self, lane: Lane) -> (u64, Vec<Want>) {
+        let reply = self.next_reply;
+        self.next_reply += 1;
         let is_brief = lane == Lane::Brief;
         let places: Vec<_> = if is_brief {
             self.unseen.iter().take(BRIEF_WANTS_MAX).copied().collect()
@@ -338,86 +363,84 @@ impl Peer {
         };
         let mut wants = Vec::with_capacity(places.len());
         for place in places {
-            self.unseen.remove(&place);
+            let was_unseen = self.unseen.remove(&place);
             let Some(want) = self.queue.remove(&place) else { continue };
             self.places.remove(&want.cid);
-            self.reading.insert(want.cid, place);
+            self.reading.insert(want.cid, Asked { reply, place, was_unseen });
             wants.push(want);
         }
-        wants
+        (reply, wants)
     }
 
     /// Takes a reply; what was called off meanwhile is left out, and `None` says that nothing is left.
     fn take(&mut self, reply: Reply) -> Option<Outgoing> {
-        let Reply { lane, mut outgoing, absent, rest, long } = reply;
-        outgoing.blocks.retain(|(cid, _)| self.reading.remove(cid).is_some());
-        // What is absent is taken out of `reading` below, when it is remembered.
+        let Reply { number, lane, mut outgoing, absent, rest, long } = reply;
+        outgoing.blocks.retain(|(cid, _)| self.dealt_with(number, cid).is_some());
+        // What is absent is taken out below, when it is remembered.
         outgoing.presences.retain(|Presence { cid, has }| {
-            if *has { self.reading.remove(cid).is_some() } else { self.reading.contains_key(cid) }
+            if *has { self.dealt_with(number, cid).is_some() } else { self.is_asked(number, cid) }
         });
         for want in absent {
-            if self.reading.remove(&want.cid).is_some() {
+            if self.dealt_with(number, &want.cid).is_some() {
                 self.absent.insert(want.cid, want);
             }
         }
         for want in rest {
-            self.put_back(want, true);
+            self.put_back(number, want, false);
         }
         for want in long {
-            self.put_back(want, false);
+            self.put_back(number, want, true);
         }
-        if lane == Lane::Blocks {
-            let has_long = outgoing.blocks.iter().any(|(_, data)| is_long(data.len() as u64));
-            self.long_since = has_long.then(Instant::now);
+        if lane == Lane::Blocks && is_long(outgoing.block_bytes()) {
+            self.long_since = Some(Instant::now());
         }
         (!outgoing.blocks.is_empty() || !outgoing.presences.is_empty()).then_some(outgoing)
     }
 }
 
 impl Reply {
-    fn new(lane: Lane) -> Self {
+    fn new(number: u64, lane: Lane) -> Self {
         let outgoing = Outgoing::default();
-        Self { lane, outgoing, absent: Vec::new(), rest: Vec::new(), long: Vec::new() }
+        Self { number, lane, outgoing, absent: Vec::new(), rest: Vec::new(), long: Vec::new() }
     }
-}
 
-/// Looks for what is wanted, in order, until the reply is full; without a shelf there is nothing. A brief reply has
-/// no long blocks.
-fn answer(shelf: Option<&Shelf>, wants: Vec<Want>, lane: Lane) -> Reply {
-    let mut reply = Reply::new(lane);
-    let is_brief = lane == Lane::Brief;
-    let bytes_max = if is_brief { BRIEF_BYTES } else { REPLY_BYTES };
-    let mut bytes = 0;
-    for want in wants {
-        if is_brief && shelf.is_some_and(|shelf| would_be_long(shelf, &want)) {
-            reply.long.push(want);
-            continue;
-        }
-        if bytes >= bytes_max {
-            reply.rest.push(want);
-            continue;
-        }
-        match shelf.and_then(|shelf| look(shelf, &want)) {
-            Some(Found::Block(data)) => {
-                bytes += data.len();
-                reply.outgoing.blocks.push((want.cid, data));
+    /// Looks for what is wanted, in order, until the reply is full; without a shelf there is nothing. A brief
+    /// reply has no long blocks.
+    fn of(mut self, shelf: Option<&Shelf>, wants: Vec<Want>) -> Self {
+        let is_brief = self.lane == Lane::Brief;
+        let bytes_max = if is_brief { BRIEF_BYTES } else { REPLY_BYTES };
+        let mut bytes = 0;
+        for want in wants {
+            if is_brief && shelf.is_some_and(|shelf| would_be_long(shelf, &want)) {
+                self.long.push(want);
+                continue;
             }
-            Some(Found::Here) => {
-                reply.outgoing.presences.push(Presence { cid: want.cid, has: true });
+            if bytes >= bytes_max {
+                self.rest.push(want);
+                continue;
             }
-            None => {
-                if want.send_dont_have {
-                    reply.outgoing.presences.push(Presence { cid: want.cid, has: false });
+            match shelf.and_then(|shelf| look(shelf, &want)) {
+                Some(Found::Block(data)) => {
+                    bytes += data.len();
+                    self.outgoing.blocks.push((want.cid, data));
                 }
-                reply.absent.push(want);
+                Some(Found::Here) => {
+                    self.outgoing.presences.push(Presence { cid: want.cid, has: true });
+                }
+                None => {
+                    if want.send_dont_have {
+                        self.outgoing.presences.push(Presence { cid: want.cid, has: false });
+                    }
+                    self.absent.push(want);
+                }
             }
         }
+        self
     }
-    reply
 }
 
-fn is_long(block_len: u64) -> bool {
-    block_len > BRIEF_BLOCK_LEN
+fn is_long(len: u64) -> bool {
+    len > BRIEF_BLOCK_LEN
 }
 
 fn would_be_long(shelf: &Shelf, want: &Want) -> bool {

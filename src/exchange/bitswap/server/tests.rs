@@ -10,6 +10,7 @@ use super::*;
 use crate::block::{Block, HashFn, codecs};
 use crate::codec::bitswap::{MessageWriter, Version};
 use crate::exchange::bitswap::Shared;
+use crate::exchange::bitswap::stream::PIECE_LEN;
 use crate::store::{BlockStore as _, MemoryStore};
 
 fn block(number: usize, len: usize) -> Block {
@@ -33,6 +34,13 @@ fn message(wants: impl IntoIterator<Item = Want>, is_full: bool) -> Message {
     let framed = writer.finish(is_full);
     let at = framed.iter().position(|byte| *byte < 0x80).unwrap() + 1;
     Message::decode(Bytes::copy_from_slice(&framed[at..])).unwrap()
+}
+
+fn framed_len(outgoing: &Outgoing) -> usize {
+    let mut writer = MessageWriter::new(Version::V1_2);
+    outgoing.blocks.iter().for_each(|(cid, data)| writer.block(cid, data));
+    outgoing.presences.iter().for_each(|presence| writer.presence(presence));
+    writer.finish(false).len()
 }
 
 struct Bench {
@@ -328,6 +336,8 @@ async fn many_short_ones_go_past_long_blocks_in_several_replies() {
     let mut sent = Vec::new();
     while let Some((peer, lane, outgoing)) = bench.reply_on_lane().await {
         assert_eq!(lane, Lane::Brief);
+        let len = framed_len(&outgoing);
+        assert!(len < PIECE_LEN, "{len}: it would wait for its turn");
         bench.server.sent(&peer, lane);
         sent.extend(outgoing.blocks);
     }
@@ -349,4 +359,49 @@ async fn what_had_no_room_keeps_its_place() {
     for block in &blocks {
         assert_eq!(bench.outgoing().await.blocks, [given(block)]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_does_not_answer_the_want_that_came_after_it() {
+    let (big, other) = (block(1, 3000), block(2, 3000));
+    let mut bench = Bench::new(&[big.clone(), other.clone()]);
+    for _ in 0..3 {
+        bench.told([want(&big, WantKind::Have), want(&other, WantKind::Block)]);
+        bench.server.read_more();
+        bench.told([want(&big, WantKind::Block)]);
+        bench.server.read_more();
+        let mut blocks = Vec::new();
+        while let Some((peer, lane, outgoing)) = bench.reply_on_lane().await {
+            bench.server.sent(&peer, lane);
+            blocks.extend(outgoing.blocks);
+        }
+        blocks.sort_by_key(|(cid, _)| *cid == *other.cid());
+        assert_eq!(blocks, [given(&big), given(&other)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_answer_behind_a_long_one_does_not_make_it_short() {
+    let (long, short) = (block(0, 1_000_000), [block(1, 3000), block(2, 3000)]);
+    let mut bench = Bench::new(&[&[long.clone()], &short[..]].concat());
+    let mut lanes = Vec::new();
+    for wanted in [&long, &short[0], &short[1]] {
+        bench.told([want(wanted, WantKind::Block)]);
+        lanes.extend(bench.reply_on_lane().await.map(|(_, lane, _)| lane));
+    }
+    assert_eq!(lanes, [Lane::Blocks, Lane::Blocks, Lane::Brief]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_short_goes_past_many_that_are() {
+    let many: Vec<_> = (0..80).map(|number| block(number, 15_000)).collect();
+    let short = block(99, 3000);
+    let mut bench = Bench::new(&[&many[..], std::slice::from_ref(&short)].concat());
+    bench.told(many.iter().map(|block| want(block, WantKind::Block)));
+    for _ in 0..SENDING_MAX {
+        assert_eq!(bench.reply_on_lane().await.unwrap().1, Lane::Blocks);
+    }
+    bench.told([Want { priority: 2, ..want(&short, WantKind::Block) }]);
+    let (_, lane, outgoing) = bench.reply_on_lane().await.unwrap();
+    assert_eq!((lane, &outgoing.blocks[0]), (Lane::Brief, &given(&short)));
 }
