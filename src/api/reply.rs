@@ -347,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_time_of_the_client_ends_a_stream_whose_thread_goes_on() {
-        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
         let params = params("timeout=20ms", "trailers").await;
         let wait = move |sink: Sink| {
             sink.bytes_blocking(Bytes::from_static(b"part"))?;
@@ -374,9 +374,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_time_of_the_client_may_end_before_the_first_piece() {
-        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
         let params = params("timeout=20ms", "trailers").await;
-        let wait = move |_: Sink| Ok(held.recv().unwrap());
+        let wait = move |_: Sink| {
+            held.recv().unwrap();
+            Ok(())
+        };
         let error = stream_blocking(&params, Kind::Json, wait).await.unwrap_err();
         assert!(error.message().contains("deadline"), "{}", error.message());
         release.send(()).unwrap();

@@ -49,7 +49,8 @@ impl Part {
         let folder = folder_of(target);
         if let Some(len) = len.filter(|len| *len >= SHORT) {
             let room = volume::volume(folder)?;
-            if len > room.available.saturating_mul(room.fragment_bytes.into()) {
+            // Some disks do not tell their size.
+            if room.total > 0 && len > room.available.saturating_mul(room.fragment_bytes.into()) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }

@@ -82,6 +82,13 @@ pub(in crate::exchange) enum Event {
     Misbehaved(String),
 }
 
+impl Event {
+    /// Tells whether something came, or somebody took blocks or answers.
+    pub(super) fn is_sign_of_life(&self) -> bool {
+        matches!(self, Self::Came { .. } | Self::Coming(_) | Self::Sent(Lane::Blocks | Lane::Brief))
+    }
+}
+
 type Incoming = BoxStream<'static, Result<(Message, Vec<Block>, usize), StreamError>>;
 
 /// How fast messages go each way, all connections together.

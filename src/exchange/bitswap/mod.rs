@@ -130,8 +130,8 @@ impl std::fmt::Debug for Behaviour {
 
 #[derive(Debug, Default)]
 struct Peer {
-    /// Connections that carry bulk, the oldest first, and whether each is on the local network.
-    connections: Vec<(ConnectionId, bool)>,
+    /// Connections that carry bulk, the oldest first.
+    connections: Vec<Connection>,
     outbox: Outbox,
     is_telling: bool,
     /// Messages of wants that could not be sent, one after another.
@@ -139,8 +139,23 @@ struct Peer {
     unasked: u32,
     /// Bytes of blocks that came from it.
     received: Meter,
-    /// When a message last came, or one with blocks or answers went.
+}
+
+#[derive(Debug)]
+struct Connection {
+    id: ConnectionId,
+    /// Whether it is on the local network.
+    is_near: bool,
+    /// When something last came on it, or blocks or answers went.
     last_used: Option<Instant>,
+}
+
+impl Peer {
+    fn used(&mut self, connection: ConnectionId) {
+        if let Some(known) = self.connections.iter_mut().find(|known| known.id == connection) {
+            known.last_used = Some(Instant::now());
+        }
+    }
 }
 
 impl Behaviour {
@@ -167,7 +182,17 @@ impl Behaviour {
 
     /// Returns when something was last exchanged with a peer; `None` when nothing was.
     pub(in crate::exchange) fn last_used(&self, peer: &PeerId) -> Option<Instant> {
-        self.peers.get(peer)?.last_used
+        self.peers.get(peer)?.connections.iter().filter_map(|known| known.last_used).max()
+    }
+
+    /// Returns when something was last exchanged on a connection; `None` when nothing was.
+    pub(in crate::exchange) fn last_used_on(
+        &self,
+        peer: &PeerId,
+        connection: ConnectionId,
+    ) -> Option<Instant> {
+        let mut connections = self.peers.get(peer)?.connections.iter();
+        connections.find(|known| known.id == connection)?.last_used
     }
 
     /// Notes how long a peer takes to answer a ping.
@@ -240,7 +265,7 @@ impl Behaviour {
 
     fn joined(&mut self, peer: PeerId, connection: ConnectionId, is_near: bool) {
         let known = self.peers.entry(peer).or_default();
-        known.connections.push((connection, is_near));
+        known.connections.push(Connection { id: connection, is_near, last_used: None });
         if known.connections.len() == 1 {
             self.server.join(peer, self.may_have(is_near));
             self.client.with(|wants| wants.scheduler.join(peer, Instant::now()));
@@ -251,7 +276,7 @@ impl Behaviour {
     /// there is any.
     fn left(&mut self, peer: PeerId, connection: ConnectionId) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        let Some(at) = known.connections.iter().position(|known| known.0 == connection) else {
+        let Some(at) = known.connections.iter().position(|known| known.id == connection) else {
             return;
         };
         known.connections.remove(at);
@@ -260,7 +285,7 @@ impl Behaviour {
         }
         self.server.leave(&peer);
         let now = Instant::now();
-        if let Some(&(_, is_near)) = known.connections.first() {
+        if let Some(&Connection { is_near, .. }) = known.connections.first() {
             (known.outbox, known.is_telling, known.failures) = (Outbox::default(), false, 0);
             self.server.join(peer, self.may_have(is_near));
             self.client.with(|wants| wants.scheduler.interrupted(peer, now));
@@ -286,7 +311,6 @@ impl Behaviour {
         let now = Instant::now();
         self.server.told(&peer, message);
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        known.last_used = Some(now);
         let mut unasked = refused;
         self.client.within(|wants| {
             for presence in message.presences() {
@@ -352,11 +376,11 @@ impl Behaviour {
         for (peer, known) in &mut self.peers {
             if !known.outbox.is_empty()
                 && !known.is_telling
-                && let Some((connection, _)) = known.connections.first()
+                && let Some(connection) = known.connections.first()
             {
                 known.is_telling = true;
                 let outgoing = Outgoing { wants: known.outbox.take(), ..Outgoing::default() };
-                self.events.push_back(send(*peer, *connection, Lane::Wants, outgoing));
+                self.events.push_back(send(*peer, connection.id, Lane::Wants, outgoing));
             }
         }
     }
@@ -364,10 +388,9 @@ impl Behaviour {
     /// Sends blocks and answers.
     fn serve(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready((peer, lane, outgoing)) = self.server.poll(cx) {
-            let Some(known) = self.peers.get_mut(&peer) else { continue };
-            known.last_used = Some(Instant::now());
-            if let Some((connection, _)) = known.connections.first() {
-                self.events.push_back(send(peer, *connection, lane, outgoing));
+            let Some(known) = self.peers.get(&peer) else { continue };
+            if let Some(connection) = known.connections.first() {
+                self.events.push_back(send(peer, connection.id, lane, outgoing));
             }
         }
         self.throttles.press(self.server.is_crowded());
@@ -454,14 +477,14 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
+        if let Some(known) = self.peers.get_mut(&peer).filter(|_| event.is_sign_of_life()) {
+            known.used(connection);
+        }
         match event {
             HandlerEvent::Came { message, blocks, refused } => {
                 self.came(peer, &message, blocks, refused);
             }
             HandlerEvent::Coming(bytes) => {
-                if let Some(known) = self.peers.get_mut(&peer) {
-                    known.last_used = Some(Instant::now());
-                }
                 self.client.within(|wants| wants.scheduler.coming(peer, bytes, Instant::now()));
             }
             HandlerEvent::Sent(lane @ (Lane::Blocks | Lane::Brief)) => {

@@ -4,9 +4,10 @@
 //! does not know. Wants below one root share a [session](super::Session): a source that gave one of its blocks
 //! is asked for the others first. Each want goes to the source that will have sent it first, by measured
 //! latency and rate, as long as that one has room in its window; so sources compete, the fast one gets
-//! the work, and a dead one costs one time-out. Others are asked only whether they have the block, and
+//! the work, and a dead one costs one time-out. What one has too much of is asked for elsewhere. Others are asked only whether they have the block, and
 //! that only until somebody turned out to have them all.
 
+mod balance;
 mod session;
 mod source;
 #[cfg(test)]
@@ -369,6 +370,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         if self.asks.is_empty() {
             self.fail_silent(now);
             self.assign(now);
+            self.balance(now);
             self.hedge(now);
         }
         self.asks.pop_front()

@@ -144,10 +144,20 @@ impl Source {
         self.time_of(self.under_way.len() + 1)
     }
 
+    /// Returns how long it will take until all that is under way is here, asked for now.
+    pub(super) fn left(&self) -> Duration {
+        self.time_of(self.under_way.len())
+    }
+
+    /// Returns how long an answer takes, about.
+    pub(super) fn latency(&self) -> Duration {
+        self.latency.unwrap_or(LATENCY_GUESS)
+    }
+
     fn time_of(&self, blocks: usize) -> Duration {
         let rate = if self.rate > 0.0 { self.rate } else { RATE_GUESS };
         let sending = (blocks as f64 * self.block_len / rate).min(60.0);
-        self.latency.unwrap_or(LATENCY_GUESS) + Duration::from_secs_f64(sending)
+        self.latency() + Duration::from_secs_f64(sending)
     }
 
     /// Returns when it has been silent for too long; `None` when nothing is under way. Of one who is alone in having
@@ -204,6 +214,9 @@ impl Source {
     /// fallen.
     pub(super) fn coming(&mut self, bytes: u64, now: Instant) {
         self.last_coming = now;
+        if self.under_way.is_empty() {
+            return;
+        }
         self.partial += bytes;
         let time = now.saturating_duration_since(self.sample.0);
         if time < SLOW_AFTER.max(self.latency.unwrap_or_default() * 4) {
@@ -218,6 +231,11 @@ impl Source {
     /// Returns the block that is under way for longest.
     pub(super) fn oldest(&self) -> Option<WantId> {
         self.under_way.first_key_value().map(|((_, want), _)| *want)
+    }
+
+    /// Returns the block that was asked for last, and when that was.
+    pub(super) fn newest(&self) -> Option<(Instant, WantId)> {
+        self.under_way.last_key_value().map(|(newest, _)| *newest)
     }
 
     /// Notes that it dealt with a request for a block; what else it says is no sign that it gives any.
@@ -280,7 +298,6 @@ impl Source {
     }
 
     /// Returns how many blocks are under way.
-    #[cfg(test)]
     pub(super) fn under_way_count(&self) -> usize {
         self.under_way.len()
     }

@@ -177,7 +177,7 @@ impl Task {
     /// Ends a connection on which a ping is not answered and nothing has passed for long: its other end is gone, and
     /// nobody calls a peer again that is taken for connected. A ping waits behind what is on its way.
     fn unanswered(&mut self, peer: PeerId, connection: ConnectionId, failure: &ping::Failure) {
-        let used = self.swarm.behaviour().bitswap.last_used(&peer);
+        let used = self.swarm.behaviour().bitswap.last_used_on(&peer, connection);
         let is_in_use = used.is_some_and(|used| used.elapsed() < SILENT_AFTER);
         if !is_in_use && !matches!(failure, ping::Failure::Unsupported) {
             tracing::info!(%peer, %failure, "a peer does not answer any more");

@@ -319,7 +319,9 @@ impl Peer {
 
     /// Puts a want that was not answered back to its place, unless it was called off.
     fn put_back(&mut self, reply: u64, want: Want, is_long: bool) {
-        let Some(Asked { place, was_unseen, .. }) = self.dealt_with(reply, &want.cid) else { return };
+        let Some(Asked { place, was_unseen, .. }) = self.dealt_with(reply, &want.cid) else {
+            return;
+        };
         if self.queue_at(place, want) && was_unseen && !is_long {
             self.unseen.insert(place);
         }

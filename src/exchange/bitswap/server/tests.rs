@@ -383,7 +383,7 @@ async fn a_question_does_not_answer_the_want_that_came_after_it() {
 #[tokio::test(start_paused = true)]
 async fn a_short_answer_behind_a_long_one_does_not_make_it_short() {
     let (long, short) = (block(0, 1_000_000), [block(1, 3000), block(2, 3000)]);
-    let mut bench = Bench::new(&[&[long.clone()], &short[..]].concat());
+    let mut bench = Bench::new(&[std::slice::from_ref(&long), &short[..]].concat());
     let mut lanes = Vec::new();
     for wanted in [&long, &short[0], &short[1]] {
         bench.told([want(wanted, WantKind::Block)]);

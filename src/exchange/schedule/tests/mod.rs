@@ -78,6 +78,27 @@ fn who_answers_after_a_block_came_takes_part_too() {
 }
 
 #[test]
+fn who_says_a_little_later_that_it_has_it_gives_its_share() {
+    let mut world =
+        World::new(11, 500).peer(MS * 40, 5.0, Manner::Honest).peer(MS * 50, 5.0, Manner::Honest);
+    let session = Some(*cid(0).hash());
+    world.scheduler.want(cid(0), Urgency::Demand, session, world.now);
+    while world.came.is_empty() {
+        assert!(world.step(world.start + MS * 100));
+    }
+    world.block_len = MIB;
+    for number in 1..11 {
+        world.scheduler.want(cid(number), Urgency::Ahead, session, world.now);
+    }
+    let ideal = Duration::from_secs_f64(10.0 * MIB as f64 * 8.0 / 10e6);
+    while world.came.len() < 11 {
+        assert!(world.step(world.start + ideal.mul_f64(1.4)), "{} came", world.came.len());
+    }
+    let totals = world.scheduler.totals();
+    assert!(totals.late_blocks <= 1, "{totals:?}");
+}
+
+#[test]
 fn the_fast_one_gets_the_work() {
     let slow = |world: World| world.peer(MS * 20, 1.0, Manner::Honest);
     let mut world = slow(slow(World::new(128, MIB)).peer(MS * 20, 200.0, Manner::Honest));

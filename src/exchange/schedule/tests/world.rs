@@ -1,6 +1,6 @@
 //! Sources that are simulated, in a time of their own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -47,7 +47,9 @@ pub(super) struct Peer {
     /// Bytes in a second.
     pub(super) rate: f64,
     pub(super) manner: Manner,
-    free_at: Instant,
+    /// What it will send, also what was called off meanwhile, and whether it is at it.
+    queue: VecDeque<Cid>,
+    is_sending: bool,
     wants: BTreeSet<Cid>,
     pub(super) asked: usize,
 }
@@ -65,7 +67,7 @@ pub(super) struct World {
     pub(super) scheduler: Scheduler<usize>,
     pub(super) peers: Vec<Peer>,
     numbers: HashMap<Cid, usize>,
-    block_len: usize,
+    pub(super) block_len: usize,
     /// Roots below which the blocks lie, one after the other; 0 for none.
     pub(super) roots: usize,
     pub(super) start: Instant,
@@ -97,8 +99,8 @@ impl World {
     pub(super) fn peer(mut self, latency: Duration, mbit: f64, manner: Manner) -> Self {
         let rate = mbit * 1e6 / 8.0;
         let number = self.peers.len();
-        let (free_at, wants) = (self.now, BTreeSet::new());
-        self.peers.push(Peer { latency, rate, manner, free_at, wants, asked: 0 });
+        let (queue, wants, is_sending) = (VecDeque::new(), BTreeSet::new(), false);
+        self.peers.push(Peer { latency, rate, manner, queue, is_sending, wants, asked: 0 });
         self.scheduler.join(number, self.now);
         self.scheduler.measured(number, latency);
         self
@@ -151,6 +153,25 @@ impl World {
         self.at(time, Event::Asked(peer, kind, cid));
     }
 
+    fn send_next(&mut self, peer: usize) {
+        let known = &mut self.peers[peer];
+        if known.is_sending {
+            return;
+        }
+        let Some(cid) =
+            std::iter::from_fn(|| known.queue.pop_front()).find(|cid| known.wants.contains(cid))
+        else {
+            return;
+        };
+        known.is_sending = true;
+        let (rate, arrives) = (known.rate, self.now + known.latency / 2);
+        let sent = |len: usize| Duration::from_secs_f64(len as f64 / rate);
+        for len in (PIECE..self.block_len).step_by(PIECE) {
+            self.at(arrives + sent(len), Event::Coming(peer));
+        }
+        self.at(self.now + sent(self.block_len), Event::Sent(peer, cid));
+    }
+
     fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
@@ -171,16 +192,8 @@ impl World {
                 }
                 let known = &mut self.peers[peer];
                 if known.wants.insert(cid) {
-                    known.free_at = known.free_at.max(now)
-                        + Duration::from_secs_f64(self.block_len as f64 / known.rate);
-                    let (time, rate, latency) = (known.free_at, known.rate, known.latency);
-                    self.at(time, Event::Sent(peer, cid));
-                    let begun =
-                        time.checked_sub(Duration::from_secs_f64(self.block_len as f64 / rate));
-                    for sent in (0..self.block_len).step_by(PIECE).skip(1) {
-                        let time = begun.unwrap() + Duration::from_secs_f64(sent as f64 / rate);
-                        self.at(time + latency / 2, Event::Coming(peer));
-                    }
+                    known.queue.push_back(cid);
+                    self.send_next(peer);
                 }
             }
             Event::Sent(peer, cid) => {
@@ -188,6 +201,8 @@ impl World {
                     let time = now + self.peers[peer].latency / 2;
                     self.at(time, Event::Came(peer, cid));
                 }
+                self.peers[peer].is_sending = false;
+                self.send_next(peer);
             }
             Event::Coming(peer) => self.scheduler.coming(peer, PIECE as u64, now),
             Event::Told(peer, cid, has) => self.scheduler.told(peer, &cid, has, now),
