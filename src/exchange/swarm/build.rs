@@ -13,7 +13,7 @@ use libp2p::{relay, upnp};
 use super::gate::Gate;
 use super::probe::Probes;
 use super::reachability::Reachability;
-use super::transport::{private, resolver, tcp_config, wide};
+use super::transport::{private, public, resolver, wide};
 use super::{SwarmError, SwarmOptions, muxer, tls};
 use crate::exchange::bitswap::{self, Client, Shelf};
 use crate::store::BlockStore;
@@ -72,9 +72,9 @@ pub(super) async fn build(
             .build());
     }
     Ok(builder
-        .with_tcp(tcp_config(), security, muxer::Upgrade::default)
-        .map_err(failed)?
         .with_quic_config(wide)
+        .with_other_transport(public)
+        .map_err(failed)?
         .with_dns_config(names, name_options)
         .with_websocket(security, muxer::Upgrade::default)
         .await

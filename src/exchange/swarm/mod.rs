@@ -14,6 +14,7 @@ mod reach;
 mod reachability;
 mod rejoin;
 mod relays;
+mod security;
 mod split;
 mod task;
 mod tls;

@@ -26,6 +26,9 @@ const READ_LEN: usize = 64 * 1024;
 /// Names of the protocol in the handshake.
 const ALPN: &[u8] = b"libp2p";
 
+/// What passes over a connection that is safe.
+pub(super) type Output<C> = TlsStream<BufReader<C>>;
+
 /// Agrees with a peer on TLS, and on who it is.
 #[derive(Clone)]
 pub(super) struct Upgrade {
@@ -115,7 +118,7 @@ impl<C> InboundConnectionUpgrade<C> for Upgrade
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = (PeerId, TlsStream<BufReader<C>>);
+    type Output = (PeerId, Output<C>);
     type Error = Error;
     type Future = BoxFuture<'static, Result<Self::Output, Error>>;
 
@@ -132,7 +135,7 @@ impl<C> OutboundConnectionUpgrade<C> for Upgrade
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = (PeerId, TlsStream<BufReader<C>>);
+    type Output = (PeerId, Output<C>);
     type Error = Error;
     type Future = BoxFuture<'static, Result<Self::Output, Error>>;
 
