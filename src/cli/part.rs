@@ -49,9 +49,11 @@ impl Part {
         let folder = folder_of(target);
         if let Some(len) = len.filter(|len| *len >= SHORT) {
             let room = volume::volume(folder)?;
+            let free = room.available.saturating_mul(room.fragment_bytes.into());
             // Some disks do not tell their size.
-            if room.total > 0 && len > room.available.saturating_mul(room.fragment_bytes.into()) {
-                return Err(io::ErrorKind::StorageFull.into());
+            if room.total > 0 && len > free {
+                let why = format!("it takes {len} bytes, and {free} are free");
+                return Err(io::Error::new(io::ErrorKind::StorageFull, why));
             }
         }
         match nameless(folder) {
@@ -216,5 +218,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = Part::begin(&dir.path().join("x"), Some(1 << 60)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(error.to_string().starts_with("it takes 1152921504606846976 bytes, and "));
     }
 }
