@@ -33,7 +33,7 @@ use crate::block::{Cid, Multihash};
 const SESSIONS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("positive");
 /// Sources that are asked whether they have a block that nobody known has.
 const BROADCAST_MAX: usize = 64;
-/// Members that are asked whether they have a block while another one is asked for it.
+/// Sources, members first, that are asked whether they have a block while a member is asked for it.
 const BESIDE_MAX: usize = 3;
 /// Wants of a session without members that are asked for at a time (boxo's number, spec 05 §4).
 const BLIND_MAX: usize = 64;
@@ -536,7 +536,8 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         let beside: Vec<S> = if session.is_proven(source) {
             Vec::new()
         } else if session.is_member(source) {
-            session.members().filter(may_inquire).take(BESIDE_MAX).collect()
+            let others = self.sources.keys().copied().filter(|other| !session.is_member(*other));
+            session.members().chain(others).filter(may_inquire).take(BESIDE_MAX).collect()
         } else {
             self.sources.keys().copied().filter(may_inquire).take(BROADCAST_MAX).collect()
         };

@@ -86,9 +86,24 @@ fn who_says_a_little_later_that_it_has_it_gives_its_share() {
     while world.came.is_empty() {
         assert!(world.step(world.start + MS * 100));
     }
+    shares_the_rest(world);
+}
+
+#[test]
+fn who_was_not_asked_about_the_root_gives_its_share() {
+    let mut world = World::new(11, 500).peer(MS * 40, 5.0, Manner::Honest);
+    world.scheduler.want(cid(0), Urgency::Demand, Some(*cid(0).hash()), world.now);
+    while world.came.is_empty() {
+        assert!(world.step(world.start + MS * 100));
+    }
+    shares_the_rest(world.peer(MS * 50, 5.0, Manner::Honest));
+}
+
+/// Two sources of 5 Mbit/s give the ten blocks below a root that came.
+fn shares_the_rest(mut world: World) {
     world.block_len = MIB;
     for number in 1..11 {
-        world.scheduler.want(cid(number), Urgency::Ahead, session, world.now);
+        world.scheduler.want(cid(number), Urgency::Ahead, Some(*cid(0).hash()), world.now);
     }
     let ideal = Duration::from_secs_f64(10.0 * MIB as f64 * 8.0 / 10e6);
     while world.came.len() < 11 {
