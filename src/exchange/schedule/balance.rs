@@ -40,11 +40,9 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
         let (asked, id) = busy.newest()?;
         let want = self.wants.get(&id).filter(|want| want.under_way().count() == 1)?;
-        let says_so = want.answers.iter().filter(|(_, answer)| matches!(answer, Answer::Has(_)));
         let session = self.sessions.peek(&want.session);
         let members = session.into_iter().flat_map(Session::members);
-        let others = says_so.map(|(other, _)| *other).chain(members);
-        let free = others.filter_map(|other| {
+        let free = want.holders().chain(members).filter_map(|other| {
             let known = self.sources.get(&other).filter(|_| want.may_ask(other, now))?;
             let is_free = known.is_clean() && known.has_room(Urgency::Ahead, now);
             is_free.then(|| (known.expected(), other))

@@ -4,8 +4,8 @@
 //! does not know. Wants below one root share a [session](super::Session): a source that gave one of its blocks
 //! is asked for the others first. Each want goes to the source that will have sent it first, by measured
 //! latency and rate, as long as that one has room in its window; so sources compete, the fast one gets
-//! the work, and a dead one costs one time-out. What one has too much of is asked for elsewhere. Others are asked only whether they have the block, and
-//! that only until somebody turned out to have them all.
+//! the work, and a dead one costs one time-out. What one has too much of is asked for elsewhere. Others are
+//! asked only whether they have the block, and that only until somebody turned out to have them all.
 
 mod balance;
 mod session;
@@ -649,8 +649,7 @@ fn choose<S: Copy + Ord + Hash>(
     sources: &HashMap<S, Source>,
     now: Instant,
 ) -> Choice<S> {
-    let says_so = want.answers.iter().filter(|(_, answer)| matches!(answer, Answer::Has(_)));
-    let says_so = says_so.map(|(source, _)| (*source, true));
+    let says_so = want.holders().map(|source| (source, true));
     let members = session.members().map(|source| (source, false));
     let mut may_wait = false;
     let mut best = None;

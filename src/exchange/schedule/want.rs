@@ -55,6 +55,14 @@ impl<S: Copy + Ord> Want<S> {
         })
     }
 
+    /// Returns who says it has it.
+    pub(super) fn holders(&self) -> impl Iterator<Item = S> {
+        self.answers.iter().filter_map(|(source, answer)| match answer {
+            Answer::Has(_) => Some(*source),
+            _ => None,
+        })
+    }
+
     /// Tells whether a source may be asked for the block.
     pub(super) fn may_ask(&self, source: S, now: Instant) -> bool {
         match self.answers.get(&source) {
