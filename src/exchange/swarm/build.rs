@@ -112,7 +112,7 @@ fn behaviour(
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
-        gate: Gate(options.reach.clone()),
+        gate: Gate::new(options.reach.clone()),
         bitswap: bitswap::Behaviour::new(
             client,
             Shelf::new(store, options.shared.clone()),

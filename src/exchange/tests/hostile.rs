@@ -1,5 +1,8 @@
 //! Peers that lie, flood and say nothing, beside an honest one.
 
+use libp2p::multiaddr::Protocol;
+use tokio::net::TcpSocket;
+
 use super::*;
 use crate::codec::bitswap::Message;
 use crate::exchange::rogue::{Manner, Rogue, manners};
@@ -63,6 +66,20 @@ async fn who_breaks_off_what_it_is_told_costs_little() {
     read_beside(manners::resets).await;
     read_beside(manners::refusals_and_resets).await;
     read_beside(manners::leaving).await;
+}
+
+/// All places for calls would be taken for as long as a handshake may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_calls_and_says_nothing_leaves_room_for_others() {
+    let (giver, taker) = (Node::start(&["/ip4/127.0.0.1/tcp/0"]), Node::start(&[]));
+    let Some(Protocol::Tcp(port)) = giver.address().await.iter().nth(1) else { panic!("no TCP") };
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        silent.push(socket.connect(([127, 0, 0, 1], port).into()).await.unwrap());
+    }
+    taker.connect(&giver).await;
 }
 
 /// It comes back at once, while blocks are wanted that nobody has.
