@@ -2,7 +2,7 @@
 //!
 //! What is asked of whom is the [scheduler](super::schedule)'s business, which blocks there are the store's;
 //! this room knows what is said on a connection. A peer has at most one message of wants on its way from us
-//! and two of blocks, so that nothing piles up behind a slow one.
+//! and two of blocks, and one of short ones beside, so that nothing piles up behind a slow one.
 
 mod client;
 mod handler;
@@ -272,6 +272,12 @@ impl Behaviour {
         }
     }
 
+    /// Tells whether a connection is the one on which the peer is spoken to.
+    fn is_first(&self, peer: &PeerId, connection: ConnectionId) -> bool {
+        let first = self.peers.get(peer).and_then(|known| known.connections.first());
+        first.is_some_and(|first| first.id == connection)
+    }
+
     /// Forgets a connection. What was on its way on the first one is lost, so all begins anew with the next one, if
     /// there is any.
     fn left(&mut self, peer: PeerId, connection: ConnectionId) {
@@ -279,7 +285,10 @@ impl Behaviour {
         let Some(at) = known.connections.iter().position(|known| known.id == connection) else {
             return;
         };
-        known.connections.remove(at);
+        let gone = known.connections.remove(at);
+        if let Some(other) = known.connections.first_mut() {
+            other.last_used = other.last_used.max(gone.last_used);
+        }
         if at > 0 {
             return;
         }
@@ -481,6 +490,9 @@ impl NetworkBehaviour for Behaviour {
             known.used(connection);
         }
         match event {
+            // It was given up, and what it tells of its streams is not about those that took their place.
+            HandlerEvent::Sent(_) | HandlerEvent::Failed(_)
+                if !self.is_first(&peer, connection) => {}
             HandlerEvent::Came { message, blocks, refused } => {
                 self.came(peer, &message, blocks, refused);
             }

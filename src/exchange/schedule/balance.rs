@@ -6,51 +6,51 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::session::Session;
+use super::source::Source;
 use super::want::{Answer, WantId};
 use super::{Ask, Scheduler};
-use crate::exchange::Urgency;
 
 /// Blocks in front of one that is called off, …
 const AHEAD_MIN: usize = 3;
-/// … and bytes of them: sources have about as much ready to send (boxo's and our own replies, spec 05 §5).
+/// … and bytes of them, beside what is on its way: sources have about as much ready to send (boxo's and our own
+/// replies, spec 05 §5).
 const AHEAD_BYTES_MIN: u64 = 1024 * 1024;
 /// It is worth it for half of the time again.
 const GAIN: f64 = 1.5;
+/// Blocks that stay where they are, since nobody else is known to have them, before the others do too.
+const KEPT_MAX: usize = 8;
 
 impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
     /// Calls off the last blocks of those who have too many under way, and asks others for them.
     pub(super) fn balance(&mut self, now: Instant) {
-        let busy = self.sources.iter().filter(|(_, known)| known.under_way_count() > AHEAD_MIN);
+        let busy = self.sources.iter().filter(|(_, known)| is_far(known, known.under_way_count()));
         for source in busy.map(|(source, _)| *source).collect::<Vec<_>>() {
-            while let Some((id, asked, other)) = self.relief(source, now) {
-                self.shift(id, (source, asked), other, now);
-            }
+            self.relieve(source, now);
         }
     }
 
-    /// Returns the last block that is under way from a source, since when, and who would have sent it much sooner.
-    fn relief(&self, source: S, now: Instant) -> Option<(WantId, Instant, S)> {
-        let busy = self.sources.get(&source)?;
-        let ahead = busy.under_way_count().checked_sub(1).filter(|ahead| *ahead >= AHEAD_MIN)?;
-        if (ahead as u64).saturating_mul(busy.block_len()) < AHEAD_BYTES_MIN {
-            return None;
+    /// Asks others for what comes last from a source and would come much sooner from them.
+    fn relieve(&mut self, source: S, now: Instant) {
+        let mut kept = 0;
+        for (asked, id) in self.sources.get(&source).map(Source::last).unwrap_or_default() {
+            let Some(busy) = self.sources.get(&source) else { return };
+            let place = busy.under_way_count() - kept;
+            if kept > KEPT_MAX || !is_far(busy, place) {
+                return;
+            }
+            let want = self.wants.get(&id).filter(|want| want.under_way().count() == 1);
+            let best = want.and_then(|want| self.other(want, source, now));
+            // What is on its way comes sooner than what is called off.
+            let is_much_sooner = |(expected, _): &(Duration, S)| {
+                busy.time_of(place) > expected.mul_f64(GAIN) + busy.latency()
+            };
+            match best.filter(is_much_sooner) {
+                Some((_, other)) => self.shift(id, (source, asked), other, now),
+                None => kept += 1,
+            }
         }
-        let (asked, id) = busy.newest()?;
-        let want = self.wants.get(&id).filter(|want| want.under_way().count() == 1)?;
-        let session = self.sessions.peek(&want.session);
-        let members = session.into_iter().flat_map(Session::members);
-        let free = want.holders().chain(members).filter_map(|other| {
-            let known = self.sources.get(&other).filter(|_| want.may_ask(other, now))?;
-            let is_free = known.is_clean() && known.has_room(Urgency::Ahead, now);
-            is_free.then(|| (known.expected(), other))
-        });
-        let (expected, other) = free.min()?;
-        // What is on its way comes sooner than what is called off.
-        let is_worth_it = busy.left() > expected.mul_f64(GAIN) + busy.latency();
-        is_worth_it.then_some((id, asked, other))
     }
 
     fn shift(&mut self, id: WantId, (source, asked): (S, Instant), other: S, now: Instant) {
@@ -63,4 +63,11 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         self.asks.push_back(Ask::Cancel(source, want.cid));
         self.ask(id, other, now);
     }
+}
+
+/// Tells whether a block is far from its turn that is in this place, from 1, of all that are under way.
+fn is_far(known: &Source, place: usize) -> bool {
+    let ahead = place.saturating_sub(1);
+    let bytes = (ahead as u64).saturating_mul(known.block_len());
+    ahead >= AHEAD_MIN && bytes >= AHEAD_BYTES_MIN + known.on_the_way()
 }

@@ -521,7 +521,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             return;
         };
         self.idle.remove(&(Reverse(want.urgency), id));
-        known.asked(id, now);
+        known.asked(id, want.urgency, now);
         let repeats = want.repeats(&source, now);
         want.answers.insert(source, Answer::UnderWay(now));
         self.asks.push_back(Ask::Block(source, want.cid, want.urgency, repeats));
@@ -536,7 +536,16 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         let beside: Vec<S> = if session.is_proven(source) {
             Vec::new()
         } else if session.is_member(source) {
-            let others = self.sources.keys().copied().filter(|other| !session.is_member(*other));
+            // Others for each block, so that all are asked in time.
+            let (count, turn) = (self.sources.len(), usize::try_from(id).unwrap_or_default());
+            let others = self
+                .sources
+                .keys()
+                .copied()
+                .cycle()
+                .skip(turn.wrapping_mul(BESIDE_MAX) % count)
+                .take(count);
+            let others = others.filter(|other| !session.is_member(*other));
             session.members().chain(others).filter(may_inquire).take(BESIDE_MAX).collect()
         } else {
             self.sources.keys().copied().filter(may_inquire).take(BROADCAST_MAX).collect()
@@ -559,6 +568,22 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         self.asks.push_back(Ask::Search(want.cid));
     }
 
+    /// Returns who else would send a block first, of those who are known or proven to have it and have room, and
+    /// how long that would take.
+    fn other(&self, want: &Want<S>, first: S, now: Instant) -> Option<(Duration, S)> {
+        let session = self.sessions.peek(&want.session);
+        let has_said =
+            |source: &S| !matches!(want.answers.get(source), None | Some(Answer::Asked(_)));
+        let proven =
+            session.into_iter().flat_map(Session::proven).filter(|source| !has_said(source));
+        let others = want.holders().chain(proven).filter(|source| *source != first);
+        let expected = others.filter_map(|source| {
+            let known = self.sources.get(&source)?;
+            known.has_room(Urgency::Ahead, now).then(|| (known.expected(), source))
+        });
+        expected.min()
+    }
+
     /// Asks a second source for blocks that will be needed and that the first one is slow with.
     fn hedge(&mut self, now: Instant) {
         if self.hedges_at.is_none_or(|at| now < at) {
@@ -578,22 +603,10 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
                 continue;
             }
             let waited = now.saturating_duration_since(since);
-            let session = self.sessions.peek(&want.session);
-            let may_have = |source: &S| match want.answers.get(source) {
-                Some(Answer::Has(_)) => true,
-                None | Some(Answer::Asked(_)) => {
-                    session.is_some_and(|found| found.is_proven(*source))
-                }
-                Some(_) => false,
-            };
-            let others = self.sources.iter().filter(|(source, known)| {
-                **source != first && may_have(source) && known.has_room(Urgency::Ahead, now)
-            });
-            let best = others.min_by_key(|(_, known)| known.expected());
-            if let Some((other, known)) = best
-                && known.expected() * HEDGE_PART < waited
+            if let Some((expected, other)) = self.other(want, first, now)
+                && expected * HEDGE_PART < waited
             {
-                late.push((id, *other));
+                late.push((id, other));
             }
         }
         self.hedges_at = is_waited_for.then(|| now + HEDGE_EVERY);

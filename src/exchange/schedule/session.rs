@@ -27,6 +27,12 @@ struct Member {
     misses: u32,
 }
 
+impl Member {
+    fn is_proven(&self) -> bool {
+        self.hits >= PROVEN_AFTER
+    }
+}
+
 impl<S: Copy + Ord> Session<S> {
     pub(super) fn new() -> Self {
         Self { members: BTreeMap::new(), given: BTreeMap::new() }
@@ -46,7 +52,12 @@ impl<S: Copy + Ord> Session<S> {
 
     /// Tells whether a source gave all that it was asked for lately.
     pub(super) fn is_proven(&self, source: S) -> bool {
-        self.members.get(&source).is_some_and(|member| member.hits >= PROVEN_AFTER)
+        self.members.get(&source).is_some_and(Member::is_proven)
+    }
+
+    /// Returns who gave all that it was asked for lately.
+    pub(super) fn proven(&self) -> impl Iterator<Item = S> {
+        self.members.iter().filter(|(_, member)| member.is_proven()).map(|(source, _)| *source)
     }
 
     /// Notes that a source has, or gave, a block of the session.

@@ -52,8 +52,8 @@ const OVERDUE_COMING: Duration = Duration::from_mins(1);
 /// A peer, or whatever else gives blocks.
 #[derive(Debug)]
 pub(super) struct Source {
-    /// Blocks that are under way, by when they were asked for, and how many each made it then.
-    under_way: BTreeMap<(Instant, WantId), usize>,
+    /// Blocks that are under way, by when they were asked for.
+    under_way: BTreeMap<(Instant, WantId), UnderWay>,
     /// The shortest time from question to answer.
     latency: Option<Duration>,
     /// Bytes in a second while the source had enough to do; 0 before the first measurement.
@@ -71,6 +71,15 @@ pub(super) struct Source {
     /// When a good part of a message last came.
     last_coming: Instant,
     record: Record,
+}
+
+/// A block that a source was asked for.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    /// How urgent it was then: sources go by that, and then by the order in which they were asked.
+    urgency: Urgency,
+    /// How many were under way with it.
+    count: usize,
 }
 
 /// What is held against a source; a block that it was asked for wipes it out.
@@ -144,17 +153,13 @@ impl Source {
         self.time_of(self.under_way.len() + 1)
     }
 
-    /// Returns how long it will take until all that is under way is here, asked for now.
-    pub(super) fn left(&self) -> Duration {
-        self.time_of(self.under_way.len())
-    }
-
     /// Returns how long an answer takes, about.
     pub(super) fn latency(&self) -> Duration {
         self.latency.unwrap_or(LATENCY_GUESS)
     }
 
-    fn time_of(&self, blocks: usize) -> Duration {
+    /// Returns how long so many blocks take, asked for now.
+    pub(super) fn time_of(&self, blocks: usize) -> Duration {
         let rate = if self.rate > 0.0 { self.rate } else { RATE_GUESS };
         let sending = (blocks as f64 * self.block_len / rate).min(60.0);
         self.latency() + Duration::from_secs_f64(sending)
@@ -163,7 +168,7 @@ impl Source {
     /// Returns when it has been silent for too long; `None` when nothing is under way. Of one who is alone in having
     /// something, parts of it are signs of life; who has others does better to ask those.
     pub(super) fn fails_at(&self, is_alone: bool) -> Option<Instant> {
-        let ((first, _), count) = self.under_way.first_key_value()?;
+        let ((first, _), UnderWay { count, .. }) = self.under_way.first_key_value()?;
         let patience = match self.latency {
             None => PATIENCE_AT_FIRST,
             Some(_) => (self.time_of(1) * 4).clamp(PATIENCE.0, PATIENCE.1),
@@ -185,11 +190,12 @@ impl Source {
         self.record.left_alone_until.filter(|until| now < *until)
     }
 
-    pub(super) fn asked(&mut self, want: WantId, now: Instant) {
+    pub(super) fn asked(&mut self, want: WantId, urgency: Urgency, now: Instant) {
         if self.under_way.is_empty() {
             self.measure_from(now);
         }
-        self.under_way.insert((now, want), self.under_way.len() + 1);
+        let count = self.under_way.len() + 1;
+        self.under_way.insert((now, want), UnderWay { urgency, count });
     }
 
     /// Takes back that a block is under way, asked for at that time.
@@ -233,9 +239,21 @@ impl Source {
         self.under_way.first_key_value().map(|((_, want), _)| *want)
     }
 
-    /// Returns the block that was asked for last, and when that was.
-    pub(super) fn newest(&self) -> Option<(Instant, WantId)> {
-        self.under_way.last_key_value().map(|(newest, _)| *newest)
+    /// Returns the blocks that are under way and when they were asked for, what will come last in front.
+    pub(super) fn last(&self) -> Vec<(Instant, WantId)> {
+        let mut last: Vec<_> = self.under_way.iter().rev().collect();
+        last.sort_by_key(|(_, asked)| asked.urgency);
+        last.into_iter().map(|(key, _)| *key).collect()
+    }
+
+    /// Returns how many bytes are on the way while an answer takes its time.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "below what a machine receives in a day"
+    )]
+    pub(super) fn on_the_way(&self) -> u64 {
+        (self.rate * self.latency().as_secs_f64()) as u64
     }
 
     /// Notes that it dealt with a request for a block; what else it says is no sign that it gives any.

@@ -73,7 +73,7 @@ struct Peer {
     /// Replies that are read or on their way, …
     replies: usize,
     /// … when the last long one was begun, …
-    long_since: Option<Instant>,
+    long_since: Option<tokio::time::Instant>,
     /// … and whether a brief one is.
     is_brief: bool,
     /// Replies that it did not take.
@@ -394,7 +394,7 @@ impl Peer {
             self.put_back(number, want, true);
         }
         if lane == Lane::Blocks && is_long(outgoing.block_bytes()) {
-            self.long_since = Some(Instant::now());
+            self.long_since = Some(tokio::time::Instant::now());
         }
         (!outgoing.blocks.is_empty() || !outgoing.presences.is_empty()).then_some(outgoing)
     }

@@ -316,7 +316,7 @@ async fn what_is_short_does_not_go_behind_a_long_block_that_takes_its_time() {
     for (wait, lane) in [(Duration::ZERO, Lane::Blocks), (BRIEF_AFTER, Lane::Brief)] {
         bench.told([want(&long, WantKind::Block)]);
         let (peer, long_lane, _) = bench.reply_on_lane().await.unwrap();
-        std::thread::sleep(wait);
+        tokio::time::advance(wait).await;
         bench.told([want(&short, WantKind::Block)]);
         let (_, short_lane, _) = bench.reply_on_lane().await.unwrap();
         assert_eq!((long_lane, short_lane), (Lane::Blocks, lane));

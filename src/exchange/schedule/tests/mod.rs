@@ -113,6 +113,73 @@ fn shares_the_rest(mut world: World) {
     assert!(totals.late_blocks <= 1, "{totals:?}");
 }
 
+/// A source of 5 Mbit/s from which eight blocks are under way, and then one for which somebody waits.
+fn busy(blocks: usize) -> World {
+    let mut world = World::new(blocks, MIB / 4).peer(MS * 40, 5.0, Manner::Honest);
+    for number in 0..9 {
+        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
+    }
+    while world.came.is_empty() {
+        assert!(world.step(world.start + MS * 1000));
+    }
+    world.scheduler.want(cid(9), Urgency::Demand, None, world.now);
+    world
+}
+
+#[test]
+fn what_comes_next_is_not_called_off() {
+    let mut world = busy(10).peer(MS * 50, 5.0, Manner::Honest);
+    while world.came.len() < 10 {
+        assert!(world.step(world.start + MS * 10_000));
+    }
+    assert!(!world.called_off.is_empty());
+    assert!(!world.called_off.contains(&(0, cid(9))));
+}
+
+#[test]
+fn what_another_may_have_is_not_called_off() {
+    let mut world = busy(10);
+    world = world.peer(MS * 50, 5.0, Manner::Part { of: 10, from: 9 });
+    while world.scheduler.poll(world.now).is_some() {}
+    world.scheduler.told(1, &cid(9), true, world.now);
+    while world.came.len() < 10 {
+        assert!(world.step(world.start + MS * 10_000));
+    }
+    assert_eq!(world.called_off, []);
+}
+
+#[test]
+fn what_two_have_comes_from_both_though_the_last_block_does_not() {
+    let mut world = World::new(9, MIB / 4).peer(MS * 40, 5.0, Manner::Honest);
+    world = world.peer(MS * 50, 5.0, Manner::Part { of: 2, from: 0 });
+    for number in 0..9 {
+        world.scheduler.want(cid(number), Urgency::Ahead, None, world.now);
+    }
+    while world.came.len() < 9 {
+        assert!(world.step(world.start + MS * 3600), "{} came", world.came.len());
+    }
+}
+
+#[test]
+fn all_are_asked_beside_the_only_one_who_is_known() {
+    let mut world = World::new(9, MIB).peer(MS * 40, 5.0, Manner::Honest);
+    let part = Manner::Part { of: 1000, from: 999 };
+    world.scheduler.want(cid(0), Urgency::Demand, None, world.now);
+    while world.came.is_empty() {
+        assert!(world.step(world.start + MS * 2000));
+    }
+    for _ in 0..20 {
+        world = world.peer(MS * 50, 5.0, part);
+    }
+    for number in 1..9 {
+        world.scheduler.want(cid(number), Urgency::Demand, None, world.now);
+    }
+    while world.step(world.now + MS * 10) {}
+    let asked: BTreeSet<_> =
+        world.scheduler.wants.values().flat_map(|want| want.answers.keys()).collect();
+    assert!(asked.len() >= 18, "{asked:?}");
+}
+
 #[test]
 fn the_fast_one_gets_the_work() {
     let slow = |world: World| world.peer(MS * 20, 1.0, Manner::Honest);

@@ -9,6 +9,8 @@ use crate::exchange::schedule::*;
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const MIB: usize = 1024 * 1024;
+/// Blocks that a source sends or has ready: a reply on its way, and the next one.
+const READY_MAX: usize = 2;
 /// Bytes of a message that are told before it is whole.
 const PIECE: usize = 64 * 1024;
 /// Most time after which a block that is held back is asked for elsewhere.
@@ -47,16 +49,25 @@ pub(super) struct Peer {
     /// Bytes in a second.
     pub(super) rate: f64,
     pub(super) manner: Manner,
-    /// What it will send, also what was called off meanwhile, and whether it is at it.
-    queue: VecDeque<Cid>,
-    is_sending: bool,
+    /// What it will send, the most urgent first, also what was called off meanwhile.
+    queue: BTreeMap<(Reverse<Urgency>, u64), Cid>,
+    /// What it sends, and what it has ready: that comes whether it is called off or not.
+    sending: VecDeque<Cid>,
     wants: BTreeSet<Cid>,
     pub(super) asked: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What a source is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Have,
+    Block(Urgency),
+    Cancel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
-    Asked(usize, u8, Cid),
+    Asked(usize, Word, Cid),
     Told(usize, Cid, bool),
     Sent(usize, Cid),
     Coming(usize),
@@ -76,6 +87,8 @@ pub(super) struct World {
     next_event: u64,
     pub(super) searches: Vec<Cid>,
     pub(super) came: HashSet<Cid>,
+    /// What was called off before it came.
+    pub(super) called_off: Vec<(usize, Cid)>,
 }
 
 impl World {
@@ -93,14 +106,15 @@ impl World {
             next_event: 0,
             searches: Vec::new(),
             came: HashSet::new(),
+            called_off: Vec::new(),
         }
     }
 
     pub(super) fn peer(mut self, latency: Duration, mbit: f64, manner: Manner) -> Self {
         let rate = mbit * 1e6 / 8.0;
         let number = self.peers.len();
-        let (queue, wants, is_sending) = (VecDeque::new(), BTreeSet::new(), false);
-        self.peers.push(Peer { latency, rate, manner, queue, is_sending, wants, asked: 0 });
+        let (queue, sending, wants) = (BTreeMap::new(), VecDeque::new(), BTreeSet::new());
+        self.peers.push(Peer { latency, rate, manner, queue, sending, wants, asked: 0 });
         self.scheduler.join(number, self.now);
         self.scheduler.measured(number, latency);
         self
@@ -139,31 +153,42 @@ impl World {
     }
 
     fn carry(&mut self, ask: Ask<usize>) {
-        let (peer, kind, cid, repeats) = match ask {
-            Ask::Have(peer, cid, repeats) => (peer, 0, cid, repeats),
-            Ask::Block(peer, cid, _, repeats) => (peer, 1, cid, repeats),
-            Ask::Cancel(peer, cid) => (peer, 2, cid, false),
+        let (peer, word, cid, repeats) = match ask {
+            Ask::Have(peer, cid, repeats) => (peer, Word::Have, cid, repeats),
+            Ask::Block(peer, cid, urgency, repeats) => (peer, Word::Block(urgency), cid, repeats),
+            Ask::Cancel(peer, cid) => (peer, Word::Cancel, cid, false),
             Ask::Search(cid) => return self.searches.push(cid),
         };
-        self.peers[peer].asked += usize::from(kind == 1);
+        if word == Word::Cancel && !self.came.contains(&cid) {
+            self.called_off.push((peer, cid));
+        }
+        self.peers[peer].asked += usize::from(matches!(word, Word::Block(_)));
         let time = self.now + self.peers[peer].latency / 2;
         if repeats {
-            self.at(time, Event::Asked(peer, 2, cid));
+            self.at(time, Event::Asked(peer, Word::Cancel, cid));
         }
-        self.at(time, Event::Asked(peer, kind, cid));
+        self.at(time, Event::Asked(peer, word, cid));
     }
 
+    /// Takes what is sent next out of the queue, and begins to send.
     fn send_next(&mut self, peer: usize) {
         let known = &mut self.peers[peer];
-        if known.is_sending {
-            return;
+        let was_idle = known.sending.is_empty();
+        while known.sending.len() < READY_MAX
+            && let Some((_, cid)) = known.queue.pop_first()
+        {
+            if known.wants.remove(&cid) {
+                known.sending.push_back(cid);
+            }
         }
-        let Some(cid) =
-            std::iter::from_fn(|| known.queue.pop_front()).find(|cid| known.wants.contains(cid))
-        else {
-            return;
-        };
-        known.is_sending = true;
+        if was_idle {
+            self.begin_to_send(peer);
+        }
+    }
+
+    fn begin_to_send(&mut self, peer: usize) {
+        let known = &self.peers[peer];
+        let Some(&cid) = known.sending.front() else { return };
         let (rate, arrives) = (known.rate, self.now + known.latency / 2);
         let sent = |len: usize| Duration::from_secs_f64(len as f64 / rate);
         for len in (PIECE..self.block_len).step_by(PIECE) {
@@ -176,32 +201,32 @@ impl World {
         let now = self.now;
         match event {
             Event::Asked(peer, _, _) if self.peers[peer].manner == Manner::Silent => {}
-            Event::Asked(peer, 2, cid) => drop(self.peers[peer].wants.remove(&cid)),
-            Event::Asked(peer, kind, cid) => {
+            Event::Asked(peer, Word::Cancel, cid) => drop(self.peers[peer].wants.remove(&cid)),
+            Event::Asked(peer, word, cid) => {
                 let manner = self.peers[peer].manner;
-                let has = self.has(peer, &cid) && (manner, kind) != (Manner::Denier, 1);
+                let denies = manner == Manner::Denier && word != Word::Have;
+                let has = self.has(peer, &cid) && !denies;
                 if manner == Manner::Stubborn && !has && !self.peers[peer].wants.insert(cid) {
                     return;
                 }
-                if kind == 0 || !has || manner == Manner::Promiser {
-                    let time = now + self.peers[peer].latency / 2;
-                    return self.at(time, Event::Told(peer, cid, has));
+                let Word::Block(urgency) = word else { return self.tell(peer, cid, has) };
+                if !has || manner == Manner::Promiser {
+                    return self.tell(peer, cid, has);
                 }
                 if manner == Manner::Trickler {
                     return (1..60).for_each(|n| self.at(now + MS * 3000 * n, Event::Coming(peer)));
                 }
                 let known = &mut self.peers[peer];
                 if known.wants.insert(cid) {
-                    known.queue.push_back(cid);
+                    known.queue.insert((Reverse(urgency), self.next_event), cid);
+                    self.next_event += 1;
                     self.send_next(peer);
                 }
             }
             Event::Sent(peer, cid) => {
-                if self.peers[peer].wants.remove(&cid) {
-                    let time = now + self.peers[peer].latency / 2;
-                    self.at(time, Event::Came(peer, cid));
-                }
-                self.peers[peer].is_sending = false;
+                self.at(now + self.peers[peer].latency / 2, Event::Came(peer, cid));
+                self.peers[peer].sending.pop_front();
+                self.begin_to_send(peer);
                 self.send_next(peer);
             }
             Event::Coming(peer) => self.scheduler.coming(peer, PIECE as u64, now),
@@ -218,6 +243,10 @@ impl World {
                 }
             }
         }
+    }
+
+    fn tell(&mut self, peer: usize, cid: Cid, has: bool) {
+        self.at(self.now + self.peers[peer].latency / 2, Event::Told(peer, cid, has));
     }
 
     /// Lets time go on to the next event; tells whether there was one before `end`.
