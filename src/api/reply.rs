@@ -17,8 +17,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Frame;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::error::ApiError;
 use crate::api::request::Params;
@@ -49,7 +51,11 @@ pub enum Kind {
 
 /// Where a producer puts its pieces.
 #[derive(Debug, Clone)]
-pub struct Sink(mpsc::Sender<Bytes>);
+pub struct Sink {
+    sender: mpsc::Sender<Bytes>,
+    deadline: Option<Instant>,
+    runtime: Handle,
+}
 
 /// The client has gone away; there is nobody to work for.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -63,9 +69,13 @@ impl From<Gone> for ApiError {
 }
 
 impl Sink {
+    fn new(sender: mpsc::Sender<Bytes>, params: &Params) -> Self {
+        Self { sender, deadline: params.deadline(), runtime: Handle::current() }
+    }
+
     /// Sends bytes.
     pub async fn bytes(&self, bytes: Bytes) -> Result<(), Gone> {
-        self.0.send(bytes).await.map_err(|_| Gone)
+        self.sender.send(bytes).await.map_err(|_| Gone)
     }
 
     /// Sends a JSON value on its own line.
@@ -73,9 +83,13 @@ impl Sink {
         Ok(self.bytes(json_line(value)?).await?)
     }
 
-    /// Sends bytes from a thread that may block.
+    /// Sends bytes from a thread that may block, until the client's time is over: it may have left off reading.
     pub fn bytes_blocking(&self, bytes: Bytes) -> Result<(), Gone> {
-        self.0.blocking_send(bytes).map_err(|_| Gone)
+        let Some(deadline) = self.deadline else {
+            return self.sender.blocking_send(bytes).map_err(|_| Gone);
+        };
+        let sent = self.runtime.block_on(timeout_at(deadline, self.bytes(bytes)));
+        sent.unwrap_or(Err(Gone))
     }
 
     /// Sends a JSON value from a thread that may block.
@@ -85,7 +99,7 @@ impl Sink {
 
     /// Tells whether nobody reads any more, so that a thread which cannot be cancelled can stop.
     pub fn is_gone(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
     }
 }
 
@@ -113,7 +127,7 @@ where
     W: Future<Output = Result<(), ApiError>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
-    let task = tokio::spawn(until(params.deadline(), work(Sink(sender))));
+    let task = tokio::spawn(until(params.deadline(), work(Sink::new(sender, params))));
     start(params, kind, receiver, task).await
 }
 
@@ -126,7 +140,8 @@ where
     F: FnOnce(Sink) -> Result<(), ApiError> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
-    let task = tokio::task::spawn_blocking(move || work(Sink(sender)));
+    let sink = Sink::new(sender, params);
+    let task = tokio::task::spawn_blocking(move || work(sink));
     let deadline = params.deadline();
     // Dropping the waiting task drops nothing of the thread, but the closed channel stops it.
     let task = tokio::spawn(async move { until(deadline, async { join(task.await) }).await });
@@ -150,14 +165,14 @@ where
 /// # Errors
 /// What the work reports, or that the time is over.
 pub async fn until<T>(
-    deadline: Option<tokio::time::Instant>,
+    deadline: Option<Instant>,
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
     match deadline {
         None => work.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, work)
-            .await
-            .unwrap_or_else(|_| Err(ApiError::timed_out())),
+        Some(deadline) => {
+            timeout_at(deadline, work).await.unwrap_or_else(|_| Err(ApiError::timed_out()))
+        }
     }
 }
 
@@ -370,6 +385,21 @@ mod tests {
         let answer = stream_blocking(&params, Kind::Json, endless).await.unwrap();
         let body = answer.into_body().collect().await.unwrap();
         assert!(body.trailers().unwrap()[STREAM_ERROR].to_str().unwrap().contains("deadline"));
+    }
+
+    #[tokio::test]
+    async fn the_time_of_the_client_ends_a_thread_whose_stream_nobody_reads() {
+        let (alive, mut watch) = mpsc::channel::<()>(1);
+        let params = params("timeout=20ms", "trailers").await;
+        let endless = move |sink: Sink| {
+            let _alive = alive;
+            loop {
+                sink.bytes_blocking(Bytes::from_static(b"more"))?;
+            }
+        };
+        let answer = stream_blocking(&params, Kind::Json, endless).await.unwrap();
+        assert_eq!(watch.recv().await, None);
+        drop(answer);
     }
 
     #[tokio::test]
