@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::sleep;
 
 use super::cache::ByteLru;
 use super::puts::Puts;
@@ -21,6 +23,8 @@ use crate::store::{BlockStore, StoreError};
 
 /// Of so many turns one may be taken by what is fetched ahead or in bulk.
 const TURNS_PER_AHEAD: usize = 2;
+/// How often it is looked whether a block that others are asked for was added, imported or found here meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 type Fetch = BoxFuture<'static, Result<Block, DagError>>;
 
@@ -174,6 +178,34 @@ impl Inner {
         [ahead, self.turns.acquire().await.ok()]
     }
 
+    /// Asks others when it is the turn of this block, and keeps what they send.
+    async fn fetch(
+        &self,
+        cid: &Cid,
+        session: Session,
+        mut wanted: watch::Receiver<Urgency>,
+    ) -> Result<Block, DagError> {
+        let _turn = self.turn(&mut wanted).await;
+        // Whoever looked before the previous fetch of this block ended comes here after it.
+        if let Ok(Some(block)) = self.store.get(cid) {
+            return Ok(block);
+        }
+        let urgency = *wanted.borrow();
+        let block = named(&self.ask(cid, session, wanted).await?, cid)?;
+        self.keep(cid, &block, urgency).await;
+        Ok(block)
+    }
+
+    /// Waits until somebody else has put the block into the store.
+    async fn arrives(&self, cid: &Cid) -> Block {
+        loop {
+            sleep(LOOK_AGAIN).await;
+            if let Ok(Some(block)) = self.store.get(cid) {
+                return block;
+            }
+        }
+    }
+
     /// Asks others, and tells them when somebody comes to wait for what nobody waited for: after the
     /// first poll, since before it they know nothing of this fetch.
     async fn ask(
@@ -221,18 +253,14 @@ async fn fetch(
     entry: Entry,
     cid: Cid,
     session: Session,
-    mut wanted: watch::Receiver<Urgency>,
+    wanted: watch::Receiver<Urgency>,
 ) -> Result<Block, DagError> {
     let inner = &entry.inner;
-    let _turn = inner.turn(&mut wanted).await;
-    // Whoever looked before the previous fetch of this block ended comes here after it.
-    if let Ok(Some(block)) = inner.store.get(&cid) {
-        return Ok(block);
+    tokio::select! {
+        biased;
+        fetched = inner.fetch(&cid, session, wanted) => fetched,
+        block = inner.arrives(&cid) => Ok(block),
     }
-    let urgency = *wanted.borrow();
-    let block = named(&inner.ask(&cid, session, wanted).await?, &cid)?;
-    inner.keep(&cid, &block, urgency).await;
-    Ok(block)
 }
 
 /// Returns the block under the CID that was asked for, after checking that it is that block.

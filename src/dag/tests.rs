@@ -107,6 +107,22 @@ async fn the_last_waiter_that_goes_cancels_the_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_for_others_gets_what_comes_to_be_here() {
+    let (asked, queued) = (raw("asked"), raw("queued"));
+    let limits = DagLimits { fetches_max: 1, ..DagLimits::default() };
+    let store = Arc::new(TestStore::default());
+    let dag = Dag::new(store.clone(), Arc::new(TestExchange::new([])), limits);
+    let add = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        store.put(&[asked.clone(), queued.clone()]).unwrap();
+    };
+    let waiting = join_all([&asked, &queued].map(|block| dag.block(block.cid())));
+    let both = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(waiting, add) });
+    let (got, ()) = both.await.expect("it does not wait for others only");
+    assert_eq!(got.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [asked, queued]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn fetches_beyond_the_bound_wait_for_their_turn() {
     let blocks = [raw("a"), raw("b"), raw("c"), raw("d")];
     let exchange = TestExchange::new(blocks.clone());
@@ -177,8 +193,8 @@ impl Exchange for Crossing {
     }
 }
 
-#[test]
-fn who_comes_to_wait_is_not_overlooked() {
+#[tokio::test]
+async fn who_comes_to_wait_is_not_overlooked() {
     let exchange = Arc::new(Crossing::default());
     let dag = Dag::new(Arc::new(TestStore::default()), exchange.clone(), DagLimits::default());
     *exchange.dag.lock() = Some(dag.clone());

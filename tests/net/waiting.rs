@@ -107,6 +107,23 @@ fn who_is_killed_wants_nothing_of_peers_any_more() {
 }
 
 #[test]
+fn who_waits_for_peers_gets_what_is_added_here() {
+    let node = Node::start();
+    mount(&node.sandbox, "timeout=60s");
+    node.sandbox.write("file", b"what nobody has yet");
+    let cid = node.sandbox.ok(&["add", "-nQ", "file"]);
+    let mut waiting = cat(&node, &cid);
+    wait_for("the want", || node.sandbox.ok(&["bitswap", "wantlist"]).contains(&cid));
+    node.sandbox.ok(&["add", "-Q", "file"]);
+    let mut read = String::new();
+    let begun = Instant::now();
+    waiting.stdout.take().unwrap().read_to_string(&mut read).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!((read.as_str(), waiting.wait().unwrap().success()), ("what nobody has yet", true));
+    node.sandbox.ok(&["umount", "m"]);
+}
+
+#[test]
 fn a_pin_that_is_broken_off_goes_on_where_it_was() {
     let (giver, taker) = (Node::start(), Node::start());
     tree(&giver.sandbox, 0, 300);
