@@ -1,9 +1,12 @@
 //! `cat`: the bytes of files, one after the other. A symbolic link is its target, as kubo has it:
 //! that is how its clients read one.
 
+use std::pin::pin;
+
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
+use futures::FutureExt as _;
 
 use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
@@ -13,6 +16,7 @@ use crate::api::request::Form;
 use crate::block::Cid;
 use crate::dag::Dag;
 use crate::unixfs::{self, FileType};
+use crate::vfs::Streams;
 
 /// Bytes read and sent at a time: enough that the cost of a piece vanishes.
 const PIECE_LEN: usize = 1024 * 1024;
@@ -49,11 +53,12 @@ pub(super) async fn cat(
         parts.push(Part { content, start, end });
     }
     let total = parts.iter().map(|part| part.end - part.start).sum();
+    let streams = Streams::new(node.fetch_budget());
     reply::stream(&params, Kind::Bytes("text/plain", Some(total)), |sink| async move {
-        for Part { content, mut start, end } in parts {
+        for (number, Part { content, mut start, end }) in (0..).zip(parts) {
             while start < end {
                 let len = usize::try_from(end - start).unwrap_or(PIECE_LEN).min(PIECE_LEN);
-                let bytes = content.read(&dag, start, len).await?;
+                let bytes = content.read(&dag, start, len, (&streams, number)).await?;
                 start += bytes.len() as u64;
                 sink.bytes(bytes).await?;
             }
@@ -81,10 +86,27 @@ impl Content {
         }
     }
 
-    /// Returns up to `len` bytes from `start`, which lies before the end; at least one.
-    async fn read(&self, dag: &Dag, start: u64, len: usize) -> Result<Bytes, ApiError> {
+    /// Returns up to `len` bytes from `start`, which lies before the end; at least one. What comes after them
+    /// is fetched ahead, as of the file of that number in `streams`.
+    async fn read(
+        &self,
+        dag: &Dag,
+        start: u64,
+        len: usize,
+        (streams, number): (&Streams, u64),
+    ) -> Result<Bytes, ApiError> {
         let bytes = match self {
-            Self::File(cid, _) => unixfs::read(dag, cid, start, len).await?,
+            Self::File(cid, _) => {
+                let range = start..start + len as u64;
+                streams.read(number, &range);
+                let mut read = pin!(unixfs::read(dag, cid, start, len));
+                if let Some(here) = read.as_mut().now_or_never() {
+                    here?
+                } else {
+                    streams.stalled(number, dag, cid, &range);
+                    read.await?
+                }
+            }
             Self::Target(target) => {
                 let rest = usize::try_from(start).ok().and_then(|start| target.get(start..));
                 let rest = rest.unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::exchange::{Network, PublicKey, Session};
 use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::unixfs::import::Profile;
-use crate::unixfs::{ContentPath, PathRoot};
+use crate::unixfs::{ContentPath, FetchBudget, PathRoot};
 
 /// The node as requests see it; shared by all of them.
 pub type Node = Arc<dyn Control>;
@@ -90,6 +90,9 @@ pub trait Control: Debug + Send + Sync + 'static {
 
     /// Returns the bounds of what the node keeps in memory.
     fn memory_limits(&self) -> MemoryLimits;
+
+    /// Returns the memory for what is on its way ahead of readers.
+    fn fetch_budget(&self) -> Arc<FetchBudget>;
 
     /// Tells the process to stop; returns at once.
     fn shutdown(&self);

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
@@ -56,8 +57,14 @@ pub(super) async fn get(
     let cid = cid_of(&dag, arg).await?;
     // The root decides about success before the first byte is sent.
     unixfs::stat(&dag, &cid).await?;
-    let handle = Handle::current();
+    let (handle, others) = (Handle::current(), dag.clone());
+    // The archive is written block by block, but all of it will be read.
+    let bringing = (!dag.is_offline()).then(|| {
+        let bring = async move { unixfs::fetch_below(&others, cid).await };
+        AbortOnDropHandle::new(tokio::spawn(bring))
+    });
     reply::stream_blocking(&params, Kind::Bytes("application/x-tar", None), move |sink| {
+        let _bringing = bringing;
         Archive::new(dag, handle, umask, sink).write(name, cid)
     })
     .await

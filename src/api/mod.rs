@@ -36,21 +36,24 @@ pub mod stats;
 pub mod store;
 pub mod swarm;
 pub mod time;
+mod turns;
 pub mod version;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::post;
 
 use crate::api::control::Node;
 use crate::api::error::ApiError;
+use crate::api::turns::Turns;
 
-/// Returns the service for all requests.
-pub fn router(node: Node) -> Router {
+/// Returns the service for all requests, of which so many are served at once.
+pub fn router(node: Node, requests: usize) -> Router {
     Router::new()
         .nest("/api/v0", commands())
         .fallback(unknown)
+        .layer(from_fn_with_state(Turns::new(requests), turns::wait))
         .layer(from_fn(guard::guard))
         // Bodies are read in pieces, whatever their length; parameters have a limit of their own.
         .layer(DefaultBodyLimit::disable())

@@ -30,6 +30,9 @@ pub const SOCKET_NAME: &str = "api.sock";
 /// Longest path in bytes that fits into `sockaddr_un` with its final NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
+/// Connections that may wait, or ask what is answered at once, while others are served.
+const WAITING_MAX: usize = 128;
+
 /// Time that requests under way get when the daemon stops: enough to finish what is being
 /// written, short enough for a service manager, whose patience is 90 seconds.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -77,17 +80,18 @@ pub struct Server {
 
 impl Server {
     /// Listens in the repository at `repo`, whose lock the caller holds: a socket that is there
-    /// already is the rest of a crash. At most `connections` are served at once; the next waits to
-    /// be accepted.
+    /// already is the rest of a crash. Besides `requests` that are served, so many as [`WAITING_MAX`] may be
+    /// waiting for their turn; the next waits to be accepted.
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn bind(repo: &Path, connections: usize) -> io::Result<Self> {
+    pub fn bind(repo: &Path, requests: usize) -> io::Result<Self> {
         let folder = File::open(repo)?;
         remove_socket(&folder)?;
         let inner = UnixListener::bind(&SocketPath::of(repo)?.path)?;
         std::fs::set_permissions(repo.join(SOCKET_NAME), Permissions::from_mode(0o600))?;
-        let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        let connections = requests.saturating_add(WAITING_MAX).min(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(connections));
         Ok(Self { listener: OwnListener { inner, places }, folder })
     }
 

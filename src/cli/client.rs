@@ -60,7 +60,10 @@ impl Client {
     pub(crate) async fn open(global: &Global) -> Result<Self, Failure> {
         let transport = match reach(&global.repository()?).await? {
             Reached::Daemon(socket) => Transport::Socket(socket),
-            Reached::Here(node) => Transport::InProcess { router: api::router(node.clone()), node },
+            Reached::Here(node) => {
+                let requests = node.config_in_use().api.connections;
+                Transport::InProcess { router: api::router(node.clone(), requests), node }
+            }
         };
         Ok(Self {
             transport,
@@ -156,7 +159,7 @@ pub(crate) async fn daemon(repo: &Path) -> Result<Option<SocketPath>, Failure> {
             let answer = tokio::time::timeout(ANSWER_WAIT_MAX, answer).await.map_err(|_late| {
                 Failure::new("the daemon does not answer")
                     .about(repo.display())
-                    .hint("is it stopped, or are all `api.connections` taken?")
+                    .hint("is it stopped, or does very much wait for it (`api.connections`)?")
             })?;
             Ok(answer.is_ok().then_some(socket))
         }

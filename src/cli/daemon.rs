@@ -96,12 +96,13 @@ impl Daemon {
         if self.mount {
             mount_configured(node.clone()).await?;
         }
-        let server = Server::bind(repo, node.config_in_use().api.connections)
+        let requests = node.config_in_use().api.connections;
+        let server = Server::bind(repo, requests)
             .map_err(|error| Failure::from(error).about(repo.join(SOCKET_NAME).display()))?;
         let pid = std::process::id();
         tell(format_args!("Daemon is ready (repository {}, process {pid})", repo.display()));
         notify_ready()?;
-        Ok(server.serve(api::router(node.clone()), stop).await?)
+        Ok(server.serve(api::router(node.clone(), requests), stop).await?)
     }
 }
 

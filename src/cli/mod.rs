@@ -37,9 +37,12 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tokio::time::{Instant, timeout_at};
 
+use crate::api::request::parse_duration;
 use crate::cli::call::{Answer, Call, parse};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
@@ -63,6 +66,9 @@ const EXAMPLES: &str = "Examples:
   ls ~/ipfs/<cid>                    and use it like any directory
   cidfs umount ~/ipfs";
 
+/// How much later than `--timeout` a command gives up by itself: the node says more of what was waited for.
+const ANSWER_GRACE: Duration = Duration::from_secs(2);
+
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
 struct Global {
@@ -81,6 +87,28 @@ struct Global {
     /// Print JSON, as the control API sends it
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Global {
+    /// Returns when a node that was given `--timeout` should have answered long since.
+    fn deadline(&self) -> Option<Instant> {
+        // The node says what is wrong with a time that is none.
+        let timeout = parse_duration(self.timeout.as_ref()?).ok()?;
+        Some(Instant::now() + timeout + ANSWER_GRACE)
+    }
+}
+
+/// Waits for work that a daemon may not answer.
+async fn within<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let Some(deadline) = deadline else { return work.await };
+    timeout_at(deadline, work).await.unwrap_or_else(|_late| {
+        Err(Failure::new("context deadline exceeded: the time given by --timeout has passed").hint(
+            "the daemon did not say so itself; is it stopped, or does it have too much to do?",
+        ))
+    })
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,8 +216,11 @@ impl Command {
             Self::Repo(repo::Repo::Rebuild(command)) => command.run(&global).await,
             other => {
                 log::start(None, false)?;
-                let client = Client::open(&global).await?;
-                let result = other.ask(&global, &client).await;
+                let deadline = global.deadline();
+                let client = within(deadline, Client::open(&global)).await?;
+                // A repository that this process has open is closed in any case, and keeps to the time itself.
+                let deadline = deadline.filter(|_| client.is_daemon());
+                let result = within(deadline, other.ask(&global, &client)).await;
                 // The command's own failure is the one to tell, but the repository is closed.
                 let closed = client.close().await;
                 result.and(closed)

@@ -239,7 +239,7 @@ impl Switch {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
-    /// Connections served at once.
+    /// Requests served at once.
     pub connections: usize,
 }
 

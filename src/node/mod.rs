@@ -326,6 +326,10 @@ impl Control for Node {
         self.mounts.list()
     }
 
+    fn fetch_budget(&self) -> Arc<FetchBudget> {
+        self.mounts.fetch_budget()
+    }
+
     fn memory_limits(&self) -> MemoryLimits {
         MemoryLimits {
             node_cache_bytes: self.config.store.node_cache as u64,

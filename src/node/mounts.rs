@@ -43,6 +43,11 @@ impl Mounts {
         }
     }
 
+    /// Returns the memory for what is on its way ahead of readers.
+    pub(super) fn fetch_budget(&self) -> Arc<FetchBudget> {
+        Arc::clone(&self.fetch_budget)
+    }
+
     /// Mounts; may wait for the disk and the kernel.
     pub(super) fn mount(
         &self,

@@ -45,9 +45,9 @@ const HORIZON: Duration = Duration::from_secs(1);
 /// Rates are measured over at least this time.
 const MEASURE_TIME: Duration = Duration::from_millis(100);
 
-/// The streams of all files of a mount.
+/// The streams of all files of a mount, or of whoever else reads files, told apart by numbers.
 #[derive(Debug)]
-pub(super) struct Streams {
+pub struct Streams {
     budget: Arc<FetchBudget>,
     files: Mutex<LruCache<u64, FileStreams>>,
     /// Files with streams, for those who have none to pass by without the lock.
@@ -86,13 +86,14 @@ struct Pace {
 }
 
 impl Streams {
-    pub(super) fn new(budget: Arc<FetchBudget>) -> Self {
+    /// Returns none; what they fetch counts in `budget`.
+    pub fn new(budget: Arc<FetchBudget>) -> Self {
         let files = Mutex::new(LruCache::new(FILES_MAX));
         Self { budget, files, count: AtomicUsize::new(0) }
     }
 
     /// Notes a read and fetches on in front of it, if it belongs to a stream.
-    pub(super) fn read(&self, ino: u64, range: &Range<u64>) {
+    pub fn read(&self, ino: u64, range: &Range<u64>) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -104,8 +105,8 @@ impl Streams {
         }
     }
 
-    /// Notes that a read has to wait.
-    pub(super) fn stalled(&self, ino: u64, dag: &Dag, cid: &Cid, range: &Range<u64>) {
+    /// Notes that a read has to wait. Runs in a runtime.
+    pub fn stalled(&self, ino: u64, dag: &Dag, cid: &Cid, range: &Range<u64>) {
         let mut files = self.files.lock();
         let file = files.get_or_insert_mut(ino, || FileStreams::new(dag, *cid));
         let at = file.find(range).unwrap_or_else(|| file.begin(range));

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use super::sandbox::{HELLO, Sandbox, TREE, vector_tree, wait_for};
 
@@ -100,6 +101,21 @@ fn many_clients_are_served_at_once() {
         }
     });
     assert_eq!(sandbox.ok(&["pin", "ls", "-t", "recursive"]).lines().count(), 8);
+}
+
+#[test]
+fn a_command_keeps_to_its_time_though_the_daemon_does_not() {
+    let sandbox = Sandbox::new();
+    let daemon = sandbox.daemon();
+    daemon.pause(true);
+    let begun = Instant::now();
+    let run = sandbox.run(&["id", "--timeout=500ms"]);
+    let took = begun.elapsed();
+    daemon.pause(false);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("--timeout has passed"), "{}", run.stderr);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    sandbox.ok(&["id", "--timeout=10s"]);
 }
 
 #[test]

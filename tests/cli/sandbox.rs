@@ -161,6 +161,12 @@ impl Daemon {
         self.child.wait().unwrap().code()
     }
 
+    /// Stops it in the middle of its work, or lets it go on.
+    pub(crate) fn pause(&self, is_paused: bool) {
+        use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+        self.signal(if is_paused { SIGSTOP } else { SIGCONT });
+    }
+
     /// Kills it as a crash would.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

@@ -146,6 +146,35 @@ fn a_peer_that_was_never_asked_gives_a_block_within_two_round_trips() {
     assert!(took < ROUND_TRIP * 14 / 5, "{took:?}");
 }
 
+/// One after the other, sixteen blocks of a file and sixty files would take three and twelve seconds.
+#[test]
+fn what_cat_and_get_will_read_is_fetched_ahead() {
+    let test = "what_cat_and_get_will_read_is_fetched_ahead";
+    let Some(link) = told(test, Link::start(&["-delay=100ms", "-rate=1000", "-loss=0"])) else {
+        return;
+    };
+    let (one, other) = (link.node(0), link.node(1));
+    connect(&one, &other, "tcp");
+    for (seed, len, name) in [(1, 32_000_000, "first"), (2, 16 << 20, "file")] {
+        other.sandbox.write(name, noise(seed, len));
+    }
+    tree(&other.sandbox, 100, 60);
+    let [first, file] = ["first", "file"].map(|name| other.sandbox.ok(&["add", "-Q", name]));
+    let root = other.sandbox.ok(&["add", "-rQ", "tree"]);
+    // Then the connection has found its rate.
+    one.sandbox.ok(&["fetch", &first]);
+    let asked = Instant::now();
+    let read = one.sandbox.run(&["cat", &file]).stdout;
+    let took = asked.elapsed();
+    assert!(read == noise(2, 16 << 20));
+    assert!(took < Duration::from_millis(2600), "cat: {took:?}");
+    let asked = Instant::now();
+    one.sandbox.ok(&["get", "-o", "copy", &root]);
+    let took = asked.elapsed();
+    same_tree(&other.sandbox.path("tree"), &one.sandbox.path("copy"));
+    assert!(took < Duration::from_secs(6), "get: {took:?}");
+}
+
 /// 10 Mbit/s, which a big file takes all of.
 #[test]
 fn small_files_do_not_wait_behind_a_big_one() {

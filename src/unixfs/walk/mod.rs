@@ -4,6 +4,7 @@
 //! the next few ahead when they have to be fetched; who wants the bytes of the others asks
 //! [`Dag`] for them, as many at a time as it likes. What a node *means* plays no part here.
 
+mod fetch;
 mod files;
 mod presence;
 
@@ -19,6 +20,7 @@ use crate::block::{Block, Cid, codecs};
 use crate::codec::dag_pb::PbNode;
 use crate::dag::Dag;
 
+pub use self::fetch::fetch_below;
 pub use self::files::files;
 pub use self::presence::{Presence, presence};
 
