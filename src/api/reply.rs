@@ -34,9 +34,9 @@ pub const CONTENT_LENGTH: HeaderName = HeaderName::from_static("x-content-length
 /// Trailer with the sentence of a late error.
 pub const STREAM_ERROR: HeaderName = HeaderName::from_static("x-stream-error");
 
-/// Pieces under way between the producer and the connection: with pieces of up to 1 MiB, 8 keep
-/// the socket busy and bound a stalled request to a few MiB.
-const PIECES_MAX: usize = 8;
+/// Pieces under way between the producer and the connection: of up to 1 MiB each, so that what is read waits
+/// for the socket, and a request that stalls holds a few MiB.
+const PIECES_MAX: usize = 2;
 
 /// What a stream carries, which decides its headers.
 #[derive(Debug, Clone, Copy)]
@@ -168,11 +168,11 @@ pub async fn until<T>(
     deadline: Option<Instant>,
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
-    match deadline {
-        None => work.await,
-        Some(deadline) => {
-            timeout_at(deadline, work).await.unwrap_or_else(|_| Err(ApiError::timed_out()))
-        }
+    let Some(deadline) = deadline else { return work.await };
+    match timeout_at(deadline, work).await {
+        // What fails when the time is over fails because of that.
+        Ok(done) if done.is_ok() || Instant::now() < deadline => done,
+        _ => Err(ApiError::timed_out()),
     }
 }
 

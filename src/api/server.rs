@@ -80,8 +80,8 @@ pub struct Server {
 
 impl Server {
     /// Listens in the repository at `repo`, whose lock the caller holds: a socket that is there
-    /// already is the rest of a crash. Besides `requests` that are served, so many as [`WAITING_MAX`] may be
-    /// waiting for their turn; the next waits to be accepted.
+    /// already is the rest of a crash. Beside `requests` that are served, 128 may wait for their turn; the
+    /// next waits to be accepted.
     ///
     /// # Errors
     /// When the socket cannot be made.

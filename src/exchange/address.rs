@@ -40,6 +40,15 @@ pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
+/// Tells whether a node can listen at an address: over TCP, WebSocket or QUIC, of an address of this machine.
+pub fn can_be_called(address: &Multiaddr) -> bool {
+    let names: Vec<_> = address.protocol_stack().collect();
+    matches!(
+        names.as_slice(),
+        ["ip4" | "ip6", "tcp"] | ["ip4" | "ip6", "tcp", "ws"] | ["ip4" | "ip6", "udp", "quic-v1"]
+    )
+}
+
 /// Tells whether an address is the id of a peer and says not where that is.
 pub fn is_id_alone(address: &Multiaddr) -> bool {
     address.iter().count() == 1 && peer_of(address).is_some()

@@ -24,7 +24,7 @@ pub use libp2p::identity::{Keypair, PublicKey};
 pub use libp2p::pnet::PreSharedKey;
 pub use libp2p::{Multiaddr, PeerId};
 
-pub use self::address::{is_id_alone, peer_of};
+pub use self::address::{can_be_called, is_id_alone, peer_of};
 pub use self::bitswap::{Ledger, Rates, Serve, Shared, Traffic};
 pub use self::limit::Limit;
 pub use self::network::Network;

@@ -526,6 +526,7 @@ mod tests {
         assert_eq!((config.network.listen.len(), config.network.bootstrap.len()), (4, 7));
         refused("[network]\npreset = \"everybody\"", "everybody");
         refused("[network]\nlisten = [\"nowhere\"]", "listen");
+        refused("[network]\nlisten = [\"/ip4/127.0.0.1\"]", "/ip4/127.0.0.1 cannot be listened at");
         refused("[network]\nlisten = \"/ip4/127.0.0.1/tcp/1\"", "a list");
         refused("[network]\nconnections = 1", "at least 8");
         refused("[network]\npreset = \"site\"", "network.site");
@@ -568,6 +569,7 @@ mod tests {
     fn values_that_do_not_fit_are_refused_by_key() {
         refused("[api]\nconnections = \"many\"", "\"api.connections\" takes a whole number");
         refused("[api]\nconnections = 0", "api.connections");
+        refused("[api]\nconnections = 1000000", "from 1 to 4096");
         refused("[store]\nnode_cache = \"64 apples\"", "not a size");
         refused("[store]\ncache_max_bytes = \"120%\"", "no limit of disk space");
         refused("[store]\ncache_max_bytes = \"1MiB\"", "at least 64MiB");

@@ -1,6 +1,6 @@
 //! What a node does by itself: it makes room when the cap nears, writes down what was used, lays out
-//! files that came block by block, and reads all packs once in a while to find what the disk has
-//! damaged.
+//! files that came block by block, gives memory back, and reads all packs once in a while to find what the
+//! disk has damaged.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::keep::Keeper;
 use crate::store::{Repository, SpaceReport, StoreError};
+use crate::sys::memory;
 
 /// How often the times of use are written down: what a crash makes eviction forget.
 const TIMES_EVERY: Duration = Duration::from_hours(1);
@@ -26,6 +27,12 @@ const RETRY_AFTER: Duration = Duration::from_mins(1);
 /// Longest pause after a batch of evictions; it pauses as long as the batch took, so that readers
 /// and writers have half of the disk at least.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether memory can be given back, …
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(15);
+/// … and how much the process must hold for that, in bytes: what many requests took at once stays with the
+/// allocator, in pieces that are free and lie between others.
+const GIVE_BACK_FROM: usize = 256 * 1024 * 1024;
 
 /// The tasks of a node; they end soon after this is dropped.
 #[derive(Debug)]
@@ -48,6 +55,7 @@ impl Housekeeping {
             runtime.spawn(evict(keeper.clone(), repository.clone(), stopped.clone())),
             runtime.spawn(keep_times(repository.clone(), stopped.clone())),
             runtime.spawn(gather(keeper.clone(), stopped.clone())),
+            runtime.spawn(give_back(stopped.clone())),
         ];
         if scrub_bytes_per_s > 0 {
             tasks.push(runtime.spawn(scrub(repository.clone(), scrub_bytes_per_s, stopped)));
@@ -82,6 +90,19 @@ impl Stopped {
 
     async fn wait(&mut self) {
         self.0.wait_for(|stop| *stop).await.ok();
+    }
+}
+
+/// Gives memory back that was needed for a while.
+async fn give_back(mut stopped: Stopped) {
+    loop {
+        tokio::select! {
+            () = stopped.wait() => return,
+            () = sleep(GIVE_BACK_EVERY) => {}
+        }
+        if memory::resident_bytes().is_some_and(|bytes| bytes >= GIVE_BACK_FROM) {
+            blocking(memory::give_back).await;
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::api::add::unknown_profile;
 use crate::block::HashFn;
 use crate::exchange::swarm::{NETWORKS_MAX, SwarmError};
-use crate::exchange::{Multiaddr, peer_of};
+use crate::exchange::{Multiaddr, can_be_called, peer_of};
 use crate::fuse::MountOptions;
 use crate::node::config::{
     Config, ConfigError, ImportConfig, LogConfig, MountConfig, NetworkConfig, Preset, StoreConfig,
@@ -27,6 +27,9 @@ const ASSEMBLE_BYTES_MIN: u64 = 256 * 1024;
 
 /// Least number of connections to peers.
 const CONNECTIONS_MIN: u32 = 8;
+
+/// Requests that can be served at once: each may take a thread and some MiB of memory.
+const REQUESTS_MAX: usize = 4096;
 
 /// Least rate in bytes a second: a long block takes two minutes with it.
 const RATE_MIN: u64 = 16 * 1024;
@@ -45,7 +48,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     mount(&config.mount)?;
     network(&config.network)?;
     log(&config.log)?;
-    demand("api.connections", config.api.connections > 0, "at least 1 is needed")
+    let can_be = (1..=REQUESTS_MAX).contains(&config.api.connections);
+    demand("api.connections", can_be, "from 1 to 4096 can be served at once")
 }
 
 fn store(store: &StoreConfig) -> Result<(), ConfigError> {
@@ -85,6 +89,13 @@ fn network(network: &NetworkConfig) -> Result<(), ConfigError> {
     for (key, rate) in rates {
         let is_slow = (1..RATE_MIN).contains(&rate);
         demand(key, !is_slow, "at least 16KiB are needed, or 0")?;
+    }
+    if let Some(address) = network.listen.iter().find(|address| !can_be_called(address)) {
+        let forms = "as /ip4/0.0.0.0/tcp/4001, with /ws behind it, or /ip6/::/udp/4001/quic-v1";
+        return Err(bad(
+            "network.listen",
+            format!("{address} cannot be listened at; addresses are {forms}"),
+        ));
     }
     have_peers("network.peers", &network.peers)?;
     have_peers("network.bootstrap", &network.bootstrap)?;

@@ -65,6 +65,17 @@ pub enum StoreError {
         /// The limit in bytes.
         max: u64,
     },
+    /// Something is longer than the packs together may be.
+    #[error(
+        "this takes {} MiB, more than the limit of the store, {} MiB (`store.cache_max_bytes`); raise the limit",
+        bytes >> 20, max >> 20
+    )]
+    OverCap {
+        /// What it takes, in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
     /// The operating system failed.
     #[error("{path}: {source}")]
     Io {

@@ -5,7 +5,7 @@
 //! memory, but it counts under a limit on the address space (`ulimit -v`), where a daemon would
 //! then be refused the memory that it does need.
 
-#![allow(unsafe_code, reason = "nix has no wrapper for mallopt(3)")]
+#![allow(unsafe_code, reason = "nix has no wrapper for mallopt(3) and malloc_trim(3)")]
 
 /// Heaps that threads share: two are enough to keep apart those who allocate at the same time, and
 /// reserve 128 MiB of addresses.
@@ -21,6 +21,17 @@ pub fn bound_heaps() {
         // SAFETY: mallopt takes two numbers and touches only the allocator's own settings; one that
         // it does not know is ignored.
         unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, HEAPS_MAX) };
+    }
+}
+
+/// Gives memory back that is free but that the allocator holds; where it holds much, it is slow for that long.
+///
+/// Other C libraries than glibc do so by themselves.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: malloc_trim takes a number and touches only what is not allocated.
+        unsafe { nix::libc::malloc_trim(0) };
     }
 }
 

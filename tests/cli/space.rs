@@ -65,6 +65,12 @@ fn the_cap_holds_and_pins_stay() {
     sandbox.ok(&["pin", "verify"]);
     big_file(&sandbox, "too big", 9, 50);
     sandbox.fails(&["add", "-Q", "too big"], 1, &["at its limit", "store.cache_max_bytes"]);
+    big_file(&sandbox, "far too big", 9, 80);
+    let words = ["far too big", "more than the limit of the store, 64 MiB"];
+    sandbox.fails(&["add", "-Q", "far too big"], 1, &words);
+    let holes = std::fs::File::create(sandbox.path("holes")).unwrap();
+    holes.set_len(4 << 30).unwrap();
+    sandbox.ok(&["add", "-Q", "holes"]);
     sandbox.ok(&["pin", "verify"]);
 }
 

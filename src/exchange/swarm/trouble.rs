@@ -13,9 +13,14 @@ pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
 
 /// Returns why a peer could not be reached, for each address that was tried.
 pub(super) fn why_not_reached(error: &DialError) -> String {
-    let DialError::Transport(tried) = error else { return error.to_string() };
-    let tried = tried.iter().map(|(address, error)| format!("{address}: {}", cause(error)));
-    tried.collect::<Vec<_>>().join("; ")
+    match error {
+        DialError::Transport(tried) => {
+            let tried = tried.iter().map(|(address, error)| format!("{address}: {}", cause(error)));
+            tried.collect::<Vec<_>>().join("; ")
+        }
+        DialError::WrongPeerId { obtained, .. } => format!("another peer is there, {obtained}"),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

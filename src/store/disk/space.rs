@@ -90,7 +90,11 @@ impl Space {
     /// Returns an error when `bytes` cannot be put even into an empty store, so that nothing is evicted
     /// for them in vain.
     pub(super) fn check_alone(&self, bytes: u64) -> Result<(), StoreError> {
-        if bytes > self.put_max { Err(StoreError::CapReached { max: self.cap }) } else { Ok(()) }
+        if bytes > self.put_max {
+            Err(StoreError::OverCap { bytes, max: self.cap })
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn change(&self, was: u64, is: u64) {

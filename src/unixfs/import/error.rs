@@ -26,6 +26,14 @@ pub enum ImportError {
         /// What it said.
         source: std::io::Error,
     },
+    /// The store can never have room for a file.
+    #[error("{}: {source}", path.display())]
+    TooBig {
+        /// The file.
+        path: PathBuf,
+        /// What the store said.
+        source: StoreError,
+    },
     /// The content that a caller streams in ended with an error.
     #[error("reading the content of \"{name}\" failed: {source}")]
     Stream {

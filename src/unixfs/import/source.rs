@@ -15,7 +15,7 @@ use super::buffers::Buffers;
 use super::chunk::CHUNK_LEN_MAX;
 use super::error::ImportError;
 use super::nodes::{Made, Nodes};
-use crate::store::{Assembly, AssemblyGroup, DiskStore, FileBlocks};
+use crate::store::{Assembly, AssemblyGroup, DiskStore, FileBlocks, StoreError};
 
 /// Bytes of a file that are read, cut and hashed as one job, unless one chunk is longer.
 pub(super) const PIECE_LEN: usize = 1024 * 1024;
@@ -103,7 +103,13 @@ impl Source {
     /// Begins to assemble the file; where its bytes are shared, these are read from now on.
     pub(super) fn assemble_in(&mut self, group: &AssemblyGroup) -> Result<Assembly, ImportError> {
         let mut assembly = group.begin()?;
-        self.shared = assembly.share(&self.file, self.before.len)?;
+        self.shared =
+            assembly.share(&self.file, self.before.len).map_err(|source| match source {
+                StoreError::OverCap { .. } => {
+                    ImportError::TooBig { path: self.path.clone(), source }
+                }
+                other => other.into(),
+            })?;
         Ok(assembly)
     }
 

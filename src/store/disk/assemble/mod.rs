@@ -15,6 +15,7 @@ mod tests;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,6 +39,9 @@ use crate::store::pack::files::{Names, PackFiles};
 use crate::store::pack::index::{IndexError, SealedPack};
 use crate::store::pack::tombs;
 use crate::store::pack::{Entry, Pack};
+
+/// Bytes of what the system counts as a block of a file (stat(2)).
+const SECTOR_LEN: u64 = 512;
 
 /// Most leaves of one file, a terabyte of leaves of 256 KiB: its sidecar is 200 MB then, and it takes
 /// as much memory while it is assembled, five bytes for each later. More lie in packs.
@@ -99,9 +103,11 @@ impl Assembly {
     /// and the cap has room for them. Returns these bytes as they will stay.
     ///
     /// # Errors
-    /// [`StoreError::CapReached`] when the file alone is more than the cap, and [`StoreError::Io`].
+    /// [`StoreError::OverCap`] when what the file takes on its disk is more than the cap, and [`StoreError::Io`].
     pub fn share(&mut self, from: &File, len: u64) -> Result<Option<Arc<File>>, StoreError> {
-        self.store.space.check_alone(len)?;
+        // Holes take no room, here neither.
+        let taken = from.metadata().map_or(len, |found| found.blocks().saturating_mul(SECTOR_LEN));
+        self.store.space.check_alone(len.min(taken))?;
         let (disk, path) = (&*self.store.files.disk, self.store.files.unfinished(self.id));
         if self.store.space.check(len, 0).is_err() || disk.clone_file(from, &self.file).is_err() {
             return Ok(None);

@@ -469,7 +469,7 @@ fn a_file_larger_than_the_cap_evicts_nothing() {
     let all = leaves(0..40);
     let mut assembly = store.assemble().unwrap();
     let refused = assembly.share(&fixture.source(&all), (all.len() * LEN) as u64).unwrap_err();
-    assert!(matches!(refused, StoreError::CapReached { .. }), "{refused}");
+    assert!(matches!(refused, StoreError::OverCap { .. }), "{refused}");
 }
 
 #[test]
