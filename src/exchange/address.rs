@@ -40,12 +40,16 @@ pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-/// Tells whether a node can listen at an address: over TCP, WebSocket or QUIC, of an address of this machine.
+/// Tells whether a node can listen at an address: over TCP, WebSocket or QUIC at one of this machine, or over a
+/// relay that is named.
 pub fn can_be_called(address: &Multiaddr) -> bool {
     let names: Vec<_> = address.protocol_stack().collect();
     matches!(
         names.as_slice(),
-        ["ip4" | "ip6", "tcp"] | ["ip4" | "ip6", "tcp", "ws"] | ["ip4" | "ip6", "udp", "quic-v1"]
+        ["ip4" | "ip6", "tcp"]
+            | ["ip4" | "ip6", "tcp", "ws"]
+            | ["ip4" | "ip6", "udp", "quic-v1"]
+            | [.., "p2p", "p2p-circuit"]
     )
 }
 

@@ -526,6 +526,9 @@ mod tests {
         assert_eq!((config.network.listen.len(), config.network.bootstrap.len()), (4, 7));
         refused("[network]\npreset = \"everybody\"", "everybody");
         refused("[network]\nlisten = [\"nowhere\"]", "listen");
+        let relay =
+            "/dns4/relay.example/tcp/1/p2p/12D3KooWJYeZyZPqfqEEVU3iisR2J4inQ7FuC8BkhRnmXCeQsiE2";
+        parse(&format!("[network]\nlisten = [\"{relay}/p2p-circuit\"]")).unwrap();
         refused("[network]\nlisten = [\"/ip4/127.0.0.1\"]", "/ip4/127.0.0.1 cannot be listened at");
         refused("[network]\nlisten = \"/ip4/127.0.0.1/tcp/1\"", "a list");
         refused("[network]\nconnections = 1", "at least 8");
