@@ -5,24 +5,27 @@ use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::response::Response;
 use bytes::{Buf as _, Bytes, BytesMut};
+use futures::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
 use crate::api::paths::{cid_of, last_name};
-use crate::api::reply::{self, Kind, Sink};
+use crate::api::reply::{self, Gone, Kind, Sink};
 use crate::api::request::Form;
 use crate::block::Cid;
 use crate::codec::node::Metadata;
 use crate::codec::unixfs::{Mtime, NANOS_PER_SECOND};
 use crate::dag::Dag;
-use crate::unixfs::{self, Cookie, DirEntry, FileType, Stat};
+use crate::unixfs::{self, Cookie, DirEntry, FileType, Stat, UnixfsError};
 
 /// Bytes read at a time.
 const PIECE_LEN: usize = 1024 * 1024;
@@ -57,17 +60,67 @@ pub(super) async fn get(
     let cid = cid_of(&dag, arg).await?;
     // The root decides about success before the first byte is sent.
     unixfs::stat(&dag, &cid).await?;
-    let (handle, others) = (Handle::current(), dag.clone());
-    // The archive is written block by block, but all of it will be read.
-    let bringing = (!dag.is_offline()).then(|| {
-        let bring = async move { unixfs::fetch_below(&others, cid).await };
-        AbortOnDropHandle::new(tokio::spawn(bring))
-    });
+    let handle = Handle::current();
     reply::stream_blocking(&params, Kind::Bytes("application/x-tar", None), move |sink| {
-        let _bringing = bringing;
-        Archive::new(dag, handle, umask, sink).write(name, cid)
+        let source = Source { dag, root: cid, handle, sink, bringing: OnceLock::new() };
+        Archive::new(Arc::new(source), umask).write(name, cid)
     })
     .await
+}
+
+/// Why content does not come.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error(transparent)]
+    Content(#[from] UnixfsError),
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+impl From<Unread> for ApiError {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Content(error) => error.into(),
+            Unread::Gone(gone) => gone.into(),
+        }
+    }
+}
+
+/// Where the content comes from, for a thread that waits for it.
+struct Source {
+    dag: Dag,
+    root: Cid,
+    handle: Handle,
+    sink: Sink,
+    bringing: OnceLock<AbortOnDropHandle<()>>,
+}
+
+impl Source {
+    /// Waits for content as long as somebody reads the archive. When something is not here, all below the root is
+    /// brought here: the archive is written block by block, but all of it will be read.
+    fn wait<T>(&self, work: impl Future<Output = Result<T, UnixfsError>>) -> Result<T, Unread> {
+        self.handle.block_on(async {
+            let mut work = pin!(work);
+            if let Some(here) = work.as_mut().now_or_never() {
+                return Ok(here?);
+            }
+            self.bring();
+            tokio::select! {
+                biased;
+                () = self.sink.gone() => Err(Gone.into()),
+                found = work => Ok(found?),
+            }
+        })
+    }
+
+    fn bring(&self) {
+        self.bringing.get_or_init(|| {
+            let (dag, root) = (self.dag.clone(), self.root);
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                unixfs::fetch_below(&dag, root).await;
+            }))
+        });
+    }
 }
 
 /// A directory whose entries are being written.
@@ -79,18 +132,17 @@ struct Frame {
 }
 
 struct Archive {
-    dag: Dag,
-    handle: Handle,
+    source: Arc<Source>,
     umask: u32,
     builder: tar::Builder<SinkWriter>,
     now: u64,
 }
 
 impl Archive {
-    fn new(dag: Dag, handle: Handle, umask: u32, sink: Sink) -> Self {
+    fn new(source: Arc<Source>, umask: u32) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let writer = SinkWriter { sink, buffer: BytesMut::new() };
-        Self { dag, handle, umask, builder: tar::Builder::new(writer), now }
+        let writer = SinkWriter { sink: source.sink.clone(), buffer: BytesMut::new() };
+        Self { source, umask, builder: tar::Builder::new(writer), now }
     }
 
     fn write(mut self, name: Vec<u8>, root: Cid) -> Result<(), ApiError> {
@@ -114,8 +166,8 @@ impl Archive {
 
     fn next(&self, frame: &mut Frame) -> Result<Option<DirEntry>, ApiError> {
         if frame.entries.is_empty() {
-            let list = unixfs::list(&self.dag, &frame.cid, frame.cookie, BATCH_LEN);
-            let batch = self.handle.block_on(list)?;
+            let list = unixfs::list(&self.source.dag, &frame.cid, frame.cookie, BATCH_LEN);
+            let batch = self.source.wait(list)?;
             frame.cookie = batch.last().map_or(frame.cookie, |(cookie, _)| *cookie);
             frame.entries = batch.into_iter().map(|(_, entry)| entry).collect();
         }
@@ -124,7 +176,7 @@ impl Archive {
 
     /// Writes one entry; a directory comes back to have its own entries written.
     fn entry(&mut self, path: Vec<u8>, cid: Cid) -> Result<Option<Frame>, ApiError> {
-        let stat = self.handle.block_on(unixfs::stat(&self.dag, &cid))?;
+        let stat = self.source.wait(unixfs::stat(&self.source.dag, &cid))?;
         self.exact_time(&stat.metadata)
             .map_err(|error| ApiError::failed(error).about(String::from_utf8_lossy(&path)))?;
         let result = match stat.kind {
@@ -144,9 +196,8 @@ impl Archive {
     fn file(&mut self, path: &[u8], cid: Cid, stat: &Stat) -> io::Result<()> {
         let mut header = self.header(tar::EntryType::Regular, &stat.metadata, FILE_MODE);
         header.set_size(stat.file_len);
-        let (dag, handle) = (self.dag.clone(), self.handle.clone());
-        let len = stat.file_len;
-        let content = FileReader { dag, handle, cid, offset: 0, len, piece: Bytes::new() };
+        let (source, len) = (Arc::clone(&self.source), stat.file_len);
+        let content = FileReader { source, cid, offset: 0, len, piece: Bytes::new() };
         self.builder.append_data(&mut header, as_path(path), content)
     }
 
@@ -161,7 +212,7 @@ impl Archive {
         cid: Cid,
         metadata: &Metadata,
     ) -> Result<io::Result<()>, ApiError> {
-        let target = self.handle.block_on(unixfs::read_link(&self.dag, &cid))?;
+        let target = self.source.wait(unixfs::read_link(&self.source.dag, &cid))?;
         let mut header = self.header(tar::EntryType::Symlink, metadata, 0o777);
         // What has no room in the header stands in front of it; the rest must not be tidied up as a path.
         Ok(match header.set_link_name_literal(&target) {
@@ -208,8 +259,7 @@ fn as_path(bytes: &[u8]) -> &Path {
 
 /// The content of a file, exactly as long as its header says.
 struct FileReader {
-    dag: Dag,
-    handle: Handle,
+    source: Arc<Source>,
     cid: Cid,
     offset: u64,
     len: u64,
@@ -219,8 +269,8 @@ struct FileReader {
 impl Read for FileReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() && self.offset < self.len {
-            let read = unixfs::read(&self.dag, &self.cid, self.offset, PIECE_LEN);
-            self.piece = self.handle.block_on(read).map_err(io::Error::other)?;
+            let read = unixfs::read(&self.source.dag, &self.cid, self.offset, PIECE_LEN);
+            self.piece = self.source.wait(read).map_err(io::Error::other)?;
             self.offset += self.piece.len() as u64;
             if self.piece.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());

@@ -97,6 +97,11 @@ impl Sink {
         Ok(self.bytes_blocking(json_line(value)?)?)
     }
 
+    /// Waits until nobody reads any more.
+    pub async fn gone(&self) {
+        self.sender.closed().await;
+    }
+
     /// Tells whether nobody reads any more, so that a thread which cannot be cancelled can stop.
     pub fn is_gone(&self) -> bool {
         self.sender.is_closed()

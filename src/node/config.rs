@@ -572,7 +572,7 @@ mod tests {
     fn values_that_do_not_fit_are_refused_by_key() {
         refused("[api]\nconnections = \"many\"", "\"api.connections\" takes a whole number");
         refused("[api]\nconnections = 0", "api.connections");
-        refused("[api]\nconnections = 1000000", "from 1 to 4096");
+        refused("[api]\nconnections = 1000000", "from 1 to 256");
         refused("[store]\nnode_cache = \"64 apples\"", "not a size");
         refused("[store]\ncache_max_bytes = \"120%\"", "no limit of disk space");
         refused("[store]\ncache_max_bytes = \"1MiB\"", "at least 64MiB");

@@ -95,14 +95,21 @@ impl Stopped {
 
 /// Gives memory back that was needed for a while.
 async fn give_back(mut stopped: Stopped) {
+    let mut from = GIVE_BACK_FROM;
     loop {
         tokio::select! {
             () = stopped.wait() => return,
             () = sleep(GIVE_BACK_EVERY) => {}
         }
-        if memory::resident_bytes().is_some_and(|bytes| bytes >= GIVE_BACK_FROM) {
+        let held = || memory::resident_bytes().unwrap_or_default();
+        from = if held() >= from {
             blocking(memory::give_back).await;
-        }
+            // What is in use cannot be given back.
+            held() / 2 * 3
+        } else {
+            from.min(held() * 2)
+        };
+        from = from.max(GIVE_BACK_FROM);
     }
 }
 

@@ -28,8 +28,8 @@ const ASSEMBLE_BYTES_MIN: u64 = 256 * 1024;
 /// Least number of connections to peers.
 const CONNECTIONS_MIN: u32 = 8;
 
-/// Requests that can be served at once: each may take a thread and some MiB of memory.
-const REQUESTS_MAX: usize = 4096;
+/// Requests that can be served at once: each may take one of the 512 threads that may block, which fetching needs too.
+const REQUESTS_MAX: usize = 256;
 
 /// Least rate in bytes a second: a long block takes two minutes with it.
 const RATE_MIN: u64 = 16 * 1024;
@@ -49,7 +49,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     network(&config.network)?;
     log(&config.log)?;
     let can_be = (1..=REQUESTS_MAX).contains(&config.api.connections);
-    demand("api.connections", can_be, "from 1 to 4096 can be served at once")
+    demand("api.connections", can_be, "from 1 to 256 can be served at once")
 }
 
 fn store(store: &StoreConfig) -> Result<(), ConfigError> {

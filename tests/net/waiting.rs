@@ -107,6 +107,15 @@ fn who_is_killed_wants_nothing_of_peers_any_more() {
 }
 
 #[test]
+fn a_get_whose_time_is_over_wants_nothing_any_more() {
+    let node = Node::start();
+    let (file, leaf) = half_a_file(&node.sandbox);
+    node.sandbox.fails(&["get", "--timeout=1s", "-o", "copy", &file], 1, &["--timeout"]);
+    let wanted = || node.sandbox.ok(&["bitswap", "wantlist"]).contains(&leaf.to_string());
+    wait_for("the end of the want", || !wanted());
+}
+
+#[test]
 fn who_waits_for_peers_gets_what_is_added_here() {
     let node = Node::start();
     mount(&node.sandbox, "timeout=60s");

@@ -42,9 +42,10 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
             }
             let want = self.wants.get(&id).filter(|want| want.under_way().count() == 1);
             let best = want.and_then(|want| self.other(want, source, now));
-            // What is on its way comes sooner than what is called off.
-            let is_much_sooner = |(expected, _): &(Duration, S)| {
+            // What is on its way comes sooner than what is called off, and from who failed maybe never.
+            let is_much_sooner = |(expected, other): &(Duration, S)| {
                 busy.time_of(place) > expected.mul_f64(GAIN) + busy.latency()
+                    && self.sources.get(other).is_some_and(Source::is_clean)
             };
             match best.filter(is_much_sooner) {
                 Some((_, other)) => self.shift(id, (source, asked), other, now),

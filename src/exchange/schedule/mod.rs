@@ -536,7 +536,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         let beside: Vec<S> = if session.is_proven(source) {
             Vec::new()
         } else if session.is_member(source) {
-            // Others for each block, so that all are asked in time.
+            // Others for each block, so that it is not always the same who are asked.
             let (count, turn) = (self.sources.len(), usize::try_from(id).unwrap_or_default());
             let others = self
                 .sources
