@@ -8,11 +8,7 @@ use super::{KeepError, Keeper};
 use crate::block::{Block, Cid};
 use crate::dag::Dag;
 use crate::store::{BlockStore as _, PinMode, StoreError};
-use crate::unixfs::{self, UnixfsError};
-
-/// Blocks that are proved, or fetched, at once while a DAG is brought here: what a way of 1 Gbit/s and 100 ms
-/// carries in blocks of 256 KiB.
-const BLOCKS_AHEAD: usize = 64;
+use crate::unixfs::{self, BLOCKS_AHEAD, UnixfsError};
 
 /// How far bringing a DAG here has come, for whoever wants to show it.
 #[derive(Debug, Default)]

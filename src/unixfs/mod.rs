@@ -29,4 +29,4 @@ pub use self::reader::{
 };
 pub use self::resolve::{Resolved, resolve};
 pub use self::stat::{FileType, Stat, read_link, stat};
-pub use self::walk::{Presence, Visit, fetch_below, files, presence, walk, walk_all};
+pub use self::walk::{BLOCKS_AHEAD, Presence, Visit, fetch_below, files, presence, walk, walk_all};

@@ -10,8 +10,9 @@ use crate::block::{Block, Cid};
 use crate::dag::Dag;
 use crate::unixfs::UnixfsError;
 
-/// Blocks that are fetched at once: what a way of 1 Gbit/s and 100 ms carries in blocks of 256 KiB.
-const BLOCKS_AHEAD: usize = 64;
+/// Blocks of a DAG that are fetched, or proved, at once while it is brought here: what a way of 1 Gbit/s and 100 ms
+/// carries in blocks of 256 KiB.
+pub const BLOCKS_AHEAD: usize = 64;
 
 /// Fetches what is below `root` and not here, in the order of [`walk`], until a block cannot be had or kept:
 /// who reads it meets the error then.

@@ -20,7 +20,7 @@ use crate::block::{Block, Cid, codecs};
 use crate::codec::dag_pb::PbNode;
 use crate::dag::Dag;
 
-pub use self::fetch::fetch_below;
+pub use self::fetch::{BLOCKS_AHEAD, fetch_below};
 pub use self::files::files;
 pub use self::presence::{Presence, presence};
 
