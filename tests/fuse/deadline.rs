@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cidfs::codec::unixfs::Kind;
+use cidfs::store::BlockStore as _;
 use cidfs::testkit::dag_builder::DagBuilder;
 use cidfs::testkit::exchange::TestExchange;
 use cidfs::testkit::mount::TempMount;
@@ -83,6 +84,27 @@ fn the_mount_serves_others_meanwhile() {
         }
         std::thread::sleep(Duration::from_millis(200));
         timed(0.0..1.0, || assert_eq!(fs::read(mount.path("here")).unwrap(), b"here"));
+    });
+}
+
+/// > A block that is added, imported or put here ends the waiting for it within a second.
+#[test]
+fn what_comes_to_be_here_is_not_waited_for() {
+    let mut builder = DagBuilder::new();
+    let late = builder.raw("late");
+    let root = builder.directory(&[("late", late)]);
+    let at = builder.blocks.iter().position(|block| *block.cid() == late).unwrap();
+    let block = builder.blocks.remove(at);
+    let store = Arc::new(TestStore::new(builder.blocks));
+    let exchange = Arc::new(TestExchange::default());
+    let mount = TempMount::directory(store.clone(), exchange, &root, "timeout=10");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let read = || fs::read(mount.path("late")).unwrap();
+            assert_eq!(timed(0.4..1.9, read), b"late");
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        store.put(&[block]).unwrap();
     });
 }
 
