@@ -5,6 +5,7 @@ use std::io::Read as _;
 use axum::extract::{Multipart, State};
 use axum::response::Response;
 use bytes::Bytes;
+use futures::TryFutureExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -74,6 +75,7 @@ pub(super) async fn put(
     let address = Address::of(&params)?;
     let encoder = params.encoder()?;
     let pins = params.is_on("pin")?;
+    let dag = dag_of(&node, &params)?;
     let handle = Handle::current();
     reply::stream_blocking(&params, Kind::Json, move |sink| {
         while let Some(mut part) = next_part(&mut body, &handle)? {
@@ -89,15 +91,10 @@ pub(super) async fn put(
             store.put(std::slice::from_ref(&block))?;
             store.commit()?;
             if pins {
-                let mode = PinMode::Recursive;
+                let (root, mode) = (*block.cid(), PinMode::Recursive);
                 let progress = BringProgress::default();
-                handle.block_on(node.keeper().pin(
-                    node.dag(),
-                    *block.cid(),
-                    mode,
-                    None,
-                    &progress,
-                ))?;
+                let pin = node.keeper().pin(&dag, root, mode, None, &progress);
+                sink.wait(pin.map_err(ApiError::from))?;
             }
             let size = block.data().len() as u64;
             sink.json_blocking(&BlockStat { key: encoder.encode(block.cid()), size })?;

@@ -18,6 +18,7 @@ use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::unixfs::import::Profile;
 use crate::unixfs::{ContentPath, FetchBudget, PathRoot};
+use crate::vfs::FixedRoot;
 
 /// The node as requests see it; shared by all of them.
 pub type Node = Arc<dyn Control>;
@@ -127,11 +128,25 @@ pub struct ImportDefaults {
     pub preserve_mtime: bool,
 }
 
+/// What a mount shows.
+#[derive(Debug, Clone)]
+pub enum MountSource {
+    /// All of `/ipfs`.
+    Namespace,
+    /// One directory.
+    Directory {
+        /// The path that led to it.
+        path: String,
+        /// The directory itself.
+        root: FixedRoot,
+    },
+}
+
 /// What to mount where.
 #[derive(Debug, Clone)]
 pub struct MountRequest {
-    /// `/ipfs`, or a path below it.
-    pub source: Vec<u8>,
+    /// What is to be seen there.
+    pub source: MountSource,
     /// The mount point, absolute.
     pub dir: PathBuf,
     /// Options as after `-o`.

@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::FutureExt as _;
-use tokio::runtime::Handle;
+use tokio::task::yield_now;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::control::{Node, dag_of};
@@ -35,6 +35,9 @@ const WRITE_LEN: usize = 64 * 1024;
 
 /// Entries taken from a directory at a time.
 const BATCH_LEN: usize = 256;
+
+/// How often work on what is here lets others go first; what is not done then waits for peers.
+const PAUSES_MAX: usize = 16;
 
 /// Longest path in bytes inside an archive: the kernel's (`PATH_MAX`, with its final NUL), beyond
 /// which nobody can unpack it. It bounds the depth too.
@@ -60,9 +63,8 @@ pub(super) async fn get(
     let cid = cid_of(&dag, arg).await?;
     // The root decides about success before the first byte is sent.
     unixfs::stat(&dag, &cid).await?;
-    let handle = Handle::current();
     reply::stream_blocking(&params, Kind::Bytes("application/x-tar", None), move |sink| {
-        let source = Source { dag, root: cid, handle, sink, bringing: OnceLock::new() };
+        let source = Source { dag, root: cid, sink, bringing: OnceLock::new() };
         Archive::new(Arc::new(source), umask).write(name, cid)
     })
     .await
@@ -90,7 +92,6 @@ impl From<Unread> for ApiError {
 struct Source {
     dag: Dag,
     root: Cid,
-    handle: Handle,
     sink: Sink,
     bringing: OnceLock<AbortOnDropHandle<()>>,
 }
@@ -99,17 +100,16 @@ impl Source {
     /// Waits for content as long as somebody reads the archive. When something is not here, all below the root is
     /// brought here: the archive is written block by block, but all of it will be read.
     fn wait<T>(&self, work: impl Future<Output = Result<T, UnixfsError>>) -> Result<T, Unread> {
-        self.handle.block_on(async {
+        self.sink.wait(async {
             let mut work = pin!(work);
-            if let Some(here) = work.as_mut().now_or_never() {
-                return Ok(here?);
+            for _ in 0..PAUSES_MAX {
+                if let Some(here) = work.as_mut().now_or_never() {
+                    return Ok(here?);
+                }
+                yield_now().await;
             }
             self.bring();
-            tokio::select! {
-                biased;
-                () = self.sink.gone() => Err(Gone.into()),
-                found = work => Ok(found?),
-            }
+            Ok(work.await?)
         })
     }
 

@@ -9,14 +9,16 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use crate::api::add::path_of;
-use crate::api::control::{MountInfo, MountRequest, Node};
+use crate::api::control::{MountInfo, MountRequest, MountSource, Node, dag_of};
 use crate::api::error::ApiError;
+use crate::api::paths::cid_of;
 use crate::api::reply::{self, blocking};
 use crate::api::repo::{RepoStat, repo_stat};
 use crate::api::request::{Form, Params};
 use crate::exchange::swarm::{Swarm, SwarmError};
 use crate::exchange::{Given, Network, PeerId};
 use crate::sys::memory::resident_bytes;
+use crate::vfs::FixedRoot;
 
 /// Peers that are named as those which gave most.
 const GIVERS_SHOWN: usize = 5;
@@ -94,11 +96,24 @@ pub(super) async fn mount(
     Form(params): Form,
 ) -> Result<Response, ApiError> {
     let request = MountRequest {
-        source: params.arg("source")?.to_vec(),
+        source: source_of(&node, &params).await?,
         dir: mount_point(&params)?,
         options: params.text("options")?.unwrap_or_default().to_owned(),
     };
     Ok(reply::json(&blocking(move || node.mount(&request)).await?))
+}
+
+async fn source_of(node: &Node, params: &Params) -> Result<MountSource, ApiError> {
+    let source = params.arg("source")?;
+    match source.strip_suffix(b"/").unwrap_or(source) {
+        b"/ipfs" => Ok(MountSource::Namespace),
+        b"/ipns" => Err(ApiError::failed("/ipns cannot be mounted yet; /ipfs can")),
+        path => {
+            let dag = dag_of(node, params)?;
+            let root = FixedRoot::new(&dag, cid_of(&dag, path).await?).await?;
+            Ok(MountSource::Directory { path: String::from_utf8_lossy(source).into_owned(), root })
+        }
+    }
 }
 
 /// `umount?path=DIR`

@@ -83,13 +83,23 @@ impl Sink {
         Ok(self.bytes(json_line(value)?).await?)
     }
 
-    /// Sends bytes from a thread that may block, until the client's time is over: it may have left off reading.
+    /// Waits, on a thread that may block, as long as the client does.
+    ///
+    /// # Errors
+    /// Those of `work`, and [`Gone`].
+    pub fn wait<T, E: From<Gone>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.gone() => Err(Gone.into()),
+                done = work => done,
+            }
+        })
+    }
+
+    /// Sends bytes from a thread that may block.
     pub fn bytes_blocking(&self, bytes: Bytes) -> Result<(), Gone> {
-        let Some(deadline) = self.deadline else {
-            return self.sender.blocking_send(bytes).map_err(|_| Gone);
-        };
-        let sent = self.runtime.block_on(timeout_at(deadline, self.bytes(bytes)));
-        sent.unwrap_or(Err(Gone))
+        self.wait(self.bytes(bytes))
     }
 
     /// Sends a JSON value from a thread that may block.
@@ -97,14 +107,18 @@ impl Sink {
         Ok(self.bytes_blocking(json_line(value)?)?)
     }
 
-    /// Waits until nobody reads any more.
-    pub async fn gone(&self) {
-        self.sender.closed().await;
-    }
-
     /// Tells whether nobody reads any more, so that a thread which cannot be cancelled can stop.
     pub fn is_gone(&self) -> bool {
-        self.sender.is_closed()
+        self.sender.is_closed() || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    /// Waits until nobody reads any more. When the time of the client is over it may be that it only left off
+    /// reading, and nobody closes the channel.
+    async fn gone(&self) {
+        match self.deadline {
+            None => self.sender.closed().await,
+            Some(deadline) => drop(timeout_at(deadline, self.sender.closed()).await),
+        }
     }
 }
 
@@ -405,6 +419,26 @@ mod tests {
         let answer = stream_blocking(&params, Kind::Json, endless).await.unwrap();
         assert_eq!(watch.recv().await, None);
         drop(answer);
+    }
+
+    #[tokio::test]
+    async fn a_thread_waits_no_longer_than_the_client() {
+        let (alive, mut watch) = mpsc::channel::<()>(1);
+        for query in ["timeout=20ms", ""] {
+            let (params, alive) = (params(query, "trailers").await, alive.clone());
+            let wait = move |sink: Sink| {
+                let _alive = alive;
+                sink.bytes_blocking(Bytes::from_static(b"part"))?;
+                sink.wait(std::future::pending())
+            };
+            let answer = stream_blocking(&params, Kind::Json, wait).await.unwrap();
+            // One does not read, the other goes.
+            if !query.is_empty() {
+                std::mem::forget(answer);
+            }
+        }
+        drop(alive);
+        assert_eq!(watch.recv().await, None);
     }
 
     #[tokio::test]

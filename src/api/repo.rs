@@ -2,23 +2,30 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
+use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
-use crate::api::reply::{self, Kind, Sink, blocking};
+use crate::api::reply::{self, Gone, Kind, Sink, blocking};
 use crate::api::request::Form;
 use crate::dag::Dag;
-use crate::store::{BlockStore as _, Damage, Progress, SpaceReport};
+use crate::store::{Damage, Progress, SpaceReport};
 use crate::sys::volume::volume;
+use crate::unixfs::BLOCKS_AHEAD;
 
 /// Blocks between two reports of progress.
 const PROGRESS_EVERY: u64 = 1000;
+
+/// How long others have for a damaged block before the next ones are asked for.
+const REPAIR_TIME: Duration = Duration::from_mins(1);
 
 /// What the repository holds (spec 09 §2).
 #[derive(Debug, Serialize, Deserialize)]
@@ -133,25 +140,22 @@ pub(super) async fn verify(
     State(node): State<Node>,
     Form(params): Form,
 ) -> Result<Response, ApiError> {
-    let repair = if params.is_on("repair")? { Some(dag_of(&node, &params)?) } else { None };
+    let repair = if params.is_on("repair")? { Some(dag_of(&node, &params)?.bulk()) } else { None };
     reply::stream_blocking(&params, Kind::Json, move |sink| {
         let report = node.repository().verify(&mut |done| tell(&sink, done))?;
         if report.stopped {
             return Err(reply::Gone.into());
         }
         let mut left = report.damaged_count;
-        for damage in &report.damaged {
-            let (is_whole, outcome) = match &repair {
-                Some(dag) => repaired(&node, dag, damage),
-                None => (false, String::new()),
-            };
+        let outcomes = stream::iter(&report.damaged)
+            .map(|damage| outcome(&node, repair.as_ref(), damage))
+            .buffer_unordered(BLOCKS_AHEAD);
+        let mut outcomes = pin!(outcomes);
+        let mut next = || sink.wait(async { Ok::<_, Gone>(outcomes.next().await) });
+        while let Some((is_whole, msg)) = next()? {
             left -= u64::from(is_whole);
-            let name =
-                damage.cid.map_or_else(|| "a block".to_owned(), |cid| format!("block {cid}"));
-            let msg = format!("{name} was corrupt ({}){outcome}", damage.place);
             sink.json_blocking(&VerifyProgress { msg, progress: 0 })?;
         }
-        node.repository().blocks.commit()?;
         let Progress { blocks, bytes, packs, .. } = report.done;
         let say = |msg| sink.json_blocking(&VerifyProgress { msg, progress: blocks });
         say(format!("read {blocks} blocks ({bytes} bytes) in {packs} packs"))?;
@@ -164,15 +168,24 @@ pub(super) async fn verify(
     .await
 }
 
-/// Tries to make a damaged block whole; tells whether it is, and what became of it.
-fn repaired(node: &Node, dag: &Dag, damage: &Damage) -> (bool, String) {
-    let Some(cid) = damage.cid else {
-        return (false, ", and its name cannot be read".to_owned());
+/// Tries to make a damaged block whole if there is somebody to ask; tells whether it is, and what became of it.
+async fn outcome(node: &Node, repair: Option<&Dag>, damage: &Damage) -> (bool, String) {
+    let Damage { cid, place, .. } = damage;
+    let name = cid.map_or_else(|| "a block".to_owned(), |cid| format!("block {cid}"));
+    let (is_whole, outcome) = match (repair, cid) {
+        (None, _) => (false, String::new()),
+        (Some(_), None) => (false, ", and its name cannot be read".to_owned()),
+        (Some(dag), Some(cid)) => {
+            match timeout(REPAIR_TIME, node.keeper().repair(dag, cid)).await {
+                Ok(Ok(())) => (true, ", and is whole again".to_owned()),
+                Ok(Err(error)) => (false, format!(", and not repaired: {error}")),
+                Err(_) => {
+                    (false, format!(", and not repaired: nobody gave it within {REPAIR_TIME:?}"))
+                }
+            }
+        }
     };
-    match Handle::current().block_on(node.keeper().repair(dag, &cid)) {
-        Ok(()) => (true, ", and is whole again".to_owned()),
-        Err(error) => (false, format!(", and not repaired: {error}")),
-    }
+    (is_whole, format!("{name} was corrupt ({place}){outcome}"))
 }
 
 fn tell(sink: &Sink, done: &Progress) -> ControlFlow<()> {

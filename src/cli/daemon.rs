@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::api;
-use crate::api::control::{Control as _, MountRequest};
+use crate::api::control::{Control as _, MountRequest, MountSource};
 use crate::api::server::{SOCKET_NAME, Server};
 use crate::cli::call::Call;
 use crate::cli::client::{Client, Reached, daemon, is_free_within, reach};
@@ -108,8 +108,8 @@ impl Daemon {
 
 async fn mount_configured(node: Arc<Node>) -> Result<(), Failure> {
     let config = node.config_in_use().mount.clone();
-    let (source, dir, options) = (b"/ipfs".to_vec(), config.ipfs, config.options);
-    let request = MountRequest { source, dir, options };
+    let (dir, options) = (config.ipfs, config.options);
+    let request = MountRequest { source: MountSource::Namespace, dir, options };
     let mounting = tokio::task::spawn_blocking(move || node.mount(&request));
     let mount = mounting.await.map_err(Failure::new)?.map_err(|error| {
         Failure::from(error).hint("`cidfs config mount.ipfs DIR` chooses another mount point")

@@ -147,7 +147,7 @@ impl Keeper {
 }
 
 /// Runs work of the store on a thread where it disturbs nobody.
-async fn in_background<T: Send + 'static>(
+pub(super) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, KeepError> {
     match tokio::task::spawn_blocking(work).await {

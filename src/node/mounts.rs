@@ -6,15 +6,15 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use crate::api::control::{MountInfo, MountRequest};
+use crate::api::control::{MountInfo, MountRequest, MountSource};
 use crate::api::error::ApiError;
 use crate::dag::Dag;
 use crate::fuse::{self, Mount, MountOptions};
 use crate::keep::Keeper;
 use crate::store::Repository;
 use crate::sys::mount::{FS_TYPE, clear_dead, mount_at, real_path, refuse_inside};
-use crate::unixfs::{ContentPath, FetchBudget, resolve};
-use crate::vfs::{FixedRoot, Namespace, Root, Vfs, VfsOptions};
+use crate::unixfs::FetchBudget;
+use crate::vfs::{Namespace, Root, Vfs, VfsOptions};
 
 /// Mounts at one time: each has threads of its own and a table of inodes.
 const MOUNTS_MAX: usize = 64;
@@ -58,7 +58,12 @@ impl Mounts {
     ) -> Result<MountInfo, ApiError> {
         let options = MountOptions::parse(&request.options)?;
         refuse_inside(repository.path(), &request.dir)?;
-        let (source, root) = self.root(repository, dag, &request.source)?;
+        let (source, root): (_, Arc<dyn Root>) = match &request.source {
+            MountSource::Namespace => {
+                ("/ipfs".to_owned(), Arc::new(Namespace::new(repository.pins.clone())))
+            }
+            MountSource::Directory { path, root } => (path.clone(), Arc::new(*root)),
+        };
         let volume = Some(repository.path().to_owned());
         let vfs_options = options.vfs(self.inode_key, volume);
         let vfs_options = VfsOptions {
@@ -117,27 +122,6 @@ impl Mounts {
             }
         }
         if stayed.is_empty() { Ok(()) } else { Err(stayed.join("; ")) }
-    }
-
-    fn root(
-        &self,
-        repository: &Repository,
-        dag: &Dag,
-        source: &[u8],
-    ) -> Result<(String, Arc<dyn Root>), ApiError> {
-        let name = String::from_utf8_lossy(source).into_owned();
-        match source.strip_suffix(b"/").unwrap_or(source) {
-            b"/ipfs" => Ok(("/ipfs".to_owned(), Arc::new(Namespace::new(repository.pins.clone())))),
-            b"/ipns" => Err(ApiError::failed("/ipns cannot be mounted yet; /ipfs can")),
-            path => {
-                let path = ContentPath::parse(path).map_err(ApiError::client)?;
-                let root = self.runtime.block_on(async {
-                    let resolved = resolve(dag, &path).await?;
-                    FixedRoot::new(dag, resolved.cid).await
-                })?;
-                Ok((name, Arc::new(root)))
-            }
-        }
     }
 
     fn forget_ended(&self) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::exchange::{noise, tree};
 use super::peers::{Node, Peer};
-use crate::cli::sandbox::Sandbox;
+use crate::cli::sandbox::{Sandbox, wait_for};
 use crate::is_full_run;
 
 /// Bytes that go each way at the same time, in full and otherwise.
@@ -134,12 +134,23 @@ fn what_went_bad_here_is_fetched_again_from_who_has_it() {
     taker.ok(&["config", "network.peers", &giver.address("tcp")]);
     let daemon = taker.daemon();
     taker.ok(&["pin", "add", &root]);
+    let own = noise(32, 2000);
+    taker.write("own", &own);
+    let own_cid = taker.ok(&["add", "-Q", "own"]);
     assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(damage(&taker.repo(), &data), 1);
+    for data in [&own, &data] {
+        assert_eq!(damage(&taker.repo(), data), 1);
+    }
     let daemon = taker.daemon();
-    taker.fails(&["repo", "verify"], 1, &["1 blocks corrupt"]);
-    let told = taker.ok(&["repo", "verify", "--repair"]);
+    taker.fails(&["repo", "verify"], 1, &["2 blocks corrupt"]);
+    let repair = taker.run(&["repo", "verify", "--repair", "--timeout=5s"]);
+    assert_eq!(repair.code, 1, "nobody has what was added here");
+    let told = String::from_utf8(repair.stdout).unwrap();
     assert!(told.contains("is whole again"), "{told}");
+    let wanted = || taker.ok(&["bitswap", "wantlist"]).contains(&own_cid);
+    wait_for("nobody to want the other", || !wanted());
+    taker.fails(&["repo", "verify"], 1, &["1 blocks corrupt"]);
+    taker.ok(&["add", "own"]);
     taker.ok(&["repo", "verify"]);
     assert_eq!(daemon.stop(), Some(0));
     taker.ok(&["pin", "verify"]);

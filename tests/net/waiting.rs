@@ -107,12 +107,27 @@ fn who_is_killed_wants_nothing_of_peers_any_more() {
 }
 
 #[test]
-fn a_get_whose_time_is_over_wants_nothing_any_more() {
+fn a_command_whose_time_is_over_wants_nothing_any_more() {
     let node = Node::start();
-    let (file, leaf) = half_a_file(&node.sandbox);
-    node.sandbox.fails(&["get", "--timeout=1s", "-o", "copy", &file], 1, &["--timeout"]);
-    let wanted = || node.sandbox.ok(&["bitswap", "wantlist"]).contains(&leaf.to_string());
-    wait_for("the end of the want", || !wanted());
+    let sandbox = &node.sandbox;
+    let (file, leaf) = half_a_file(sandbox);
+    std::fs::create_dir(sandbox.path("m")).unwrap();
+    let nobodys = format!("/ipfs/{leaf}");
+    let parent = sandbox.run(&["block", "get", &file]).stdout;
+    sandbox.write("parent", &parent);
+    for command in [
+        &["get", "-o", "copy", &file][..],
+        &["mount", &nobodys, "m"],
+        &["block", "put", "--pin", "--cid-codec=dag-pb", "parent"],
+        &["pin", "add", &file],
+    ] {
+        sandbox.fails(&[command, &["--timeout=1s"]].concat(), 1, &["--timeout"]);
+        let wanted = || sandbox.ok(&["bitswap", "wantlist"]).contains(&leaf.to_string());
+        wait_for("the end of the want", || !wanted());
+    }
+    sandbox.fails(&["pin", "ls", &file], 1, &["not pinned"]);
+    // Nothing is held any more.
+    sandbox.ok(&["block", "rm", &file]);
 }
 
 #[test]

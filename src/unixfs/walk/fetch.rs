@@ -31,6 +31,7 @@ async fn fetch_one(dag: &Dag, cid: &Cid) -> Result<bool, UnixfsError> {
     if Block::from_identity(cid).is_some() || is_here() {
         return Ok(true);
     }
-    dag.block(cid).await?;
+    // What is being put must be waited for; the block itself could come from memory before that.
+    dag.block_len(cid).await?;
     Ok(is_here())
 }
