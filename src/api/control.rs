@@ -74,11 +74,17 @@ pub trait Control: Debug + Send + Sync + 'static {
     /// Those of `edit`; when the key is no list of texts, or what came of it does not fit.
     fn edit_config_list(&self, key: &str, edit: &mut ListEdit<'_>) -> Result<(), ApiError>;
 
+    /// Looks whether something can be mounted so, before anybody waits for what it is.
+    ///
+    /// # Errors
+    /// When the options or the directory cannot be used.
+    fn check_mount(&self, request: &MountRequest) -> Result<(), ApiError>;
+
     /// Mounts a source on a directory and returns when it is live.
     ///
     /// # Errors
     /// Why it cannot be mounted.
-    fn mount(&self, request: &MountRequest) -> Result<MountInfo, ApiError>;
+    fn mount(&self, source: &MountSource, request: &MountRequest) -> Result<MountInfo, ApiError>;
 
     /// Takes a mount of this node down.
     ///
@@ -142,11 +148,9 @@ pub enum MountSource {
     },
 }
 
-/// What to mount where.
+/// Where to mount, and how.
 #[derive(Debug, Clone)]
 pub struct MountRequest {
-    /// What is to be seen there.
-    pub source: MountSource,
     /// The mount point, absolute.
     pub dir: PathBuf,
     /// Options as after `-o`.

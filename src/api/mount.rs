@@ -95,12 +95,12 @@ pub(super) async fn mount(
     State(node): State<Node>,
     Form(params): Form,
 ) -> Result<Response, ApiError> {
-    let request = MountRequest {
-        source: source_of(&node, &params).await?,
-        dir: mount_point(&params)?,
-        options: params.text("options")?.unwrap_or_default().to_owned(),
-    };
-    Ok(reply::json(&blocking(move || node.mount(&request)).await?))
+    let options = params.text("options")?.unwrap_or_default().to_owned();
+    let request = MountRequest { dir: mount_point(&params)?, options };
+    let (asked, mounting) = (node.clone(), request.clone());
+    blocking(move || asked.check_mount(&request)).await?;
+    let source = source_of(&node, &params).await?;
+    Ok(reply::json(&blocking(move || node.mount(&source, &mounting)).await?))
 }
 
 async fn source_of(node: &Node, params: &Params) -> Result<MountSource, ApiError> {

@@ -1,5 +1,6 @@
 //! `repo/…`: the store as a whole.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::pin::pin;
@@ -10,7 +11,7 @@ use axum::response::Response;
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 
 use crate::api::control::{Node, dag_of};
 use crate::api::error::ApiError;
@@ -24,7 +25,7 @@ use crate::unixfs::BLOCKS_AHEAD;
 /// Blocks between two reports of progress.
 const PROGRESS_EVERY: u64 = 1000;
 
-/// How long others have for a damaged block before the next ones are asked for.
+/// After so long without any of the damaged blocks that were asked for, others are asked for.
 const REPAIR_TIME: Duration = Duration::from_mins(1);
 
 /// What the repository holds (spec 09 §2).
@@ -147,8 +148,9 @@ pub(super) async fn verify(
             return Err(reply::Gone.into());
         }
         let mut left = report.damaged_count;
+        let repaired = Cell::new(Instant::now());
         let outcomes = stream::iter(&report.damaged)
-            .map(|damage| outcome(&node, repair.as_ref(), damage))
+            .map(|damage| outcome(&node, repair.as_ref(), damage, &repaired))
             .buffer_unordered(BLOCKS_AHEAD);
         let mut outcomes = pin!(outcomes);
         let mut next = || sink.wait(async { Ok::<_, Gone>(outcomes.next().await) });
@@ -169,23 +171,45 @@ pub(super) async fn verify(
 }
 
 /// Tries to make a damaged block whole if there is somebody to ask; tells whether it is, and what became of it.
-async fn outcome(node: &Node, repair: Option<&Dag>, damage: &Damage) -> (bool, String) {
+/// `repaired` is when the last one came.
+async fn outcome(
+    node: &Node,
+    repair: Option<&Dag>,
+    damage: &Damage,
+    repaired: &Cell<Instant>,
+) -> (bool, String) {
     let Damage { cid, place, .. } = damage;
     let name = cid.map_or_else(|| "a block".to_owned(), |cid| format!("block {cid}"));
     let (is_whole, outcome) = match (repair, cid) {
         (None, _) => (false, String::new()),
         (Some(_), None) => (false, ", and its name cannot be read".to_owned()),
         (Some(dag), Some(cid)) => {
-            match timeout(REPAIR_TIME, node.keeper().repair(dag, cid)).await {
-                Ok(Ok(())) => (true, ", and is whole again".to_owned()),
-                Ok(Err(error)) => (false, format!(", and not repaired: {error}")),
-                Err(_) => {
-                    (false, format!(", and not repaired: nobody gave it within {REPAIR_TIME:?}"))
-                }
+            tokio::select! {
+                biased;
+                repair = node.keeper().repair(dag, cid) => match repair {
+                    Ok(()) => {
+                        repaired.set(Instant::now());
+                        (true, ", and is whole again".to_owned())
+                    }
+                    Err(error) => (false, format!(", and not repaired: {error}")),
+                },
+                () = silence(repaired) => (false, ", and not repaired: nobody gives it".to_owned()),
             }
         }
     };
     (is_whole, format!("{name} was corrupt ({place}){outcome}"))
+}
+
+/// Waits until for [`REPAIR_TIME`] nothing has come, though it was asked for.
+async fn silence(last: &Cell<Instant>) {
+    let asked = Instant::now();
+    loop {
+        let end = asked.max(last.get()) + REPAIR_TIME;
+        if end <= Instant::now() {
+            return;
+        }
+        sleep_until(end).await;
+    }
 }
 
 fn tell(sink: &Sink, done: &Progress) -> ControlFlow<()> {

@@ -109,8 +109,9 @@ impl Daemon {
 async fn mount_configured(node: Arc<Node>) -> Result<(), Failure> {
     let config = node.config_in_use().mount.clone();
     let (dir, options) = (config.ipfs, config.options);
-    let request = MountRequest { source: MountSource::Namespace, dir, options };
-    let mounting = tokio::task::spawn_blocking(move || node.mount(&request));
+    let request = MountRequest { dir, options };
+    let mounting =
+        tokio::task::spawn_blocking(move || node.mount(&MountSource::Namespace, &request));
     let mount = mounting.await.map_err(Failure::new)?.map_err(|error| {
         Failure::from(error).hint("`cidfs config mount.ipfs DIR` chooses another mount point")
     })?;

@@ -116,8 +116,9 @@ impl Gc {
   cidfs repo verify --repair
 
 A damaged block is never served. Add or import its content again and it is whole; --repair asks
-other nodes for it, a minute for each block. What was lost with a whole file counts as damaged too; a
-file that was set aside (*.broken-N) and is named here can be deleted when nobody misses what was in it.")]
+other nodes for it, until none came for a minute. What was lost with a whole file counts as damaged
+too; a file that was set aside (*.broken-N) and is named here can be deleted when nobody misses what
+was in it.")]
 pub(crate) struct Verify {
     /// Fetch damaged blocks again
     #[arg(long)]

@@ -43,7 +43,7 @@ impl Keeper {
         name: Option<String>,
         progress: &BringProgress,
     ) -> Result<(), KeepError> {
-        let _hold = self.hold().await;
+        let hold = self.hold().await;
         let dag = &dag.bulk();
         let cids = match mode {
             PinMode::Recursive => unixfs::walk(dag, root).map_ok(|visit| visit.cid).left_stream(),
@@ -52,6 +52,8 @@ impl Keeper {
         self.bring_all(dag, cids, progress).await?;
         let repository = self.inner.repository.clone();
         in_background(move || {
+            // Who is called off now is not waited for, but the pin comes to be.
+            let _hold = hold;
             // What was fetched was only cache until now.
             repository.blocks.commit()?;
             repository.pins.add(&root, mode, name.as_deref())

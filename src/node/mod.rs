@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 
 use crate::api::add::unknown_profile;
 use crate::api::control::{
-    Control, Identity, ImportDefaults, ListEdit, MemoryLimits, MountInfo, MountRequest,
+    Control, Identity, ImportDefaults, ListEdit, MemoryLimits, MountInfo, MountRequest, MountSource,
 };
 use crate::api::error::ApiError;
 use crate::block::HashFn;
@@ -314,8 +314,12 @@ impl Control for Node {
         Ok(config::set_list(self.repository.path(), key, &list)?)
     }
 
-    fn mount(&self, request: &MountRequest) -> Result<MountInfo, ApiError> {
-        self.mounts.mount(&self.repository, &self.dag, &self.keeper, request)
+    fn check_mount(&self, request: &MountRequest) -> Result<(), ApiError> {
+        Mounts::check(&self.repository, request).map(drop)
+    }
+
+    fn mount(&self, source: &MountSource, request: &MountRequest) -> Result<MountInfo, ApiError> {
+        self.mounts.mount(&self.repository, &self.dag, &self.keeper, source, request)
     }
 
     fn umount(&self, dir: &Path) -> Result<(), ApiError> {

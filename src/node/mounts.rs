@@ -48,17 +48,27 @@ impl Mounts {
         Arc::clone(&self.fetch_budget)
     }
 
+    /// Returns how to mount, when that and the directory can be used.
+    pub(super) fn check(
+        repository: &Repository,
+        request: &MountRequest,
+    ) -> Result<MountOptions, ApiError> {
+        let options = MountOptions::parse(&request.options)?;
+        refuse_inside(repository.path(), &request.dir)?;
+        Ok(options)
+    }
+
     /// Mounts; may wait for the disk and the kernel.
     pub(super) fn mount(
         &self,
         repository: &Repository,
         dag: &Dag,
         keeper: &Keeper,
+        source: &MountSource,
         request: &MountRequest,
     ) -> Result<MountInfo, ApiError> {
-        let options = MountOptions::parse(&request.options)?;
-        refuse_inside(repository.path(), &request.dir)?;
-        let (source, root): (_, Arc<dyn Root>) = match &request.source {
+        let options = Self::check(repository, request)?;
+        let (source, root): (_, Arc<dyn Root>) = match source {
             MountSource::Namespace => {
                 ("/ipfs".to_owned(), Arc::new(Namespace::new(repository.pins.clone())))
             }

@@ -125,6 +125,7 @@ fn a_command_whose_time_is_over_wants_nothing_any_more() {
         let wanted = || sandbox.ok(&["bitswap", "wantlist"]).contains(&leaf.to_string());
         wait_for("the end of the want", || !wanted());
     }
+    sandbox.fails(&["mount", &nobodys, "m", "-o", "nonsense"], 1, &["unknown mount option"]);
     sandbox.fails(&["pin", "ls", &file], 1, &["not pinned"]);
     // Nothing is held any more.
     sandbox.ok(&["block", "rm", &file]);
