@@ -8,6 +8,8 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::diskio::{RealDisk, set_aside};
@@ -18,6 +20,10 @@ use super::extent::PackId;
 const CACHE_LEN: u64 = 16 * 1024 * 1024;
 /// How often sled writes its log, in milliseconds; what is lost in between does not matter.
 const FLUSH_EVERY_MS: u64 = 5000;
+/// How long a table may be locked by who is about to leave it.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const LOCK_TRY_EVERY: Duration = Duration::from_millis(10);
 
 const GENERATION_KEY: &[u8] = b"generation";
 const VERIFIED_PREFIX: &[u8] = b"verified/";
@@ -139,8 +145,24 @@ impl Meta {
     }
 }
 
-/// sled 0.34 panics on some damage, so opening is fenced.
+/// Opens a table, waiting for who is about to leave it: the kernel ends the locks of a process one by one.
 fn open_table(path: &Path) -> sled::Result<sled::Db> {
+    let begun = Instant::now();
+    loop {
+        match try_open_table(path) {
+            // So sled says that it is locked; what the system says has a kind of its own.
+            Err(sled::Error::Io(error))
+                if error.kind() == io::ErrorKind::Other && begun.elapsed() < LOCK_WAIT =>
+            {
+                sleep(LOCK_TRY_EVERY);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// sled 0.34 panics on some damage, so opening is fenced.
+fn try_open_table(path: &Path) -> sled::Result<sled::Db> {
     let config = sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_LEN)
@@ -179,6 +201,22 @@ mod tests {
             let meta = Meta::open(&path, keep, generation).unwrap();
             assert_eq!(meta.verified_hour(PACK), kept, "{keep} {generation}");
         }
+    }
+
+    #[test]
+    fn who_is_about_to_leave_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta");
+        marked(&path);
+        let leaving = std::fs::File::open(path.join("db")).unwrap();
+        leaving.lock().unwrap();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                sleep(Duration::from_millis(100));
+                drop(leaving);
+            });
+            assert_eq!(Meta::open(&path, true, 5).unwrap().verified_hour(PACK), Some(77));
+        });
     }
 
     #[test]
