@@ -45,7 +45,7 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
 async fn in_time(mut request: Request, next: Next) -> Result<Response, ApiError> {
     let deadline = Deadline::start(request.uri().query().unwrap_or_default())?;
     request.extensions_mut().insert(deadline);
-    until(deadline.0, async { Ok(next.run(request).await) }).await
+    until(deadline, async { Ok(next.run(request).await) }).await
 }
 
 /// Returns why a request looks as if a web page had sent it.

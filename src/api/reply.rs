@@ -20,10 +20,9 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
 
 use crate::api::error::ApiError;
-use crate::api::request::Params;
+use crate::api::request::{Deadline, Params};
 
 /// Header of a stream of bytes.
 pub const STREAM_OUTPUT: HeaderName = HeaderName::from_static("x-stream-output");
@@ -53,7 +52,7 @@ pub enum Kind {
 #[derive(Debug, Clone)]
 pub struct Sink {
     sender: mpsc::Sender<Bytes>,
-    deadline: Option<Instant>,
+    deadline: Deadline,
     runtime: Handle,
 }
 
@@ -109,16 +108,13 @@ impl Sink {
 
     /// Tells whether nobody reads any more, so that a thread which cannot be cancelled can stop.
     pub fn is_gone(&self) -> bool {
-        self.sender.is_closed() || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+        self.sender.is_closed() || self.deadline.is_over()
     }
 
     /// Waits until nobody reads any more. When the time of the client is over it may be that it only left off
     /// reading, and nobody closes the channel.
     async fn gone(&self) {
-        match self.deadline {
-            None => self.sender.closed().await,
-            Some(deadline) => drop(timeout_at(deadline, self.sender.closed()).await),
-        }
+        self.deadline.limit(self.sender.closed()).await;
     }
 }
 
@@ -183,14 +179,13 @@ where
 ///
 /// # Errors
 /// What the work reports, or that the time is over.
-pub async fn until<T>(
-    deadline: Option<Instant>,
+pub(super) async fn until<T>(
+    deadline: Deadline,
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
-    let Some(deadline) = deadline else { return work.await };
-    match timeout_at(deadline, work).await {
+    match deadline.limit(work).await {
         // What fails when the time is over fails because of that.
-        Ok(done) if done.is_ok() || Instant::now() < deadline => done,
+        Some(done) if done.is_ok() || !deadline.is_over() => done,
         _ => Err(ApiError::timed_out()),
     }
 }
@@ -330,7 +325,6 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::api::request::Deadline;
 
     async fn params(query: &str, te: &str) -> Params {
         let request = Request::builder().uri(format!("/x?{query}")).header("te", te).body(());

@@ -184,16 +184,17 @@ async fn outcome(
         (None, _) => (false, String::new()),
         (Some(_), None) => (false, ", and its name cannot be read".to_owned()),
         (Some(dag), Some(cid)) => {
-            tokio::select! {
+            let done = tokio::select! {
                 biased;
-                repair = node.keeper().repair(dag, cid) => match repair {
-                    Ok(()) => {
-                        repaired.set(Instant::now());
-                        (true, ", and is whole again".to_owned())
-                    }
-                    Err(error) => (false, format!(", and not repaired: {error}")),
-                },
-                () = silence(repaired) => (false, ", and not repaired: nobody gives it".to_owned()),
+                done = node.keeper().repair(dag, cid) => done.map_err(|error| error.to_string()),
+                () = silence(repaired) => Err("nobody gives it".to_owned()),
+            };
+            match done {
+                Ok(()) => {
+                    repaired.set(Instant::now());
+                    (true, ", and is whole again".to_owned())
+                }
+                Err(why) => (false, format!(", and not repaired: {why}")),
             }
         }
     };

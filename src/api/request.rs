@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::Extensions;
 use axum::http::header::{CONTENT_TYPE, TE};
 use axum::http::request::Parts;
 use http_body_util::{BodyExt as _, Limited};
 use multibase::Base;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::api::error::ApiError;
 use crate::block::{Cid, cid_from_text, encode_base, parse_base};
@@ -32,7 +33,7 @@ const DURATION_MAX: Duration = Duration::from_hours(24 * 365);
 #[derive(Debug, Clone)]
 pub struct Params {
     pairs: Vec<(String, Vec<u8>)>,
-    deadline: Option<Instant>,
+    deadline: Deadline,
     trailers: bool,
 }
 
@@ -127,7 +128,7 @@ impl Params {
     }
 
     /// Returns when the client stops waiting (`timeout=`).
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Deadline {
         self.deadline
     }
 
@@ -148,7 +149,7 @@ impl Params {
 
     fn of_parts(parts: &Parts) -> Result<Self, ApiError> {
         let pairs = parse_form(parts.uri.query().unwrap_or_default().as_bytes())?;
-        let deadline = parts.extensions.get::<Deadline>().and_then(|deadline| deadline.0);
+        let deadline = Deadline::of(&parts.extensions);
         let accepts = |value: &axum::http::HeaderValue| {
             value.to_str().is_ok_and(|te| te.split(',').any(|token| token.trim() == "trailers"))
         };
@@ -159,17 +160,38 @@ impl Params {
 
 /// When the client stops waiting; set on every request by the guard.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline(pub(super) Option<Instant>);
+pub(super) struct Deadline(Option<Instant>);
 
 impl Deadline {
+    /// That of a client which waits for ever.
+    const NONE: Self = Self(None);
+
     /// Starts the clock of a request whose query says `timeout=`.
     pub(super) fn start(query: &str) -> Result<Self, ApiError> {
         let pairs = parse_form(query.as_bytes())?;
-        let params = Params { pairs, deadline: None, trailers: false };
+        let params = Params { pairs, deadline: Self::NONE, trailers: false };
         Ok(Self(match params.text("timeout")? {
             None | Some("") => None,
             Some(text) => Some(Instant::now() + parse_duration(text)?),
         }))
+    }
+
+    /// Returns that of a request.
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        extensions.get().copied().unwrap_or(Self::NONE)
+    }
+
+    /// Waits for `work` until the client stops waiting; `None` if it does.
+    pub(super) async fn limit<T>(self, work: impl Future<Output = T>) -> Option<T> {
+        match self.0 {
+            None => Some(work.await),
+            Some(end) => timeout_at(end, work).await.ok(),
+        }
+    }
+
+    /// Tells whether the client has stopped waiting.
+    pub(super) fn is_over(self) -> bool {
+        self.0.is_some_and(|end| end <= Instant::now())
     }
 }
 

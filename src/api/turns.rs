@@ -14,7 +14,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout_at;
 
 use crate::api::request::Deadline;
 
@@ -49,13 +48,10 @@ pub(super) async fn wait(State(turns): State<Turns>, request: Request, next: Nex
     }
     // Nobody closes it.
     let turn = turns.0.acquire_owned().await.ok();
-    let Deadline(deadline) = request.extensions().get().copied().unwrap_or(Deadline(None));
+    let deadline = Deadline::of(request.extensions());
     let (held, given_back) = oneshot::channel::<Infallible>();
     tokio::spawn(async move {
-        match deadline {
-            None => drop(given_back.await),
-            Some(deadline) => drop(timeout_at(deadline, given_back).await),
-        }
+        deadline.limit(given_back).await;
         drop(turn);
     });
     next.run(request).await.map(|body| Body::new(Held { body, _turn: held }))
@@ -109,16 +105,16 @@ mod tests {
         let router: Router = Router::new()
             .route("/cat", post(endless))
             .layer(from_fn_with_state(Turns::new(1), wait));
-        let ask = |deadline| {
+        let ask = |query| {
             let mut request = Request::post("/cat").body(Body::empty()).unwrap();
-            request.extensions_mut().insert(Deadline(deadline));
+            request.extensions_mut().insert(Deadline::start(query).unwrap());
             router.clone().oneshot(request)
         };
         let begun = Instant::now();
-        let _unread = ask(Some(begun + Duration::from_secs(3))).await.unwrap();
-        let _next = ask(None).await.unwrap();
+        let _unread = ask("timeout=3s").await.unwrap();
+        let _next = ask("").await.unwrap();
         assert_eq!(begun.elapsed(), Duration::from_secs(3));
-        timeout(Duration::from_mins(1), ask(None)).await.unwrap_err();
+        timeout(Duration::from_mins(1), ask("")).await.unwrap_err();
     }
 
     #[tokio::test]

@@ -122,10 +122,9 @@ fn damage(repo: &Path, data: &[u8]) -> usize {
     count
 }
 
-#[test]
-fn what_went_bad_here_is_fetched_again_from_who_has_it() {
-    let giver = Node::start();
-    // Too short to be assembled, so that it lies in a pack.
+/// A node that has pinned what the giver has, and the root and content of that: a tree of one file, too short to
+/// be assembled, so that it lies in a pack.
+fn taken(giver: &Node) -> (Sandbox, String, Vec<u8>) {
     let data = noise(31, 200_000);
     giver.sandbox.write("tree/file", &data);
     let root = giver.sandbox.ok(&["add", "-rQ", "--chunker=size-65536", "tree"]);
@@ -135,10 +134,32 @@ fn what_went_bad_here_is_fetched_again_from_who_has_it() {
     taker.ok(&["config", "network.peers", &giver.address("tcp")]);
     let daemon = taker.daemon();
     taker.ok(&["pin", "add", &root]);
+    assert_eq!(daemon.stop(), Some(0));
+    (taker, root, data)
+}
+
+#[test]
+fn what_went_bad_here_is_fetched_again_from_who_has_it() {
+    let giver = Node::start();
+    let (taker, root, data) = taken(&giver);
+    assert_eq!(damage(&taker.repo(), &data), 1);
+    let daemon = taker.daemon();
+    taker.fails(&["repo", "verify"], 1, &["1 blocks corrupt"]);
+    let told = taker.ok(&["repo", "verify", "--repair"]);
+    assert!(told.contains("is whole again"), "{told}");
+    taker.ok(&["repo", "verify"]);
+    assert_eq!(daemon.stop(), Some(0));
+    taker.ok(&["pin", "verify"]);
+    assert!(taker.run(&["cat", &format!("/ipfs/{root}/file")]).stdout == data);
+}
+
+#[test]
+fn what_nobody_has_does_not_keep_the_rest_from_being_repaired() {
+    let giver = Node::start();
+    let (taker, _, data) = taken(&giver);
     let own = noise(32, 2000);
     taker.write("own", &own);
     let own_cid = taker.ok(&["add", "-Q", "own"]);
-    assert_eq!(daemon.stop(), Some(0));
     for data in [&own, &data] {
         assert_eq!(damage(&taker.repo(), data), 1);
     }
@@ -154,6 +175,4 @@ fn what_went_bad_here_is_fetched_again_from_who_has_it() {
     taker.ok(&["add", "own"]);
     taker.ok(&["repo", "verify"]);
     assert_eq!(daemon.stop(), Some(0));
-    taker.ok(&["pin", "verify"]);
-    assert!(taker.run(&["cat", &format!("/ipfs/{root}/file")]).stdout == data);
 }
