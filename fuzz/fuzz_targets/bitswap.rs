@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     for block in &blocks {
         writer.block(block.cid(), block.data());
     }
-    let framed = writer.finish(message.is_full());
+    let framed = Bytes::from(writer.finish(message.is_full()).concat());
     let length_end = framed.iter().position(|byte| *byte < 0x80).expect("a length") + 1;
     let again = Message::decode(framed.slice(length_end..)).expect("what was written");
     assert!(again.wants().eq(message.wants()));

@@ -4,6 +4,7 @@
 //! exist.** Everything from disks, peers and archives stays plain bytes until [`Block::verify`]
 //! accepts it. This layer knows no codec, does no I/O and never recurses.
 
+mod buffers;
 mod cid;
 mod hash;
 
@@ -11,6 +12,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+pub use self::buffers::{Buffer, Buffers};
 pub use self::cid::{
     Cid, CidError, Multihash, VARINT_LEN_MAX, cid_from_bytes, cid_from_text, cid_prefix,
     codec_by_name, codec_name, codecs, encode_base, parse_base,

@@ -175,7 +175,7 @@ impl Message {
         entries.filter_map(|entry| want(&self.bytes, entry).ok()?)
     }
 
-    /// Returns the blocks; each takes at most twice its own length in memory.
+    /// Returns the blocks; each takes at most three times its own length in memory.
     pub fn blocks(&self) -> impl Iterator<Item = BlockClaim> {
         let all = 0..self.bytes.len();
         let bare = self.ranges(all.clone(), BARE_BLOCK);
@@ -186,7 +186,7 @@ impl Message {
 
     /// Copies what is the lesser part of the message, since a slice would keep all of it.
     fn apart(&self, claim: BlockClaim) -> BlockClaim {
-        if claim.len() >= self.bytes.len() / 2 {
+        if claim.len() >= self.bytes.len() / 3 {
             return claim;
         }
         BlockClaim { data: Bytes::copy_from_slice(&claim.data), ..claim }
@@ -298,6 +298,8 @@ pub enum Version {
     V1_2,
 }
 
+/// A longer block is a part of its own, and not copied.
+const COPIED_LEN_MAX: usize = 16 * 1024;
 /// Room for the length in front of a message.
 const LEN_ROOM: usize = 5;
 
@@ -306,14 +308,16 @@ const LEN_ROOM: usize = 5;
 pub struct MessageWriter {
     version: Version,
     wants: Vec<u8>,
-    /// All but the wants, behind [`LEN_ROOM`].
+    /// Long blocks, each with what goes in front of it.
+    long: Vec<(Vec<u8>, Bytes)>,
+    /// What follows them. What is written first is behind [`LEN_ROOM`].
     rest: Vec<u8>,
 }
 
 impl MessageWriter {
     /// Begins a message in the form that `version` knows.
     pub fn new(version: Version) -> Self {
-        Self { version, wants: Vec::new(), rest: vec![0; LEN_ROOM] }
+        Self { version, wants: Vec::new(), long: Vec::new(), rest: vec![0; LEN_ROOM] }
     }
 
     /// Adds a want. Before 1.2 peers know no question but for the block itself.
@@ -338,9 +342,20 @@ impl MessageWriter {
     }
 
     /// Adds a block.
-    pub fn block(&mut self, cid: &Cid, data: &[u8]) {
+    pub fn block(&mut self, cid: &Cid, data: &Bytes) {
+        self.put_block_head(cid, data.len());
+        if data.len() > COPIED_LEN_MAX {
+            self.long.push((std::mem::take(&mut self.rest), data.clone()));
+        } else {
+            self.rest.extend_from_slice(data);
+        }
+    }
+
+    /// Writes what goes in front of the bytes of a block.
+    fn put_block_head(&mut self, cid: &Cid, len: usize) {
         if self.version < Version::V1_1 {
-            return put_bytes(&mut self.rest, BARE_BLOCK_TAG, data);
+            self.rest.push(BARE_BLOCK_TAG);
+            return put_varint(&mut self.rest, len as u64);
         }
         let mut prefix = Vec::with_capacity(16);
         let hash = cid.hash();
@@ -348,12 +363,11 @@ impl MessageWriter {
             put_varint(&mut prefix, number);
         }
         let field_len = |len: usize| 1 + varint_len(len as u64) + len;
-        let len = field_len(prefix.len()) + field_len(data.len());
-        self.rest.reserve(field_len(len));
         self.rest.push(BLOCK_TAG);
-        put_varint(&mut self.rest, len as u64);
+        put_varint(&mut self.rest, (field_len(prefix.len()) + field_len(len)) as u64);
         put_bytes(&mut self.rest, 0x0a, &prefix);
-        put_bytes(&mut self.rest, 0x12, data);
+        self.rest.push(0x12);
+        put_varint(&mut self.rest, len as u64);
     }
 
     /// Adds that this node has a block or lacks it; left out before 1.2, which has no words for it.
@@ -369,29 +383,29 @@ impl MessageWriter {
         put_bytes(&mut self.rest, PRESENCE_TAG, &entry);
     }
 
-    /// Returns how long the message is by now, about, in bytes.
-    pub fn len(&self) -> usize {
-        self.wants.len() + self.rest.len() - LEN_ROOM
-    }
-
     /// Tells whether the message says nothing.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.wants.is_empty() && self.rest.len() == LEN_ROOM && self.long.is_empty()
     }
 
-    /// Returns the message with its length in front; `is_full` says that its wants are all there are.
-    pub fn finish(mut self, is_full: bool) -> Bytes {
+    /// Returns the message in parts, with its length in front; `is_full` says that its wants are all there are.
+    pub fn finish(mut self, is_full: bool) -> Vec<Bytes> {
         if is_full {
             put_field(&mut self.wants, 0x10, 1);
         }
         if !self.wants.is_empty() {
             put_bytes(&mut self.rest, WANTLIST_TAG, &self.wants);
         }
+        let long_len: usize = self.long.iter().map(|(head, data)| head.len() + data.len()).sum();
         let mut len = Vec::with_capacity(LEN_ROOM);
-        put_varint(&mut len, (self.rest.len() - LEN_ROOM) as u64);
+        put_varint(&mut len, (long_len + self.rest.len() - LEN_ROOM) as u64);
         let start = LEN_ROOM - len.len();
-        self.rest[start..LEN_ROOM].copy_from_slice(&len);
-        Bytes::from(self.rest).slice(start..)
+        let first = self.long.first_mut().map_or(&mut self.rest, |(head, _)| head);
+        first[start..LEN_ROOM].copy_from_slice(&len);
+        let long = self.long.into_iter().flat_map(|(head, data)| [head.into(), data]);
+        let mut parts: Vec<Bytes> = long.chain([self.rest.into()]).collect();
+        parts[0] = parts[0].slice(start..);
+        parts
     }
 }
 
@@ -429,14 +443,14 @@ mod tests {
     fn a_block_keeps_no_message_that_is_much_longer() {
         let block = |len| Block::hash(codecs::RAW, HashFn::SHA2_256, vec![1; len].into()).unwrap();
         let mut writer = MessageWriter::new(Version::V1_2);
-        for len in [10, 1000] {
+        for len in [10, 1000, 999] {
             let block = block(len);
             writer.block(block.cid(), block.data());
         }
-        let message = decode(&writer.finish(false)).unwrap();
+        let message = decode(&writer.finish(false).concat()).unwrap();
         for claim in message.blocks() {
             let is_slice = message.bytes.as_ptr_range().contains(&claim.data.as_ptr());
-            assert_eq!(is_slice, claim.len() == 1000);
+            assert_eq!(is_slice, claim.len() > 10);
             assert_eq!(claim.prove().unwrap(), block(claim.len()));
         }
     }
@@ -446,7 +460,7 @@ mod tests {
         let write = |add: &dyn Fn(&mut MessageWriter)| {
             let mut writer = MessageWriter::new(Version::V1_2);
             add(&mut writer);
-            Base16Lower.encode(writer.finish(false))
+            Base16Lower.encode(writer.finish(false).concat())
         };
         let cid = *hello().cid();
         let presence = |has| Presence { cid, has };
@@ -493,12 +507,32 @@ mod tests {
             writer.block(block.cid(), block.data());
         }
         writer.presence(&Presence { cid: *old.cid(), has: true });
-        let message = decode(&writer.finish(true)).unwrap();
+        let message = decode(&writer.finish(true).concat()).unwrap();
         assert!(message.is_full());
         assert_eq!(message.wants().collect::<Vec<_>>(), wants);
         let blocks: Vec<_> = message.blocks().map(|claim| claim.prove().unwrap()).collect();
         assert_eq!(blocks, [old.clone(), other]);
         assert_eq!(message.presences().map(|found| found.cid).collect::<Vec<_>>(), [*old.cid()]);
+    }
+
+    #[test]
+    fn long_blocks_are_parts_that_are_not_copied() {
+        for version in [Version::V1_0, Version::V1_2] {
+            let lens = [COPIED_LEN_MAX + 1, COPIED_LEN_MAX, 200_000];
+            let blocks = lens.map(|len| Block::hash_v0(vec![1; len].into()).unwrap());
+            let mut writer = MessageWriter::new(version);
+            for block in &blocks {
+                writer.block(block.cid(), block.data());
+            }
+            writer.want(&want(WantKind::Block));
+            let parts = writer.finish(false);
+            let lies_in =
+                |block: &Block| parts.iter().any(|part| part.as_ptr() == block.data().as_ptr());
+            assert_eq!(blocks.each_ref().map(lies_in), [true, false, true]);
+            let message = decode(&parts.concat()).unwrap();
+            let came: Vec<_> = message.blocks().map(|claim| claim.prove().unwrap()).collect();
+            assert_eq!((came, message.wants().count()), (blocks.to_vec(), 1));
+        }
     }
 
     #[test]
@@ -508,7 +542,7 @@ mod tests {
         writer.want(&want(WantKind::Have));
         writer.block(old.cid(), old.data());
         writer.presence(&Presence { cid: *old.cid(), has: false });
-        let message = decode(&writer.finish(false)).unwrap();
+        let message = decode(&writer.finish(false).concat()).unwrap();
         let asked = message.wants().next().unwrap();
         assert_eq!((asked.kind, asked.send_dont_have), (WantKind::Block, false));
         assert_eq!(message.blocks().next().unwrap().prove().unwrap(), old);

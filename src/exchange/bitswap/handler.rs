@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::stream::{StreamError, Upgrade, read_message, write_message};
 use super::throttle::{Rates, Throttle};
-use crate::block::{Block, Cid};
+use crate::block::{Block, Buffers, Cid};
 use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
 
 /// Streams that a peer may have open to us; further ones are refused. boxo needs one, Helia one for each
@@ -27,6 +27,9 @@ use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
 pub(in crate::exchange) const STREAMS_MAX: usize = 16;
 /// Messages on their way on one of our streams: one that is written and one that is ready.
 pub(super) const SENDING_MAX: usize = 2;
+
+/// Memory kept for the next messages: some of the longest blocks.
+const IDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How often it is told that a long message comes.
 const COMING_EVERY: Duration = Duration::from_millis(250);
@@ -91,23 +94,33 @@ impl Event {
 
 type Incoming = BoxStream<'static, Result<(Message, Vec<Block>, usize), StreamError>>;
 
-/// How fast messages go each way, all connections together.
+/// What all connections have in common.
 #[derive(Debug)]
-pub(in crate::exchange) struct Throttles {
+pub(in crate::exchange) struct Common {
+    /// How fast messages go each way.
     up: Throttle,
     down: Throttle,
     /// Whether others wait for the room that messages to slow peers take.
     pressed: AtomicBool,
+    /// Streams that peers have open to us.
+    streams: AtomicUsize,
+    /// Memory for messages that come.
+    buffers: Buffers,
 }
 
-impl Throttles {
+impl Common {
     pub(super) fn new(rates: Rates) -> Self {
         let [up, down] = [rates.up, rates.down].map(Throttle::new);
-        Self { up, down, pressed: AtomicBool::new(false) }
+        let buffers = Buffers::new(IDLE_BYTES_MAX);
+        Self { up, down, pressed: AtomicBool::new(false), streams: AtomicUsize::new(0), buffers }
     }
 
     pub(super) fn press(&self, pressed: bool) {
         self.pressed.store(pressed, Ordering::Relaxed);
+    }
+
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 }
 
@@ -116,11 +129,9 @@ pub(in crate::exchange) struct Handler {
     incoming: SelectAll<Incoming>,
     /// For a message of more than a piece.
     turn: Arc<Semaphore>,
-    throttles: Arc<Throttles>,
+    common: Arc<Common>,
     /// Whether bitswap is spoken here, as far as is known: not over a relay, which carries no bulk.
     is_spoken: bool,
-    /// Streams that peers have open to us, on all connections.
-    streams: Arc<AtomicUsize>,
     /// Bytes of messages that are not whole which came and were not told, and when some were last.
     coming: Arc<AtomicU64>,
     told_coming: Instant,
@@ -185,19 +196,14 @@ impl Idle {
 }
 
 impl Handler {
-    /// Returns the handler of a new connection; the streams that peers open on all of them count in `streams`.
-    pub(super) fn new(
-        throttles: Arc<Throttles>,
-        streams: Arc<AtomicUsize>,
-        is_spoken: bool,
-    ) -> Self {
+    /// Returns the handler of a new connection.
+    pub(super) fn new(common: Arc<Common>, is_spoken: bool) -> Self {
         let lane = |lane| (lane, Outbound { waiting: VecDeque::new(), state: State::Closed });
         Self {
             incoming: SelectAll::new(),
             turn: Arc::new(Semaphore::new(1)),
-            throttles,
+            common,
             is_spoken,
-            streams,
             coming: Arc::default(),
             told_coming: Instant::now(),
             lanes: [lane(Lane::Wants), lane(Lane::Blocks), lane(Lane::Brief)],
@@ -214,14 +220,15 @@ impl Handler {
             tracing::debug!("a peer opens too many streams, or one over a relay");
             return;
         }
-        let ours = (Arc::clone(&self.turn), Arc::clone(&self.throttles), Open::new(&self.streams));
+        let ours = (Arc::clone(&self.turn), Open::new(&self.common));
         let coming = Arc::clone(&self.coming);
         let messages = futures::stream::unfold(Some((stream, ours, coming)), |state| async {
             let (mut stream, ours, coming) = state?;
             let tell = |len| {
                 coming.fetch_add(len as u64, Ordering::Relaxed);
             };
-            match read_message(&mut stream, &ours.0, &ours.1.down, tell).await {
+            let (turn, Open(common)) = &ours;
+            match read_message(&mut stream, turn, &common.down, &common.buffers, tell).await {
                 Ok(None) => None,
                 Ok(Some(message)) => Some((Ok(proved(message)), Some((stream, ours, coming)))),
                 Err(error) => Some((Err(error), None)),
@@ -248,18 +255,18 @@ impl Handler {
 }
 
 /// Counts a stream as long as it is open.
-struct Open(Arc<AtomicUsize>);
+struct Open(Arc<Common>);
 
 impl Open {
-    fn new(streams: &Arc<AtomicUsize>) -> Self {
-        streams.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(streams))
+    fn new(common: &Arc<Common>) -> Self {
+        common.streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(common))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -276,7 +283,7 @@ async fn write(
     mut stream: Stream,
     version: Version,
     outgoing: Outgoing,
-    throttles: Arc<Throttles>,
+    common: Arc<Common>,
 ) -> Result<(Stream, Version), StreamError> {
     let mut writer = MessageWriter::new(version);
     for want in &outgoing.wants {
@@ -290,8 +297,7 @@ async fn write(
     }
     drop(outgoing);
     if !writer.is_empty() {
-        write_message(&mut stream, &writer.finish(false), &throttles.up, &throttles.pressed)
-            .await?;
+        write_message(&mut stream, &writer.finish(false), &common.up, &common.pressed).await?;
     }
     Ok((stream, version))
 }
@@ -308,7 +314,7 @@ impl Outbound {
     /// Goes on as far as it can; tells what came of a message, or that a stream is wanted.
     fn poll(
         &mut self,
-        throttles: &Arc<Throttles>,
+        common: &Arc<Common>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Option<StreamError>>> {
         loop {
@@ -329,7 +335,7 @@ impl Outbound {
                     };
                     let may_be_gone = idle.since.elapsed() > SURE_REST_MAX;
                     let again = may_be_gone.then(|| outgoing.clone());
-                    let writing = write(idle.stream, idle.version, outgoing, Arc::clone(throttles));
+                    let writing = write(idle.stream, idle.version, outgoing, Arc::clone(common));
                     self.state = State::Writing { writing: writing.boxed(), again };
                 }
                 State::Writing { mut writing, again } => match writing.poll_unpin(cx) {
@@ -398,7 +404,7 @@ impl ConnectionHandler for Handler {
             return notify(event);
         }
         for (lane, outbound) in &mut self.lanes {
-            match outbound.poll(&self.throttles, cx) {
+            match outbound.poll(&self.common, cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => return notify(Event::Sent(*lane)),
                 Poll::Ready(Err(None)) => {

@@ -15,7 +15,7 @@ pub(in crate::exchange) mod throttle;
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::time::Sleep;
 
 pub(in crate::exchange) use self::client::Client;
-use self::handler::{Event as HandlerEvent, Handler, Lane, Outgoing, STREAMS_MAX, Throttles};
+use self::handler::{Common, Event as HandlerEvent, Handler, Lane, Outgoing, STREAMS_MAX};
 use self::outbox::Outbox;
 use self::server::{REPLIES_MAX, Server, WANTS_MAX};
 pub use self::shelf::Shared;
@@ -109,7 +109,7 @@ pub enum Serve {
 pub(in crate::exchange) struct Behaviour {
     client: Client,
     serve: Serve,
-    throttles: Arc<Throttles>,
+    common: Arc<Common>,
     server: Server,
     peers: HashMap<PeerId, Peer>,
     events: VecDeque<ToSwarm<Event, (Lane, Outgoing)>>,
@@ -118,8 +118,6 @@ pub(in crate::exchange) struct Behaviour {
     asked: i32,
     /// Bytes of blocks that came from all peers.
     received: Meter,
-    /// Streams that peers have open to us.
-    streams: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Behaviour {
@@ -169,14 +167,13 @@ impl Behaviour {
         Self {
             client,
             serve,
-            throttles: Arc::new(Throttles::new(rates)),
+            common: Arc::new(Common::new(rates)),
             server: Server::new(shelf),
             peers: HashMap::new(),
             events: VecDeque::new(),
             timer: None,
             asked: 0,
             received: Meter::default(),
-            streams: Arc::default(),
         }
     }
 
@@ -240,10 +237,9 @@ impl Behaviour {
 
     /// Returns the bounds of what peers may have this node do, on so many connections at most.
     pub(in crate::exchange) fn limits(&self, connections_max: usize) -> [Limit; 3] {
-        let streams = self.streams.load(Ordering::Relaxed);
         let wants = self.peers.keys().filter_map(|peer| Some(self.server.ledger(peer)?.0));
         [
-            Limit::of("streams from peers", streams, STREAMS_MAX * connections_max),
+            Limit::of("streams from peers", self.common.streams(), STREAMS_MAX * connections_max),
             Limit::of("wants of one peer", wants.max().unwrap_or_default(), WANTS_MAX),
             Limit::of("replies under way", self.server.replies(), REPLIES_MAX),
         ]
@@ -251,8 +247,7 @@ impl Behaviour {
 
     /// Returns the handler of a connection, on the way that an address says.
     fn handler(&self, way: &Multiaddr) -> Handler {
-        let (throttles, streams) = (Arc::clone(&self.throttles), Arc::clone(&self.streams));
-        Handler::new(throttles, streams, !is_relayed(way))
+        Handler::new(Arc::clone(&self.common), !is_relayed(way))
     }
 
     fn may_have(&self, is_near: bool) -> bool {
@@ -402,7 +397,7 @@ impl Behaviour {
                 self.events.push_back(send(peer, connection.id, lane, outgoing));
             }
         }
-        self.throttles.press(self.server.is_crowded());
+        self.common.press(self.server.is_crowded());
     }
 
     /// Sets the timer to when the scheduler has something to do by itself; tells whether that is now.

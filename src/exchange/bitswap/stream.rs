@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::throttle::Throttle;
+use crate::block::Buffers;
 use crate::codec::bitswap::{MESSAGE_LEN_MAX, Message, MessageError, Version};
 
 /// Names of the forms, the best one first.
@@ -93,34 +94,36 @@ fn version(name: &StreamProtocol) -> Version {
     NAMES.into_iter().find(|(known, _)| known == name).map_or(Version::V1_0, |(_, version)| version)
 }
 
-/// Reads the next message; `None` when the peer has closed the stream. Messages of more than a piece take
-/// their turn, so that a peer has one of them in memory, whatever number of streams it opens. Each piece that
+/// Reads the next message into memory of `buffers`; `None` when the peer has closed the stream. Messages of more
+/// than a piece take their turn, so that a peer has one of them in memory, whatever number of streams it opens. Each piece that
 /// is not the last one is told to `coming`, with its length.
 pub(in crate::exchange) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     turn: &Semaphore,
     throttle: &Throttle,
+    buffers: &Buffers,
     coming: impl Fn(usize),
 ) -> Result<Option<Message>, StreamError> {
     let Some(len) = read_len(stream).await? else { return Ok(None) };
     let _turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
     let piece = throttle.piece(PIECE_LEN);
-    let mut bytes = Vec::new();
-    while bytes.len() < len {
-        // No memory for what is only claimed; once it comes, all at once, so that nothing is moved.
-        let start = bytes.len();
-        if start > 0 {
-            bytes.reserve_exact(len - start);
+    let (mut bytes, mut came) = (buffers.take(len.min(piece)), 0);
+    while came < len {
+        // No memory for what is only claimed; once it comes, for all at once.
+        if came == bytes.len() {
+            let mut all = buffers.take(len);
+            all[..came].copy_from_slice(&bytes);
+            bytes = all;
         }
-        let end = len.min(start + piece);
-        throttle.pass(end - start).await;
-        bytes.resize(end, 0);
-        within_rest(stream.read_exact(&mut bytes[start..])).await?;
+        let end = len.min(came + piece);
+        throttle.pass(end - came).await;
+        within_rest(stream.read_exact(&mut bytes[came..end])).await?;
         if end < len {
-            coming(end - start);
+            coming(end - came);
         }
+        came = end;
     }
-    Ok(Some(Message::decode(bytes.into())?))
+    Ok(Some(Message::decode(bytes.into_bytes())?))
 }
 
 async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>, StreamError> {
@@ -146,14 +149,14 @@ async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>
     Ok(Some(len))
 }
 
-/// Writes a message that has its length in front; it may rest for a shorter time while others are `pressed`.
+/// Writes the parts of a message, which has its length in front; it may rest for a shorter time while others are `pressed`.
 pub(super) async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin),
-    framed: &Bytes,
+    parts: &[Bytes],
     throttle: &Throttle,
     pressed: &AtomicBool,
 ) -> Result<(), StreamError> {
-    for piece in framed.chunks(throttle.piece(PIECE_LEN)) {
+    for piece in parts.iter().flat_map(|part| part.chunks(throttle.piece(PIECE_LEN))) {
         throttle.pass(piece.len()).await;
         within_pressed_rest(stream.write_all(piece), pressed).await?;
     }
@@ -189,6 +192,7 @@ mod tests {
     use futures::io::Cursor;
 
     use super::*;
+    use crate::block::Block;
     use crate::codec::bitswap::{MessageWriter, Presence};
 
     /// Has nothing more to say, takes nothing, and does not end.
@@ -222,16 +226,23 @@ mod tests {
         }
     }
 
-    fn framed() -> Bytes {
+    fn framed() -> Vec<Bytes> {
         let cid = crate::block::cid_from_text("bafkqaaa").unwrap();
         let mut writer = MessageWriter::new(Version::V1_2);
         writer.presence(&Presence { cid, has: true });
         writer.finish(false)
     }
 
+    async fn read_from(
+        stream: &mut (impl AsyncRead + Unpin),
+        coming: impl Fn(usize),
+    ) -> Result<Option<Message>, StreamError> {
+        let (turn, throttle, buffers) = (Semaphore::new(1), Throttle::new(None), Buffers::new(0));
+        read_message(stream, &turn, &throttle, &buffers, coming).await
+    }
+
     async fn read(bytes: &[u8]) -> Result<Option<Message>, StreamError> {
-        read_message(&mut Cursor::new(bytes), &Semaphore::new(1), &Throttle::new(None), |_| ())
-            .await
+        read_from(&mut Cursor::new(bytes), |_| ()).await
     }
 
     #[tokio::test]
@@ -241,25 +252,26 @@ mod tests {
             let pressed = AtomicBool::new(true);
             write_message(&mut written, &framed(), &throttle, &pressed).await.unwrap();
         }
-        let (mut stream, turn) = (Cursor::new(written.into_inner()), Semaphore::new(1));
+        let mut stream = Cursor::new(written.into_inner());
         for _ in 0..2 {
-            let message =
-                read_message(&mut stream, &turn, &throttle, |_| ()).await.unwrap().unwrap();
+            let message = read_from(&mut stream, |_| ()).await.unwrap().unwrap();
             assert_eq!(message.presences().count(), 1);
         }
-        assert!(read_message(&mut stream, &turn, &throttle, |_| ()).await.unwrap().is_none());
+        assert!(read_from(&mut stream, |_| ()).await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn it_is_told_how_a_long_message_comes() {
+        let bytes = (0..).take(PIECE_LEN * 5 / 2).map(|at: u32| at.to_le_bytes()[1]);
+        let block = Block::hash_v0(bytes.collect()).unwrap();
         let mut writer = MessageWriter::new(Version::V1_2);
-        let cid = crate::block::cid_from_text("bafkqaaa").unwrap();
-        writer.block(&cid, &[1; 1000].repeat(PIECE_LEN / 400));
-        let (mut stream, pieces) = (Cursor::new(writer.finish(false)), AtomicUsize::new(0));
-        let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
+        writer.block(block.cid(), block.data());
+        let (mut stream, pieces) =
+            (Cursor::new(writer.finish(false).concat()), AtomicUsize::new(0));
         let coming = |_| pieces.store(pieces.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        read_message(&mut stream, &turn, &throttle, coming).await.unwrap().unwrap();
-        assert_eq!(pieces.into_inner(), 2);
+        let message = read_from(&mut stream, coming).await.unwrap().unwrap();
+        let blocks: Vec<_> = message.blocks().map(|claim| claim.prove().unwrap()).collect();
+        assert_eq!((pieces.into_inner(), blocks), (2, vec![block]));
     }
 
     #[tokio::test]
@@ -275,8 +287,7 @@ mod tests {
     async fn a_message_that_comes_to_rest_is_given_up() {
         let mut resting = Cursor::new([100, 1, 2]).chain(Rests);
         let started = tokio::time::Instant::now();
-        let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
-        let error = read_message(&mut resting, &turn, &throttle, |_| ()).await.unwrap_err();
+        let error = read_from(&mut resting, |_| ()).await.unwrap_err();
         assert!(matches!(error, StreamError::Rest), "{error}");
         assert_eq!(started.elapsed(), REST_MAX);
     }

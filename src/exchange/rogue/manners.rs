@@ -33,7 +33,7 @@ const BLOCK_LEN: usize = 5000;
 fn message(write: impl FnOnce(&mut MessageWriter)) -> Bytes {
     let mut writer = MessageWriter::new(Version::V1_2);
     write(&mut writer);
-    writer.finish(false)
+    writer.finish(false).concat().into()
 }
 
 fn presences(presences: impl Iterator<Item = Presence>) -> Bytes {

@@ -29,7 +29,7 @@ use tokio::time::sleep;
 
 use super::bitswap::stream::{Upgrade, read_message};
 use super::bitswap::throttle::Throttle;
-use crate::block::Cid;
+use crate::block::{Buffers, Cid};
 use crate::codec::bitswap::{Message, WantKind};
 
 /// Time between two bytes of [`Act::Trickle`].
@@ -302,8 +302,9 @@ impl ConnectionHandler for Handler {
 
 fn messages(stream: Stream) -> BoxStream<'static, Message> {
     futures::stream::unfold(stream, |mut stream| async {
-        let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
-        let message = read_message(&mut stream, &turn, &throttle, |_| ()).await.ok()??;
+        let (turn, throttle, buffers) = (Semaphore::new(1), Throttle::new(None), Buffers::new(0));
+        let message =
+            read_message(&mut stream, &turn, &throttle, &buffers, |_| ()).await.ok()??;
         Some((message, stream))
     })
     .boxed()

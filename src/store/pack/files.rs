@@ -16,6 +16,7 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::block::Buffers;
 use crate::store::StoreError;
 use crate::store::diskio::DiskIo;
 use crate::store::error::AtPath as _;
@@ -27,6 +28,8 @@ use crate::sys::lease::is_open_elsewhere;
 
 /// Most pack descriptors kept open: a quarter of the usual limit of 1,024 for a process.
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// Memory kept for the next reads: what a few readers and peers have in their hands at a time.
+const IDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Smallest unit that a hole is punched in, in bytes: the page size of the common file systems.
 const HOLE_ALIGN: u64 = 4096;
 
@@ -36,6 +39,7 @@ pub(in crate::store) struct PackFiles {
     dir: PathBuf,
     pub(in crate::store) disk: Arc<dyn DiskIo>,
     open: Mutex<LruCache<PackId, Arc<File>>>,
+    buffers: Buffers,
 }
 
 /// The files `NNNNNNNNNN.<extension>` of the directory, at one moment.
@@ -60,7 +64,8 @@ impl Names {
 
 impl PackFiles {
     pub(in crate::store) fn new(dir: &Path, disk: Arc<dyn DiskIo>) -> Self {
-        Self { dir: dir.to_owned(), disk, open: Mutex::new(LruCache::new(OPEN_FILES_MAX)) }
+        let open = Mutex::new(LruCache::new(OPEN_FILES_MAX));
+        Self { dir: dir.to_owned(), disk, open, buffers: Buffers::new(IDLE_BYTES_MAX) }
     }
 
     pub(in crate::store) fn dir(&self) -> &Path {
@@ -218,7 +223,7 @@ impl PackFiles {
                     }
                     file => file?,
                 };
-                read_from(&file, extent, skip, len).at(&path)
+                self.read_from(&file, extent, skip, len).at(&path)
             }
             FileId::Foreign(source) => self.read_foreign(source, extent, skip, len),
         }
@@ -251,7 +256,7 @@ impl PackFiles {
         len: u64,
     ) -> Result<Option<Bytes>, StoreError> {
         let Some(file) = self.archive(source)? else { return Ok(None) };
-        let bytes = match read_from(&file, extent, skip, len) {
+        let bytes = match self.read_from(&file, extent, skip, len) {
             Ok(bytes) => bytes,
             Err(error) => source.fail(error).map(|()| None)?,
         };
@@ -285,29 +290,36 @@ impl PackFiles {
         }
         self.disk.punch(&*self.file_of(pack)?, from, len).at(&self.path(&pack.file()))
     }
-}
 
-fn read_from(file: &File, extent: &Extent, skip: u64, len: u64) -> io::Result<Option<Bytes>> {
-    let frame = extent.framing.frame(extent.len);
-    let (head_len, content_len) = (frame.head.len() as u64, u64::from(extent.len));
-    // The part of the wanted bytes in something that begins there and has that length.
-    let part = |begin: u64, of: u64| {
-        let at = |place: u64| place.saturating_sub(begin).min(of);
-        at(skip)..at(skip + len)
-    };
-    let head = cut(&frame.head, part(0, head_len));
-    let content = part(head_len, content_len);
-    let tail = cut(&frame.tail, part(head_len + content_len, frame.tail.len() as u64));
-    let middle = head.len()..head.len() + usize::try_from(content.end - content.start).unwrap_or(0);
-    let mut bytes = vec![0; middle.end + tail.len()];
-    bytes[..middle.start].copy_from_slice(head);
-    bytes[middle.end..].copy_from_slice(tail);
-    match file.read_exact_at(&mut bytes[middle], extent.offset + content.start) {
-        Err(error) if is_damage(&error) => {
-            tracing::error!(%extent, %error, "stored bytes cannot be read");
-            Ok(None)
+    fn read_from(
+        &self,
+        file: &File,
+        extent: &Extent,
+        skip: u64,
+        len: u64,
+    ) -> io::Result<Option<Bytes>> {
+        let frame = extent.framing.frame(extent.len);
+        let (head_len, content_len) = (frame.head.len() as u64, u64::from(extent.len));
+        // The part of the wanted bytes in something that begins there and has that length.
+        let part = |begin: u64, of: u64| {
+            let at = |place: u64| place.saturating_sub(begin).min(of);
+            at(skip)..at(skip + len)
+        };
+        let head = cut(&frame.head, part(0, head_len));
+        let content = part(head_len, content_len);
+        let tail = cut(&frame.tail, part(head_len + content_len, frame.tail.len() as u64));
+        let middle =
+            head.len()..head.len() + usize::try_from(content.end - content.start).unwrap_or(0);
+        let mut bytes = self.buffers.take(middle.end + tail.len());
+        bytes[..middle.start].copy_from_slice(head);
+        bytes[middle.end..].copy_from_slice(tail);
+        match file.read_exact_at(&mut bytes[middle], extent.offset + content.start) {
+            Err(error) if is_damage(&error) => {
+                tracing::error!(%extent, %error, "stored bytes cannot be read");
+                Ok(None)
+            }
+            read => read.map(|()| Some(bytes.into_bytes())),
         }
-        read => read.map(|()| Some(bytes.into())),
     }
 }
 

@@ -5,7 +5,6 @@
 //! and hash. A [`Profile`] alone decides the CIDs; memory is bounded whatever the size of a file.
 //! Synchronous: the caller gives it a thread. It does not pin, and it changes no existing DAG.
 
-mod buffers;
 mod chunk;
 mod directory;
 mod dirs;

@@ -11,10 +11,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek64};
 
-use super::buffers::Buffers;
 use super::chunk::CHUNK_LEN_MAX;
 use super::error::ImportError;
 use super::nodes::{Made, Nodes};
+use crate::block::Buffers;
 use crate::store::{Assembly, AssemblyGroup, DiskStore, FileBlocks, StoreError};
 
 /// Bytes of a file that are read, cut and hashed as one job, unless one chunk is longer.

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::buffers::Buffers;
 use super::chunk::{CHUNK_LEN_MAX, Chunker, Segments};
 use super::directory::{self, Entry};
 use super::dirs::{DirId, Dirs, TOP, text};
@@ -23,10 +22,13 @@ use super::options::{Follow, ImportOptions, ImportedRoot, Progress, ProgressFn};
 use super::output::Output;
 use super::profile::Layout;
 use super::source::{PIECE_LEN, Piece, Ranges, Source, Stamp};
-use super::workers::{InFlight, Workers};
-use crate::block::Block;
+use super::workers::{InFlight, JOBS_IN_FLIGHT_MAX, Workers};
+use crate::block::{Block, Buffers};
 use crate::codec::node::{Metadata, SYMLINK_LEN_MAX};
 use crate::store::BlockStore;
+
+/// Memory kept for later: a buffer for each job of a big file.
+const IDLE_BYTES_MAX: usize = JOBS_IN_FLIGHT_MAX * PIECE_LEN;
 
 /// A reserved name.
 type Place = (DirId, Box<[u8]>);
@@ -75,7 +77,7 @@ impl<'p> TreeBuilder<'p> {
         Ok(Self {
             nodes: Nodes::new(Arc::new(options.profile.clone())),
             workers: Workers::new(options.threads),
-            buffers: Buffers::default(),
+            buffers: Buffers::new(IDLE_BYTES_MAX),
             output: Output::new(store),
             homes: Homes::of(options),
             progress,

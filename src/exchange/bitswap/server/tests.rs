@@ -31,7 +31,7 @@ fn given(block: &Block) -> (Cid, Bytes) {
 fn message(wants: impl IntoIterator<Item = Want>, is_full: bool) -> Message {
     let mut writer = MessageWriter::new(Version::V1_2);
     wants.into_iter().for_each(|want| writer.want(&want));
-    let framed = writer.finish(is_full);
+    let framed = writer.finish(is_full).concat();
     let at = framed.iter().position(|byte| *byte < 0x80).unwrap() + 1;
     Message::decode(Bytes::copy_from_slice(&framed[at..])).unwrap()
 }
@@ -40,7 +40,7 @@ fn framed_len(outgoing: &Outgoing) -> usize {
     let mut writer = MessageWriter::new(Version::V1_2);
     outgoing.blocks.iter().for_each(|(cid, data)| writer.block(cid, data));
     outgoing.presences.iter().for_each(|presence| writer.presence(presence));
-    writer.finish(false).len()
+    writer.finish(false).iter().map(Bytes::len).sum()
 }
 
 struct Bench {
