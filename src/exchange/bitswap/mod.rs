@@ -15,7 +15,6 @@ pub(in crate::exchange) mod throttle;
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
