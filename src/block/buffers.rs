@@ -17,6 +17,7 @@ const LEN_MIN: usize = 64 * 1024;
 const GRAIN: usize = 16 * 1024;
 /// A buffer may be longer than what is read into it by one of so many parts: a block keeps all of it.
 const SLACK_PARTS: usize = 4;
+const _: () = assert!(GRAIN <= LEN_MIN / SLACK_PARTS, "a buffer fits its own length again");
 
 /// Buffers that nobody uses at the moment, up to so many bytes; clones share them.
 #[derive(Debug, Clone)]
@@ -41,11 +42,11 @@ impl Buffers {
 
     /// Returns a buffer of `len` bytes, which have old content.
     pub fn take(&self, len: usize) -> Buffer {
-        let reused = if len < LEN_MIN { None } else { self.idle.lock().take(len) };
-        let mut data = reused.unwrap_or_else(|| match len {
-            ..LEN_MIN => Vec::new(),
-            _ => vec![0; len.next_multiple_of(GRAIN)],
-        });
+        if len < LEN_MIN {
+            return Buffer { data: vec![0; len], home: self.clone() };
+        }
+        let reused = self.idle.lock().take(len);
+        let mut data = reused.unwrap_or_else(|| vec![0; len.next_multiple_of(GRAIN)]);
         data.resize(len, 0);
         Buffer { data, home: self.clone() }
     }
@@ -74,18 +75,25 @@ impl Idle {
         Some(data)
     }
 
-    fn give(&mut self, data: Vec<u8>) {
+    /// Takes a buffer back; returns those for which there is no room, to be freed by who has no lock.
+    fn give(&mut self, data: Vec<u8>) -> Vec<Vec<u8>> {
+        if data.capacity() > self.bytes_max {
+            return vec![data];
+        }
         self.bytes += data.capacity();
         self.buffers.push_back(data);
+        let mut freed = Vec::new();
         while self.bytes > self.bytes_max
             && let Some(oldest) = self.buffers.pop_front()
         {
             self.bytes -= oldest.capacity();
+            freed.push(oldest);
         }
+        freed
     }
 }
 
-/// Bytes that go back when their last reader is done.
+/// Bytes that go back when their last reader is done; those of a short one are the allocator's.
 #[derive(Debug)]
 pub struct Buffer {
     data: Vec<u8>,
@@ -125,7 +133,8 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.data.capacity() >= LEN_MIN {
-            self.home.idle.lock().give(std::mem::take(&mut self.data));
+            let freed = self.home.idle.lock().give(std::mem::take(&mut self.data));
+            drop(freed);
         }
     }
 }
@@ -188,6 +197,6 @@ mod tests {
         drop((0..5).map(|_| filled(&buffers, LEN, 1)).collect::<Vec<_>>());
         assert_eq!(idle(&buffers), (3, 3 * LEN));
         drop(filled(&buffers, 4 * LEN, 1));
-        assert_eq!(idle(&buffers), (0, 0), "one that is longer than the bound");
+        assert_eq!(idle(&buffers), (3, 3 * LEN), "one that is longer than the bound");
     }
 }

@@ -175,7 +175,7 @@ impl Message {
         entries.filter_map(|entry| want(&self.bytes, entry).ok()?)
     }
 
-    /// Returns the blocks; each takes at most three times its own length in memory.
+    /// Returns the blocks; each takes at most two and a half times its own length of the message's memory.
     pub fn blocks(&self) -> impl Iterator<Item = BlockClaim> {
         let all = 0..self.bytes.len();
         let bare = self.ranges(all.clone(), BARE_BLOCK);
@@ -186,7 +186,8 @@ impl Message {
 
     /// Copies what is the lesser part of the message, since a slice would keep all of it.
     fn apart(&self, claim: BlockClaim) -> BlockClaim {
-        if claim.len() >= self.bytes.len() / 3 {
+        // Of two blocks of one length each is a little less than half.
+        if claim.len() >= self.bytes.len() / 5 * 2 {
             return claim;
         }
         BlockClaim { data: Bytes::copy_from_slice(&claim.data), ..claim }

@@ -28,7 +28,7 @@ pub(in crate::exchange) const STREAMS_MAX: usize = 16;
 /// Messages on their way on one of our streams: one that is written and one that is ready.
 pub(super) const SENDING_MAX: usize = 2;
 
-/// Memory kept for the next messages: some of the longest blocks.
+/// Memory kept for the next messages: some seven with a block of a MiB, as many as are in hand at a time.
 const IDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How often it is told that a long message comes.

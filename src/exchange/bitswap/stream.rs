@@ -30,6 +30,8 @@ const NAMES: [(StreamProtocol, Version); 4] = [
 const REST_MAX: Duration = Duration::from_secs(30);
 /// How long one may rest whose room others wait for.
 const REST_PRESSED: Duration = Duration::from_secs(3);
+/// Memory that a message gets when its first piece came; one with a block of a MiB fits.
+const LIKELY_LEN: usize = 1024 * 1024 + PIECE_LEN;
 /// Bytes that are read or written at a time.
 pub(super) const PIECE_LEN: usize = 64 * 1024;
 
@@ -94,9 +96,9 @@ fn version(name: &StreamProtocol) -> Version {
     NAMES.into_iter().find(|(known, _)| known == name).map_or(Version::V1_0, |(_, version)| version)
 }
 
-/// Reads the next message into memory of `buffers`; `None` when the peer has closed the stream. Messages of more
-/// than a piece take their turn, so that a peer has one of them in memory, whatever number of streams it opens. Each piece that
-/// is not the last one is told to `coming`, with its length.
+/// Reads the next message into memory of `buffers`; `None` when the peer has closed the stream. Messages
+/// of more than a piece take their turn, so that a peer has one of them in memory, whatever number of
+/// streams it opens. Each piece that is not the last one is told to `coming`, with its length.
 pub(in crate::exchange) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     turn: &Semaphore,
@@ -109,13 +111,14 @@ pub(in crate::exchange) async fn read_message(
     let piece = throttle.piece(PIECE_LEN);
     let (mut bytes, mut came) = (buffers.take(len.min(piece)), 0);
     while came < len {
-        // No memory for what is only claimed; once it comes, for all at once.
+        // A length that is only claimed does not cost much; what comes is not moved often.
         if came == bytes.len() {
-            let mut all = buffers.take(len);
-            all[..came].copy_from_slice(&bytes);
-            bytes = all;
+            let mut longer =
+                buffers.take(if came < LIKELY_LEN { len.min(LIKELY_LEN) } else { len });
+            longer[..came].copy_from_slice(&bytes);
+            bytes = longer;
         }
-        let end = len.min(came + piece);
+        let end = bytes.len().min(came + piece);
         throttle.pass(end - came).await;
         within_rest(stream.read_exact(&mut bytes[came..end])).await?;
         if end < len {
@@ -149,7 +152,8 @@ async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>
     Ok(Some(len))
 }
 
-/// Writes the parts of a message, which has its length in front; it may rest for a shorter time while others are `pressed`.
+/// Writes the parts of a message, which has its length in front; it may rest for a shorter time while
+/// others are `pressed`.
 pub(super) async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin),
     parts: &[Bytes],
@@ -272,6 +276,28 @@ mod tests {
         let message = read_from(&mut stream, coming).await.unwrap().unwrap();
         let blocks: Vec<_> = message.blocks().map(|claim| claim.prove().unwrap()).collect();
         assert_eq!((pieces.into_inner(), blocks), (2, vec![block]));
+    }
+
+    #[tokio::test]
+    async fn what_memory_held_before_is_nowhere_in_the_next_message() {
+        let framed = |byte, len| {
+            let block = Block::hash_v0(vec![byte; len].into()).unwrap();
+            let mut writer = MessageWriter::new(Version::V1_2);
+            writer.block(block.cid(), block.data());
+            (block, writer.finish(false).concat())
+        };
+        let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
+        let buffers = Buffers::new(8 * LIKELY_LEN);
+        for (byte, len) in (0..).zip([300_000, 290_000, LIKELY_LEN, 2 * PIECE_LEN, LIKELY_LEN - 99])
+        {
+            let (block, bytes) = framed(byte, len);
+            let mut cut_off = Cursor::new(&bytes[..bytes.len() - 1]);
+            assert!(read_message(&mut cut_off, &turn, &throttle, &buffers, |_| ()).await.is_err());
+            let mut whole = Cursor::new(&bytes);
+            let message = read_message(&mut whole, &turn, &throttle, &buffers, |_| ()).await;
+            let message = message.unwrap().unwrap();
+            assert_eq!(message.blocks().next().unwrap().prove().unwrap(), block);
+        }
     }
 
     #[tokio::test]

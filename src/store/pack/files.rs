@@ -331,3 +331,43 @@ fn cut(bytes: &[u8], range: Range<u64>) -> &[u8] {
 fn is_damage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || is_bad_sector(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::store::diskio::RealDisk;
+    use crate::store::framing::Framing;
+
+    #[test]
+    fn what_a_buffer_held_before_is_nowhere_in_what_is_read_next() {
+        const LEN: u32 = 100_000;
+        let dir = tempfile::tempdir().unwrap();
+        let files = PackFiles::new(dir.path(), Arc::new(RealDisk));
+        let [ones, twos] = [1, 2].map(|byte| vec![byte; LEN as usize]);
+        std::fs::write(files.assembled(PackId(1)), [&ones[..], &twos].concat()).unwrap();
+        let extent = |offset, framing| {
+            let file = FileId::Assembled(PackId(1));
+            Extent { file, offset, len: LEN, framing }
+        };
+        let read =
+            |extent: &Extent, skip| files.read(extent, skip, extent.block_len() - skip).unwrap();
+        let framed = extent(LEN.into(), Framing::PbFile);
+        let frame = Framing::PbFile.frame(LEN);
+        let whole = [&frame.head[..], &twos, &frame.tail].concat();
+        let mut homes = HashSet::new();
+        for skip in [0, 1, 30_000] {
+            let before = read(&extent(0, Framing::Bare), 0).unwrap();
+            assert_eq!(before, ones);
+            homes.insert(before.as_ptr());
+            drop(before);
+            let cut_off = extent(u64::from(LEN) + 50_000, Framing::Bare);
+            assert_eq!(read(&cut_off, 0), None);
+            let bytes = read(&framed, skip).unwrap();
+            homes.insert(bytes.as_ptr());
+            assert!(bytes == whole[usize::try_from(skip).unwrap()..], "from {skip} on");
+        }
+        assert!(homes.len() < 6, "some memory was used again");
+    }
+}

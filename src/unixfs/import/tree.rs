@@ -27,7 +27,8 @@ use crate::block::{Block, Buffers};
 use crate::codec::node::{Metadata, SYMLINK_LEN_MAX};
 use crate::store::BlockStore;
 
-/// Memory kept for later: a buffer for each job of a big file.
+/// Memory kept for later: a buffer for each job of a big file, or for every other one where a chunk is longer
+/// than a piece.
 const IDLE_BYTES_MAX: usize = JOBS_IN_FLIGHT_MAX * PIECE_LEN;
 
 /// A reserved name.
