@@ -43,12 +43,12 @@ impl Buffers {
     /// Returns a buffer of `len` bytes, which have old content.
     pub fn take(&self, len: usize) -> Buffer {
         if len < LEN_MIN {
-            return Buffer { data: vec![0; len], home: self.clone() };
+            return Buffer { data: vec![0; len], home: None };
         }
         let reused = self.idle.lock().take(len);
         let mut data = reused.unwrap_or_else(|| vec![0; len.next_multiple_of(GRAIN)]);
         data.resize(len, 0);
-        Buffer { data, home: self.clone() }
+        Buffer { data, home: Some(self.clone()) }
     }
 
     /// Returns `len` bytes that `fill` has written; it must write all, for it finds old content.
@@ -93,19 +93,20 @@ impl Idle {
     }
 }
 
-/// Bytes that go back when their last reader is done; those of a short one are the allocator's.
+/// Bytes that go back when their last reader is done.
 #[derive(Debug)]
 pub struct Buffer {
     data: Vec<u8>,
-    home: Buffers,
+    /// Where they go back to; a short one is the allocator's.
+    home: Option<Buffers>,
 }
 
 impl Buffer {
     /// Returns what was written, to be shared.
     pub fn into_bytes(mut self) -> Bytes {
-        match self.data.capacity() {
-            ..LEN_MIN => Bytes::from(std::mem::take(&mut self.data)),
-            _ => Bytes::from_owner(self),
+        match self.home {
+            None => Bytes::from(std::mem::take(&mut self.data)),
+            Some(_) => Bytes::from_owner(self),
         }
     }
 }
@@ -132,8 +133,8 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.data.capacity() >= LEN_MIN {
-            let freed = self.home.idle.lock().give(std::mem::take(&mut self.data));
+        if let Some(home) = &self.home {
+            let freed = home.idle.lock().give(std::mem::take(&mut self.data));
             drop(freed);
         }
     }

@@ -237,6 +237,14 @@ mod tests {
         writer.finish(false)
     }
 
+    /// Returns a block and the message that has it.
+    fn block_framed(data: Bytes) -> (Block, Vec<u8>) {
+        let block = Block::hash_v0(data).unwrap();
+        let mut writer = MessageWriter::new(Version::V1_2);
+        writer.block(block.cid(), block.data());
+        (block, writer.finish(false).concat())
+    }
+
     async fn read_from(
         stream: &mut (impl AsyncRead + Unpin),
         coming: impl Fn(usize),
@@ -267,11 +275,8 @@ mod tests {
     #[tokio::test]
     async fn it_is_told_how_a_long_message_comes() {
         let bytes = (0..).take(PIECE_LEN * 5 / 2).map(|at: u32| at.to_le_bytes()[1]);
-        let block = Block::hash_v0(bytes.collect()).unwrap();
-        let mut writer = MessageWriter::new(Version::V1_2);
-        writer.block(block.cid(), block.data());
-        let (mut stream, pieces) =
-            (Cursor::new(writer.finish(false).concat()), AtomicUsize::new(0));
+        let (block, bytes) = block_framed(bytes.collect());
+        let (mut stream, pieces) = (Cursor::new(bytes), AtomicUsize::new(0));
         let coming = |_| pieces.store(pieces.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         let message = read_from(&mut stream, coming).await.unwrap().unwrap();
         let blocks: Vec<_> = message.blocks().map(|claim| claim.prove().unwrap()).collect();
@@ -280,17 +285,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_memory_held_before_is_nowhere_in_the_next_message() {
-        let framed = |byte, len| {
-            let block = Block::hash_v0(vec![byte; len].into()).unwrap();
-            let mut writer = MessageWriter::new(Version::V1_2);
-            writer.block(block.cid(), block.data());
-            (block, writer.finish(false).concat())
-        };
         let (turn, throttle) = (Semaphore::new(1), Throttle::new(None));
         let buffers = Buffers::new(8 * LIKELY_LEN);
         for (byte, len) in (0..).zip([300_000, 290_000, LIKELY_LEN, 2 * PIECE_LEN, LIKELY_LEN - 99])
         {
-            let (block, bytes) = framed(byte, len);
+            let (block, bytes) = block_framed(vec![byte; len].into());
             let mut cut_off = Cursor::new(&bytes[..bytes.len() - 1]);
             assert!(read_message(&mut cut_off, &turn, &throttle, &buffers, |_| ()).await.is_err());
             let mut whole = Cursor::new(&bytes);
