@@ -17,6 +17,7 @@ use libp2p::swarm::handler::{FullyNegotiatedOutbound, StreamUpgradeError};
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, Stream, SubstreamProtocol};
 use tokio::sync::Semaphore;
 
+use super::proving::{OF_STREAM_MAX, Proved, Proving, Unproved};
 use super::stream::{StreamError, Upgrade, read_message, write_message};
 use super::throttle::{Rates, Throttle};
 use crate::block::{Block, Buffers, Cid};
@@ -92,7 +93,7 @@ impl Event {
     }
 }
 
-type Incoming = BoxStream<'static, Result<(Message, Vec<Block>, usize), StreamError>>;
+type Incoming = BoxStream<'static, Result<Proved, StreamError>>;
 
 /// What all connections have in common.
 #[derive(Debug)]
@@ -104,15 +105,23 @@ pub(in crate::exchange) struct Common {
     pressed: AtomicBool,
     /// Streams that peers have open to us.
     streams: AtomicUsize,
-    /// Memory for messages that come.
+    /// Memory for messages that come, …
     buffers: Buffers,
+    /// … and where they are hashed.
+    proving: Proving,
 }
 
 impl Common {
     pub(super) fn new(rates: Rates) -> Self {
         let [up, down] = [rates.up, rates.down].map(Throttle::new);
-        let buffers = Buffers::new(IDLE_BYTES_MAX);
-        Self { up, down, pressed: AtomicBool::new(false), streams: AtomicUsize::new(0), buffers }
+        Self {
+            up,
+            down,
+            pressed: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            buffers: Buffers::new(IDLE_BYTES_MAX),
+            proving: Proving::new(),
+        }
     }
 
     pub(super) fn press(&self, pressed: bool) {
@@ -224,17 +233,13 @@ impl Handler {
         let coming = Arc::clone(&self.coming);
         let messages = futures::stream::unfold(Some((stream, ours, coming)), |state| async {
             let (mut stream, ours, coming) = state?;
-            let tell = |len| {
-                coming.fetch_add(len as u64, Ordering::Relaxed);
-            };
             let (turn, Open(common)) = &ours;
-            match read_message(&mut stream, turn, &common.down, &common.buffers, tell).await {
-                Ok(None) => None,
-                Ok(Some(message)) => Some((Ok(proved(message)), Some((stream, ours, coming)))),
-                Err(error) => Some((Err(error), None)),
-            }
+            let came = next_message(&mut stream, turn, common, &coming).await?;
+            let next = came.is_ok().then_some((stream, ours, coming));
+            Some((came, next))
         });
-        self.incoming.push(messages.boxed());
+        let proved = messages.map(|message| async { message?.prove().await });
+        self.incoming.push(proved.buffered(OF_STREAM_MAX).boxed());
         self.lane(Lane::Blocks).open();
     }
 
@@ -270,13 +275,23 @@ impl Drop for Open {
     }
 }
 
-/// Hashes the blocks of a message.
-fn proved(message: Message) -> (Message, Vec<Block>, usize) {
-    let mut refused = 0;
-    let prove =
-        |claim: crate::codec::bitswap::BlockClaim| claim.prove().inspect_err(|_| refused += 1).ok();
-    let blocks = message.blocks().filter_map(prove).collect();
-    (message, blocks, refused)
+/// Reads the next message of a stream; `None` when the peer has closed it. What comes of a long one counts.
+async fn next_message(
+    stream: &mut Stream,
+    turn: &Semaphore,
+    common: &Common,
+    coming: &AtomicU64,
+) -> Option<Result<Unproved, StreamError>> {
+    let count = |len| {
+        coming.fetch_add(len as u64, Ordering::Relaxed);
+    };
+    match read_message(stream, turn, &common.down, &common.buffers, count).await {
+        Ok(read) => {
+            let (message, turn) = read?;
+            Some(Ok(common.proving.enter(message, turn).await))
+        }
+        Err(error) => Some(Err(error)),
+    }
 }
 
 async fn write(
@@ -421,7 +436,7 @@ impl ConnectionHandler for Handler {
         }
         while let Poll::Ready(Some(came)) = self.incoming.poll_next_unpin(cx) {
             match came {
-                Ok((message, blocks, refused)) => {
+                Ok(Proved { message, blocks, refused, .. }) => {
                     return notify(Event::Came { message, blocks, refused });
                 }
                 Err(error) if error.is_misbehaviour() => {

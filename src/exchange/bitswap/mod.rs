@@ -7,6 +7,7 @@
 mod client;
 mod handler;
 mod outbox;
+mod proving;
 mod server;
 mod shelf;
 pub(in crate::exchange) mod stream;

@@ -11,7 +11,7 @@ use libp2p::StreamProtocol;
 use libp2p::core::UpgradeInfo;
 use libp2p::swarm::Stream;
 use libp2p::{InboundUpgrade, OutboundUpgrade};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::throttle::Throttle;
@@ -32,8 +32,9 @@ const REST_MAX: Duration = Duration::from_secs(30);
 const REST_PRESSED: Duration = Duration::from_secs(3);
 /// Memory that a message gets when its first piece came; one with a block of a MiB fits.
 const LIKELY_LEN: usize = 1024 * 1024 + PIECE_LEN;
-/// Bytes that are read or written at a time.
-pub(super) const PIECE_LEN: usize = 64 * 1024;
+/// Bytes that are read or written at a time: what goes into one frame of the connection, which with its head
+/// (12 bytes) fills four records of TLS.
+pub(in crate::exchange) const PIECE_LEN: usize = 64 * 1024 - 12;
 
 /// Why a stream is of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -97,17 +98,17 @@ fn version(name: &StreamProtocol) -> Version {
 }
 
 /// Reads the next message into memory of `buffers`; `None` when the peer has closed the stream. Messages
-/// of more than a piece take their turn, so that a peer has one of them in memory, whatever number of
-/// streams it opens. Each piece that is not the last one is told to `coming`, with its length.
-pub(in crate::exchange) async fn read_message(
+/// of more than a piece take their turn and keep it, so that a peer has one of them in memory, whatever number
+/// of streams it opens. Each piece that is not the last one is told to `coming`, with its length.
+pub(in crate::exchange) async fn read_message<'a>(
     stream: &mut (impl AsyncRead + Unpin),
-    turn: &Semaphore,
+    turn: &'a Semaphore,
     throttle: &Throttle,
     buffers: &Buffers,
     coming: impl Fn(usize),
-) -> Result<Option<Message>, StreamError> {
+) -> Result<Option<(Message, Option<SemaphorePermit<'a>>)>, StreamError> {
     let Some(len) = read_len(stream).await? else { return Ok(None) };
-    let _turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
+    let turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
     let piece = throttle.piece(PIECE_LEN);
     let (mut bytes, mut came) = (buffers.take(len.min(piece)), 0);
     while came < len {
@@ -126,7 +127,7 @@ pub(in crate::exchange) async fn read_message(
         }
         came = end;
     }
-    Ok(Some(Message::decode(bytes.into_bytes())?))
+    Ok(Some((Message::decode(bytes.into_bytes())?, turn)))
 }
 
 async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>, StreamError> {
@@ -250,7 +251,8 @@ mod tests {
         coming: impl Fn(usize),
     ) -> Result<Option<Message>, StreamError> {
         let (turn, throttle, buffers) = (Semaphore::new(1), Throttle::new(None), Buffers::new(0));
-        read_message(stream, &turn, &throttle, &buffers, coming).await
+        let read = read_message(stream, &turn, &throttle, &buffers, coming).await?;
+        Ok(read.map(|(message, _)| message))
     }
 
     async fn read(bytes: &[u8]) -> Result<Option<Message>, StreamError> {
@@ -293,8 +295,8 @@ mod tests {
             let mut cut_off = Cursor::new(&bytes[..bytes.len() - 1]);
             assert!(read_message(&mut cut_off, &turn, &throttle, &buffers, |_| ()).await.is_err());
             let mut whole = Cursor::new(&bytes);
-            let message = read_message(&mut whole, &turn, &throttle, &buffers, |_| ()).await;
-            let message = message.unwrap().unwrap();
+            let read = read_message(&mut whole, &turn, &throttle, &buffers, |_| ()).await;
+            let (message, _) = read.unwrap().unwrap();
             assert_eq!(message.blocks().next().unwrap().prove().unwrap(), block);
         }
     }

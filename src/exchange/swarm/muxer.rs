@@ -18,9 +18,10 @@ use yamux::{Connection, ConnectionError, Mode, Stream};
 
 use super::coalesce::Coalesce;
 use super::split::Split;
+use crate::exchange::bitswap::stream::PIECE_LEN;
 
-/// Bytes of one frame, which with its head (12 bytes) fills four records of TLS.
-const FRAME_LEN: usize = 64 * 1024 - 12;
+/// Bytes of one frame: of a longer one a piece would leave little for the next, of a shorter one go in two.
+const FRAME_LEN: usize = PIECE_LEN;
 /// Streams of one connection, both ways.
 const STREAMS_MAX: usize = 128;
 /// Bytes that a peer may have under way on all streams of a connection: what each begins with (256 KiB), and
