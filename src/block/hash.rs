@@ -269,6 +269,18 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_hashed_in_parts_have_the_digest_of_the_whole() {
+        let data: Vec<u8> = (0..5 * NEAR_BYTES).map(|at| at.to_le_bytes()[at % 2]).collect();
+        for len in [0, 1, NEAR_BYTES - 1, NEAR_BYTES, NEAR_BYTES + 1, 3000, data.len()] {
+            assert_eq!(sha256(&data[..len])[..], sha2::Sha256::digest(&data[..len])[..], "{len}");
+        }
+        assert_eq!(
+            hex(0x12, 32, b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    #[test]
     fn every_named_function_hashes_to_its_own_length() {
         for &(name, code, len) in NAMED {
             let hash = HashFn::by_name(name).unwrap();

@@ -13,6 +13,9 @@ use crate::block::{BLOCK_LEN_MAX, Block, BlockError, Cid, cid_from_bytes};
 
 /// Longest message in bytes, without the length in front of it (boxo and Helia accept no more).
 pub const MESSAGE_LEN_MAX: usize = 4 * 1024 * 1024;
+/// Most blocks of one message: no peer is asked for so many at a time, and each takes some hundred bytes of memory
+/// whatever its length.
+pub const BLOCKS_MAX: usize = 8192;
 /// Longest CID in bytes that takes part; entries with longer ones are left out, as boxo does.
 pub const CID_LEN_MAX: usize = 168;
 
@@ -45,6 +48,9 @@ pub enum MessageError {
     /// Longer than [`MESSAGE_LEN_MAX`].
     #[error("a bitswap message of {0} bytes is over the limit of {MESSAGE_LEN_MAX}")]
     TooLong(usize),
+    /// More blocks than [`BLOCKS_MAX`].
+    #[error("a bitswap message has more than {BLOCKS_MAX} blocks")]
+    TooManyBlocks,
 }
 
 /// What is asked of a block.
@@ -133,8 +139,15 @@ impl Message {
         if bytes.len() > MESSAGE_LEN_MAX {
             return Err(MessageError::TooLong(bytes.len()));
         }
+        let mut blocks = 0;
         for field in Fields::new(&bytes, 0..bytes.len()) {
             let (number, value) = field?;
+            if matches!(number, BARE_BLOCK | BLOCK) {
+                blocks += 1;
+                if blocks > BLOCKS_MAX {
+                    return Err(MessageError::TooManyBlocks);
+                }
+            }
             match number {
                 WANTLIST => {
                     for field in Fields::new(&bytes, range(number, value)?) {
@@ -182,6 +195,15 @@ impl Message {
         let bare = bare.map(|data| BlockClaim { prefix: None, data: self.bytes.slice(data) });
         let blocks = self.ranges(all, BLOCK).filter_map(|entry| block(&self.bytes, entry).ok());
         bare.chain(blocks).map(|claim| self.apart(claim))
+    }
+
+    /// Returns the bytes that blocks take of the message.
+    pub fn block_bytes(&self) -> usize {
+        let all = || 0..self.bytes.len();
+        self.ranges(all(), BARE_BLOCK)
+            .chain(self.ranges(all(), BLOCK))
+            .map(|range| range.len())
+            .sum()
     }
 
     /// Copies what is the lesser part of the message, since a slice would keep all of it.
@@ -561,6 +583,16 @@ mod tests {
         assert_eq!(error(&hex("1a070a050155122000")), MessageError::Prefix, "five numbers");
         let long = Bytes::from(vec![0; MESSAGE_LEN_MAX + 1]);
         assert_eq!(Message::decode(long), Err(MessageError::TooLong(MESSAGE_LEN_MAX + 1)));
+    }
+
+    #[test]
+    fn a_message_of_too_many_blocks_is_refused() {
+        let blocks = [vec![BARE_BLOCK_TAG, 0], hex("1a060a0401551220")].concat();
+        let blocks = blocks.repeat(BLOCKS_MAX / 2);
+        let most = Message::decode(blocks.clone().into());
+        assert_eq!(most.unwrap().blocks().count(), BLOCKS_MAX);
+        let over = [blocks, vec![BARE_BLOCK_TAG, 0]].concat();
+        assert_eq!(Message::decode(over.into()), Err(MessageError::TooManyBlocks));
     }
 
     #[test]

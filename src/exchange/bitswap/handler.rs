@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use libp2p::swarm::handler::{FullyNegotiatedOutbound, StreamUpgradeError};
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, Stream, SubstreamProtocol};
 use tokio::sync::Semaphore;
 
-use super::proving::{OF_STREAM_MAX, Proved, Proving, Unproved};
+use super::proving::{Places, Proved, Proving};
 use super::stream::{StreamError, Upgrade, read_message, write_message};
 use super::throttle::{Rates, Throttle};
 use crate::block::{Block, Buffers, Cid};
@@ -29,7 +29,7 @@ pub(in crate::exchange) const STREAMS_MAX: usize = 16;
 /// Messages on their way on one of our streams: one that is written and one that is ready.
 pub(super) const SENDING_MAX: usize = 2;
 
-/// Memory kept for the next messages: some seven with a block of a MiB, as many as are in hand at a time.
+/// Memory kept for the next messages: some seven with a block of a MiB, as many as two fast peers have in hand.
 const IDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// How often it is told that a long message comes.
@@ -93,7 +93,7 @@ impl Event {
     }
 }
 
-type Incoming = BoxStream<'static, Result<Proved, StreamError>>;
+type Incoming = BoxStream<'static, Result<Message, StreamError>>;
 
 /// What all connections have in common.
 #[derive(Debug)]
@@ -107,8 +107,8 @@ pub(in crate::exchange) struct Common {
     streams: AtomicUsize,
     /// Memory for messages that come, …
     buffers: Buffers,
-    /// … and where they are hashed.
-    proving: Proving,
+    /// … and where long ones are hashed.
+    places: Places,
 }
 
 impl Common {
@@ -120,7 +120,7 @@ impl Common {
             pressed: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
             buffers: Buffers::new(IDLE_BYTES_MAX),
-            proving: Proving::new(),
+            places: Places::new(),
         }
     }
 
@@ -138,6 +138,7 @@ pub(in crate::exchange) struct Handler {
     incoming: SelectAll<Incoming>,
     /// For a message of more than a piece.
     turn: Arc<Semaphore>,
+    proving: Proving,
     common: Arc<Common>,
     /// Whether bitswap is spoken here, as far as is known: not over a relay, which carries no bulk.
     is_spoken: bool,
@@ -211,6 +212,7 @@ impl Handler {
         Self {
             incoming: SelectAll::new(),
             turn: Arc::new(Semaphore::new(1)),
+            proving: Proving::new(common.places.clone()),
             common,
             is_spoken,
             coming: Arc::default(),
@@ -233,14 +235,34 @@ impl Handler {
         let coming = Arc::clone(&self.coming);
         let messages = futures::stream::unfold(Some((stream, ours, coming)), |state| async {
             let (mut stream, ours, coming) = state?;
+            let tell = |len| {
+                coming.fetch_add(len as u64, Ordering::Relaxed);
+            };
             let (turn, Open(common)) = &ours;
-            let came = next_message(&mut stream, turn, common, &coming).await?;
-            let next = came.is_ok().then_some((stream, ours, coming));
-            Some((came, next))
+            match read_message(&mut stream, turn, &common.down, &common.buffers, tell).await {
+                Ok(None) => None,
+                Ok(Some(message)) => Some((Ok(message), Some((stream, ours, coming)))),
+                Err(error) => Some((Err(error), None)),
+            }
         });
-        let proved = messages.map(|message| async { message?.prove().await });
-        self.incoming.push(proved.buffered(OF_STREAM_MAX).boxed());
+        self.incoming.push(messages.boxed());
         self.lane(Lane::Blocks).open();
+    }
+
+    /// Tells of the next message that came and is hashed; `None` when there is none.
+    fn poll_proved(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        while let Some(proved) = ready!(self.proving.poll_next(cx)) {
+            match proved {
+                Ok(Proved { message, blocks, refused }) => {
+                    return Poll::Ready(Some(Event::Came { message, blocks, refused }));
+                }
+                Err(error) if error.is_misbehaviour() => {
+                    return Poll::Ready(Some(Event::Misbehaved(error.to_string())));
+                }
+                Err(error) => tracing::debug!(%error, "a bitswap stream ended"),
+            }
+        }
+        Poll::Ready(None)
     }
 
     fn opened(&mut self, lane: Lane, stream: Stream, version: Version) {
@@ -272,25 +294,6 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Reads the next message of a stream; `None` when the peer has closed it. What comes of a long one counts.
-async fn next_message(
-    stream: &mut Stream,
-    turn: &Semaphore,
-    common: &Common,
-    coming: &AtomicU64,
-) -> Option<Result<Unproved, StreamError>> {
-    let count = |len| {
-        coming.fetch_add(len as u64, Ordering::Relaxed);
-    };
-    match read_message(stream, turn, &common.down, &common.buffers, count).await {
-        Ok(read) => {
-            let (message, turn) = read?;
-            Some(Ok(common.proving.enter(message, turn).await))
-        }
-        Err(error) => Some(Err(error)),
     }
 }
 
@@ -434,15 +437,16 @@ impl ConnectionHandler for Handler {
                 }
             }
         }
-        while let Poll::Ready(Some(came)) = self.incoming.poll_next_unpin(cx) {
-            match came {
-                Ok(Proved { message, blocks, refused, .. }) => {
-                    return notify(Event::Came { message, blocks, refused });
-                }
-                Err(error) if error.is_misbehaviour() => {
-                    return notify(Event::Misbehaved(error.to_string()));
-                }
-                Err(error) => tracing::debug!(%error, "a bitswap stream ended"),
+        loop {
+            if let Poll::Ready(Some(event)) = self.poll_proved(cx) {
+                return notify(event);
+            }
+            if !self.proving.has_room() {
+                break;
+            }
+            match self.incoming.poll_next_unpin(cx) {
+                Poll::Ready(Some(came)) => self.proving.push(came),
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
         if self.told_coming.elapsed() >= COMING_EVERY {
@@ -453,5 +457,10 @@ impl ConnectionHandler for Handler {
             }
         }
         Poll::Pending
+    }
+
+    /// What came before the end of the connection is told.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll_proved(cx)
     }
 }

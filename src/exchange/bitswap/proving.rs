@@ -1,119 +1,177 @@
-//! Blocks are hashed as soon as their message is here: those of a long one beside the task of its connection,
-//! so that the next one comes meanwhile, and of all peers a few at a time.
+//! Messages of one connection between the peer and whoever reads them: their blocks are hashed, and they are told
+//! in the order in which they came.
+//!
+//! Long ones are hashed on threads of their own, so that the next one comes meanwhile.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesOrdered, StreamExt as _};
+use tokio::sync::Semaphore;
 
-use super::stream::StreamError;
+use super::stream::{PIECE_LEN, StreamError};
 use crate::block::Block;
 use crate::codec::bitswap::Message;
 
-/// Messages of one stream that are hashed at a time.
-pub(super) const OF_STREAM_MAX: usize = 2;
-/// Long messages of all peers that are hashed at a time, or were and are not told yet; with 4 MiB for each.
+/// Messages of one connection that are hashed, or wait for it: one, and the one that came meanwhile.
+const IN_HAND_MAX: usize = 2;
+/// Long messages of all peers that are hashed at a time: what hashes slowly leaves threads for others.
 const PLACES_MAX: usize = 8;
 
-/// Where long messages are hashed.
-#[derive(Debug)]
-pub(super) struct Proving(Arc<Semaphore>);
+/// Where the long messages of all connections are hashed; who came first goes first.
+#[derive(Debug, Clone)]
+pub(super) struct Places(Arc<Semaphore>);
 
-impl Proving {
+impl Places {
     pub(super) fn new() -> Self {
         Self(Arc::new(Semaphore::new(PLACES_MAX)))
     }
-
-    /// Waits for a place if the message is a long one, which keeps its turn until then: a peer has but one
-    /// message that waits.
-    pub(super) async fn enter(
-        &self,
-        message: Message,
-        turn: Option<SemaphorePermit<'_>>,
-    ) -> Unproved {
-        let place = match turn {
-            Some(_) => Arc::clone(&self.0).acquire_owned().await.ok(),
-            None => None,
-        };
-        Unproved { message, place }
-    }
 }
 
-/// A message that came.
-pub(super) struct Unproved {
-    message: Message,
-    /// Of a long one.
-    place: Option<OwnedSemaphorePermit>,
-}
-
-/// A message whose blocks were hashed. It keeps its place.
+/// A message whose blocks were hashed.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Proved {
     pub(super) message: Message,
     pub(super) blocks: Vec<Block>,
     /// Blocks that no allowed hash proves.
     pub(super) refused: usize,
-    _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Unproved {
-    /// Hashes its blocks.
-    pub(super) async fn prove(self) -> Result<Proved, StreamError> {
-        if self.place.is_none() {
-            return Ok(self.prove_here());
-        }
-        let proved = tokio::task::spawn_blocking(|| self.prove_here()).await;
-        proved.map_err(|error| StreamError::Io(error.into()))
+impl Proved {
+    fn new(message: Message) -> Self {
+        let mut refused = 0;
+        let proved = message.blocks().filter_map(|claim| {
+            let proved = claim.prove().ok();
+            refused += usize::from(proved.is_none());
+            proved
+        });
+        let blocks = proved.collect();
+        Self { message, blocks, refused }
+    }
+}
+
+/// What came on one connection and was not told yet.
+pub(super) struct Proving {
+    places: Places,
+    in_hand: FuturesOrdered<BoxFuture<'static, Result<Proved, StreamError>>>,
+}
+
+impl Proving {
+    pub(super) fn new(places: Places) -> Self {
+        Self { places, in_hand: FuturesOrdered::new() }
     }
 
-    fn prove_here(self) -> Proved {
-        let Self { message, place } = self;
-        let claims = message.blocks().count();
-        let blocks: Vec<_> = message.blocks().filter_map(|claim| claim.prove().ok()).collect();
-        let refused = claims - blocks.len();
-        Proved { message, blocks, refused, _place: place }
+    pub(super) fn has_room(&self) -> bool {
+        self.in_hand.len() < IN_HAND_MAX
     }
+
+    /// Takes the next message, or why a stream ended. Who calls this has looked whether there is room.
+    pub(super) fn push(&mut self, came: Result<Message, StreamError>) {
+        let places = self.places.clone();
+        self.in_hand.push_back(async move { prove(came?, places).await }.boxed());
+    }
+
+    /// Returns what came first, as soon as it is hashed; `None` when there is nothing.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Proved, StreamError>>> {
+        self.in_hand.poll_next_unpin(cx)
+    }
+}
+
+async fn prove(message: Message, Places(places): Places) -> Result<Proved, StreamError> {
+    if message.block_bytes() <= PIECE_LEN {
+        return Ok(Proved::new(message));
+    }
+    // Nobody closes it.
+    let place = places.acquire_owned().await.ok();
+    let proved = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        Proved::new(message)
+    });
+    proved.await.map_err(|error| {
+        tracing::error!(%error, "the blocks of a message were not hashed");
+        StreamError::Io(error.into())
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
+    use std::future::poll_fn;
 
     use super::*;
     use crate::codec::bitswap::{MessageWriter, Version};
 
-    fn message(blocks: &[Block]) -> Message {
+    fn block(len: usize) -> Block {
+        Block::hash_v0(vec![7; len].into()).unwrap()
+    }
+
+    fn message(block: &Block) -> Message {
         let mut writer = MessageWriter::new(Version::V1_2);
-        for block in blocks {
-            writer.block(block.cid(), block.data());
-        }
+        writer.block(block.cid(), block.data());
         let framed = writer.finish(false).concat();
         let len_bytes = framed.iter().take_while(|byte| **byte >= 0x80).count() + 1;
         Message::decode(framed[len_bytes..].to_vec().into()).unwrap()
     }
 
-    #[tokio::test]
-    async fn long_and_short_messages_are_proved_alike() {
-        let blocks = [b"a", b"b"].map(|data| Block::hash_v0(data.to_vec().into()).unwrap());
-        let (proving, turns) = (Proving::new(), Semaphore::new(1));
-        for turn in [None, turns.acquire().await.ok()] {
-            let proved = proving.enter(message(&blocks), turn).await.prove().await.unwrap();
-            assert_eq!((&proved.blocks[..], proved.refused), (&blocks[..], 0));
-        }
+    /// Returns the length of the next block that is told; `None` if it has to be waited for.
+    fn told(proving: &mut Proving) -> Option<usize> {
+        let next = poll_fn(|cx| proving.poll_next(cx)).now_or_never()?;
+        Some(next.unwrap().unwrap().blocks[0].data().len())
     }
 
     #[tokio::test]
-    async fn long_messages_wait_for_a_place_and_keep_their_turn() {
-        let (proving, turns) = (Proving::new(), Semaphore::new(1));
-        let mut proved = Vec::new();
-        for _ in 0..PLACES_MAX {
-            let unproved = proving.enter(message(&[]), turns.acquire().await.ok()).await;
-            proved.push(unproved.prove().await.unwrap());
+    async fn long_and_short_messages_are_proved_alike_and_told_in_order() {
+        let mut proving = Proving::new(Places::new());
+        let blocks = [block(1_000_000), block(100)];
+        for block in &blocks {
+            assert!(proving.has_room());
+            proving.push(Ok(message(block)));
         }
-        let mut next = Box::pin(proving.enter(message(&[]), turns.acquire().await.ok()));
-        assert!(next.as_mut().now_or_never().is_none(), "all places are taken");
-        assert!(turns.try_acquire().is_err());
-        assert!(proving.enter(message(&[]), None).now_or_never().is_some(), "it is short");
-        proved.pop();
-        next.await.prove().await.unwrap();
-        assert!(turns.try_acquire().is_ok());
+        assert!(!proving.has_room());
+        for block in blocks {
+            let proved = poll_fn(|cx| proving.poll_next(cx)).await.unwrap().unwrap();
+            let message = message(&block);
+            assert_eq!(proved, Proved { message, blocks: vec![block], refused: 0 });
+        }
+        proving.push(Err(StreamError::Length));
+        let end = poll_fn(|cx| proving.poll_next(cx)).await.unwrap();
+        assert!(matches!(end, Err(StreamError::Length)));
+    }
+
+    #[tokio::test]
+    async fn a_long_message_waits_for_a_place_and_gives_it_back() {
+        let places = Places::new();
+        let taken = places.0.acquire_many(u32::try_from(PLACES_MAX).unwrap()).await.unwrap();
+        let mut connections = [0, 1].map(|_| Proving::new(places.clone()));
+        for (proving, len) in connections.iter_mut().zip([100, 1_000_000]) {
+            proving.push(Ok(message(&block(len))));
+        }
+        let [short, long] = &mut connections;
+        assert_eq!(told(short), Some(100));
+        assert_eq!(told(long), None);
+        tokio::task::yield_now().await;
+        assert_eq!(told(long), None);
+        drop(taken);
+        assert!(poll_fn(|cx| long.poll_next(cx)).await.unwrap().is_ok());
+        assert_eq!(places.0.available_permits(), PLACES_MAX);
+        long.push(Ok(message(&block(1_000_000))));
+        told(long);
+        drop(connections);
+        let all = places.0.acquire_many(u32::try_from(PLACES_MAX).unwrap());
+        let all = tokio::time::timeout(std::time::Duration::from_secs(10), all).await;
+        assert!(all.is_ok(), "who is gone keeps no place");
+    }
+
+    #[tokio::test]
+    async fn what_no_hash_proves_is_counted() {
+        let block = block(100);
+        let mut bytes = vec![0x1a, 106, 0x0a, 4, 1, 0x55, 0x13, 7, 0x12, 98];
+        bytes.extend_from_slice(&block.data()[..98]);
+        let proved = Proved::new(Message::decode(bytes.into()).unwrap());
+        assert_eq!((proved.blocks.len(), proved.refused), (0, 1));
     }
 }

@@ -11,7 +11,7 @@ use libp2p::StreamProtocol;
 use libp2p::core::UpgradeInfo;
 use libp2p::swarm::Stream;
 use libp2p::{InboundUpgrade, OutboundUpgrade};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::throttle::Throttle;
@@ -30,8 +30,10 @@ const NAMES: [(StreamProtocol, Version); 4] = [
 const REST_MAX: Duration = Duration::from_secs(30);
 /// How long one may rest whose room others wait for.
 const REST_PRESSED: Duration = Duration::from_secs(3);
+/// Memory that a message gets before any of it came; the first piece fits.
+const CLAIMED_LEN: usize = 64 * 1024;
 /// Memory that a message gets when its first piece came; one with a block of a MiB fits.
-const LIKELY_LEN: usize = 1024 * 1024 + PIECE_LEN;
+const LIKELY_LEN: usize = 1024 * 1024 + 64 * 1024;
 /// Bytes that are read or written at a time: what goes into one frame of the connection, which with its head
 /// (12 bytes) fills four records of TLS.
 pub(in crate::exchange) const PIECE_LEN: usize = 64 * 1024 - 12;
@@ -98,25 +100,25 @@ fn version(name: &StreamProtocol) -> Version {
 }
 
 /// Reads the next message into memory of `buffers`; `None` when the peer has closed the stream. Messages
-/// of more than a piece take their turn and keep it, so that a peer has one of them in memory, whatever number
-/// of streams it opens. Each piece that is not the last one is told to `coming`, with its length.
-pub(in crate::exchange) async fn read_message<'a>(
+/// of more than a piece take their turn, so that but one of a connection comes at a time, whatever number of
+/// streams the peer opens. Each piece that is not the last one is told to `coming`, with its length.
+pub(in crate::exchange) async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
-    turn: &'a Semaphore,
+    turn: &Semaphore,
     throttle: &Throttle,
     buffers: &Buffers,
     coming: impl Fn(usize),
-) -> Result<Option<(Message, Option<SemaphorePermit<'a>>)>, StreamError> {
+) -> Result<Option<Message>, StreamError> {
     let Some(len) = read_len(stream).await? else { return Ok(None) };
-    let turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
+    let _turn = if len > PIECE_LEN { turn.acquire().await.ok() } else { None };
     let piece = throttle.piece(PIECE_LEN);
-    let (mut bytes, mut came) = (buffers.take(len.min(piece)), 0);
+    let (mut bytes, mut came) = (buffers.take(len.min(CLAIMED_LEN)), 0);
     while came < len {
         // A length that is only claimed does not cost much; what comes is not moved often.
-        if came == bytes.len() {
-            let mut longer =
-                buffers.take(if came < LIKELY_LEN { len.min(LIKELY_LEN) } else { len });
-            longer[..came].copy_from_slice(&bytes);
+        if bytes.len() < len.min(came + piece) {
+            let is_first = bytes.len() < LIKELY_LEN;
+            let mut longer = buffers.take(if is_first { len.min(LIKELY_LEN) } else { len });
+            longer[..came].copy_from_slice(&bytes[..came]);
             bytes = longer;
         }
         let end = bytes.len().min(came + piece);
@@ -127,7 +129,7 @@ pub(in crate::exchange) async fn read_message<'a>(
         }
         came = end;
     }
-    Ok(Some((Message::decode(bytes.into_bytes())?, turn)))
+    Ok(Some(Message::decode(bytes.into_bytes())?))
 }
 
 async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>, StreamError> {
@@ -251,8 +253,7 @@ mod tests {
         coming: impl Fn(usize),
     ) -> Result<Option<Message>, StreamError> {
         let (turn, throttle, buffers) = (Semaphore::new(1), Throttle::new(None), Buffers::new(0));
-        let read = read_message(stream, &turn, &throttle, &buffers, coming).await?;
-        Ok(read.map(|(message, _)| message))
+        read_message(stream, &turn, &throttle, &buffers, coming).await
     }
 
     async fn read(bytes: &[u8]) -> Result<Option<Message>, StreamError> {
@@ -295,8 +296,8 @@ mod tests {
             let mut cut_off = Cursor::new(&bytes[..bytes.len() - 1]);
             assert!(read_message(&mut cut_off, &turn, &throttle, &buffers, |_| ()).await.is_err());
             let mut whole = Cursor::new(&bytes);
-            let read = read_message(&mut whole, &turn, &throttle, &buffers, |_| ()).await;
-            let (message, _) = read.unwrap().unwrap();
+            let message = read_message(&mut whole, &turn, &throttle, &buffers, |_| ()).await;
+            let message = message.unwrap().unwrap();
             assert_eq!(message.blocks().next().unwrap().prove().unwrap(), block);
         }
     }

@@ -303,7 +303,7 @@ impl ConnectionHandler for Handler {
 fn messages(stream: Stream) -> BoxStream<'static, Message> {
     futures::stream::unfold(stream, |mut stream| async {
         let (turn, throttle, buffers) = (Semaphore::new(1), Throttle::new(None), Buffers::new(0));
-        let (message, _) =
+        let message =
             read_message(&mut stream, &turn, &throttle, &buffers, |_| ()).await.ok()??;
         Some((message, stream))
     })

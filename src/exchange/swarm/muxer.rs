@@ -20,7 +20,7 @@ use super::coalesce::Coalesce;
 use super::split::Split;
 use crate::exchange::bitswap::stream::PIECE_LEN;
 
-/// Bytes of one frame: of a longer one a piece would leave little for the next, of a shorter one go in two.
+/// Bytes of one frame: what bitswap writes at a time, so that nothing of it is left for a second one.
 const FRAME_LEN: usize = PIECE_LEN;
 /// Streams of one connection, both ways.
 const STREAMS_MAX: usize = 128;
