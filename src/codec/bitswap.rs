@@ -199,11 +199,11 @@ impl Message {
 
     /// Returns the bytes that blocks take of the message.
     pub fn block_bytes(&self) -> usize {
-        let all = || 0..self.bytes.len();
-        self.ranges(all(), BARE_BLOCK)
-            .chain(self.ranges(all(), BLOCK))
-            .map(|range| range.len())
-            .sum()
+        let len = |field| match field {
+            Ok((BARE_BLOCK | BLOCK, Value::Bytes(range))) => range.len(),
+            _ => 0,
+        };
+        Fields::new(&self.bytes, 0..self.bytes.len()).map(len).sum()
     }
 
     /// Copies what is the lesser part of the message, since a slice would keep all of it.

@@ -464,3 +464,19 @@ impl ConnectionHandler for Handler {
         self.poll_proved(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_whole_when_a_connection_ends_is_told() {
+        let mut handler = Handler::new(Arc::new(Common::new(Rates::default())), true);
+        handler.proving.push(Ok(Message::default()));
+        let mut next = async || poll_fn(|cx| handler.poll_close(cx)).await;
+        assert!(matches!(next().await, Some(Event::Came { .. })));
+        assert!(next().await.is_none());
+    }
+}

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::stream::{PIECE_LEN, StreamError};
 use crate::block::Block;
-use crate::codec::bitswap::Message;
+use crate::codec::bitswap::{BlockClaim, Message};
 
 /// Messages of one connection that are hashed, or wait for it: one, and the one that came meanwhile.
 const IN_HAND_MAX: usize = 2;
@@ -42,12 +42,8 @@ pub(super) struct Proved {
 impl Proved {
     fn new(message: Message) -> Self {
         let mut refused = 0;
-        let proved = message.blocks().filter_map(|claim| {
-            let proved = claim.prove().ok();
-            refused += usize::from(proved.is_none());
-            proved
-        });
-        let blocks = proved.collect();
+        let prove = |claim: BlockClaim| claim.prove().inspect_err(|_| refused += 1).ok();
+        let blocks = message.blocks().filter_map(prove).collect();
         Self { message, blocks, refused }
     }
 }
@@ -113,8 +109,8 @@ mod tests {
         let mut writer = MessageWriter::new(Version::V1_2);
         writer.block(block.cid(), block.data());
         let framed = writer.finish(false).concat();
-        let len_bytes = framed.iter().take_while(|byte| **byte >= 0x80).count() + 1;
-        Message::decode(framed[len_bytes..].to_vec().into()).unwrap()
+        let (_, bytes) = unsigned_varint::decode::usize(&framed).unwrap();
+        Message::decode(bytes.to_vec().into()).unwrap()
     }
 
     /// Returns the length of the next block that is told; `None` if it has to be waited for.
