@@ -9,6 +9,7 @@ mod introduction;
 mod known;
 mod listening;
 mod muxer;
+mod pong;
 mod probe;
 mod reach;
 mod reachability;

@@ -145,3 +145,106 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+    use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, TryStreamExt as _};
+    use libp2p::core::muxing::StreamMuxerExt as _;
+    use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+    use super::*;
+
+    const TRIP: Duration = Duration::from_millis(50);
+    const WINDOW: usize = 256 * 1024;
+
+    type Sent = (Instant, Vec<u8>);
+
+    /// One end of a link on which all takes half of a round trip.
+    struct End<R> {
+        to: UnboundedSender<Sent>,
+        from: R,
+    }
+
+    fn end(
+        to: UnboundedSender<Sent>,
+        from: UnboundedReceiver<Sent>,
+    ) -> End<impl AsyncRead + Unpin + Send> {
+        let came = from.then(|(due, bytes)| async move {
+            sleep_until(due).await;
+            Ok(bytes)
+        });
+        End { to, from: came.boxed().into_async_read() }
+    }
+
+    impl<R: AsyncRead + Unpin> AsyncRead for End<R> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.from).poll_read(cx, buffer)
+        }
+    }
+
+    impl<R: Unpin> AsyncWrite for End<R> {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let sent = self.to.unbounded_send((Instant::now() + TRIP / 2, bytes.to_vec()));
+            Poll::Ready(sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Returns a stream's two ends, between muxers that go on by themselves.
+    async fn stream() -> (Stream, Stream) {
+        let ((to_there, there), (to_here, here)) = (unbounded(), unbounded());
+        let mut client = Muxer::new(end(to_there, here), Mode::Client);
+        let mut server = Muxer::new(end(to_here, there), Mode::Server);
+        let mut ours = poll_fn(|cx| client.poll_outbound_unpin(cx)).await.unwrap();
+        tokio::spawn(async move { poll_fn(|cx| client.poll_unpin(cx)).await.map(drop) });
+        ours.write_all(&[0]).await.unwrap();
+        let mut theirs = poll_fn(|cx| server.poll_inbound_unpin(cx)).await.unwrap();
+        tokio::spawn(async move { poll_fn(|cx| server.poll_unpin(cx)).await.map(drop) });
+        theirs.read_exact(&mut [0]).await.unwrap();
+        (ours, theirs)
+    }
+
+    /// Returns how many bytes may be sent of which none is read.
+    async fn unread(stream: &mut Stream) -> usize {
+        let mut sent = 0;
+        while timeout(10 * TRIP, stream.write_all(&[1; 4096]))
+            .await
+            .is_ok_and(|wrote| wrote.is_ok())
+        {
+            sent += 4096;
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn a_window_grows_when_losses_hold_up_what_comes() {
+        let (mut ours, mut theirs) = stream().await;
+        let mut bytes = vec![1; WINDOW / 4];
+        for _ in 0..5 {
+            ours.write_all(&bytes).await.unwrap();
+            theirs.read_exact(&mut bytes).await.unwrap();
+            sleep(TRIP).await;
+        }
+        let unread = unread(&mut ours).await;
+        assert!(unread > WINDOW, "{unread}");
+    }
+}

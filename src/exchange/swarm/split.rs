@@ -1,4 +1,4 @@
-//! Long frames of yamux that are read in parts.
+//! Frames of yamux as the crate is shown them: long ones in parts, and answers to its pings later (`pong`).
 //!
 //! A sender may fill the whole window of a stream with one frame, as js-libp2p does; the crate takes a frame of
 //! more than 1 MiB for an attack and closes the connection. So a long frame is shown to it as several.
@@ -9,12 +9,17 @@ use std::task::{Context, Poll, ready};
 
 use futures::{AsyncRead, AsyncWrite};
 
+use super::pong::Pong;
+
 /// Bytes of one part, and so what a frame that is only claimed makes the crate set aside.
 const PART_LEN: u32 = 256 * 1024;
 
 /// Bytes of the head of a frame: version, type, flags, stream, length (yamux spec, "Framing").
 const HEAD_LEN: usize = 12;
 const TYPE_DATA: u8 = 0;
+const TYPE_PING: u8 = 2;
+/// The flag of the answer to a ping.
+const FLAG_ANSWER: u16 = 2;
 /// The flags that begin a stream, or accept one.
 const FLAGS_BEGIN: u16 = 1 | 2;
 
@@ -23,6 +28,7 @@ const FLAGS_BEGIN: u16 = 1 | 2;
 pub(super) struct Split<C> {
     io: C,
     state: State,
+    pong: Pong,
 }
 
 #[derive(Debug)]
@@ -36,11 +42,11 @@ enum State {
 }
 
 /// The head of a frame; one of no bytes stands for no frame.
-type Head = [u8; HEAD_LEN];
+pub(super) type Head = [u8; HEAD_LEN];
 
 impl<C> Split<C> {
     pub(super) fn new(io: C) -> Self {
-        Self { io, state: State::coming() }
+        Self { io, state: State::coming(), pong: Pong::new() }
     }
 }
 
@@ -55,8 +61,7 @@ impl State {
         if len <= PART_LEN {
             return Self::Giving { head: frame, given: 0, rest: with(frame, 0, 0) };
         }
-        let [_, _, f0, f1, ..] = frame;
-        let flags = u16::from_be_bytes([f0, f1]);
+        let flags = flags(&frame);
         // What begins a stream goes with the first part, what ends it with the last.
         let head = with(frame, flags & FLAGS_BEGIN, PART_LEN);
         Self::Giving { head, given: 0, rest: with(frame, flags & !FLAGS_BEGIN, len - PART_LEN) }
@@ -74,6 +79,14 @@ fn with([version, kind, _, _, s0, s1, s2, s3, ..]: Head, flags: u16, len: u32) -
     [version, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3]
 }
 
+fn flags([_, _, f0, f1, ..]: &Head) -> u16 {
+    u16::from_be_bytes([*f0, *f1])
+}
+
+fn is_pong(head: &Head) -> bool {
+    head[1] == TYPE_PING && flags(head) & FLAG_ANSWER != 0
+}
+
 /// Returns how many bytes follow a head.
 fn body_len([_, kind, .., l0, l1, l2, l3]: &Head) -> u32 {
     if *kind == TYPE_DATA { u32::from_be_bytes([*l0, *l1, *l2, *l3]) } else { 0 }
@@ -85,10 +98,16 @@ impl<C: AsyncRead + Unpin> AsyncRead for Split<C> {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { io, state } = &mut *self;
+        let Self { io, state, pong } = &mut *self;
         loop {
             match state {
                 State::Coming { head, have } => {
+                    if *have == 0
+                        && let Some(due) = pong.poll_due(cx)
+                    {
+                        *state = State::part_of(due);
+                        continue;
+                    }
                     let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut head[*have..]))?;
                     match (read, *have) {
                         (0, 0) => return Poll::Ready(Ok(0)),
@@ -96,7 +115,8 @@ impl<C: AsyncRead + Unpin> AsyncRead for Split<C> {
                         _ => *have += read,
                     }
                     if *have == HEAD_LEN {
-                        *state = State::part_of(*head);
+                        let shown = if is_pong(head) { pong.hold(*head) } else { Some(*head) };
+                        *state = shown.map_or_else(State::coming, State::part_of);
                     }
                 }
                 State::Giving { head, given, rest } => {
@@ -153,7 +173,10 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Split<C> {
 
 #[cfg(test)]
 mod tests {
-    use futures::AsyncReadExt as _;
+    use std::time::Duration;
+
+    use futures::{AsyncReadExt as _, StreamExt as _, TryStreamExt as _, stream};
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -236,5 +259,19 @@ mod tests {
         let cut = &frame(TYPE_DATA, 0, 0)[..7];
         let error = Split::new(Slow(cut, 5)).read_to_end(&mut read).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_to_a_ping_comes_behind_what_came_after_it() {
+        let (pong, data) = (frame(TYPE_PING, FLAG_ANSWER, 1), frame(TYPE_DATA, 0, 5));
+        let came = stream::iter([Ok([&pong[..], &data].concat())]).chain(stream::pending());
+        let mut split = Split::new(came.into_async_read());
+        sleep(Duration::from_millis(50)).await;
+        let mut read = vec![0; data.len()];
+        split.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, data);
+        read.truncate(pong.len());
+        split.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, pong);
     }
 }
