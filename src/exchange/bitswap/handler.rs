@@ -259,7 +259,7 @@ impl Handler {
                 Err(error) if error.is_misbehaviour() => {
                     return Poll::Ready(Some(Event::Misbehaved(error.to_string())));
                 }
-                Err(error) => tracing::debug!(%error, "a bitswap stream ended"),
+                Err(error) => tracing::debug!(%error, "no more of a message or stream"),
             }
         }
         Poll::Ready(None)
@@ -459,7 +459,7 @@ impl ConnectionHandler for Handler {
         Poll::Pending
     }
 
-    /// What came before the end of the connection is told.
+    /// What is whole and in hand when the connection ends is told.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         self.poll_proved(cx)
     }

@@ -15,7 +15,7 @@ use super::stream::{PIECE_LEN, StreamError};
 use crate::block::Block;
 use crate::codec::bitswap::{BlockClaim, Message};
 
-/// Messages of one connection that are hashed, or wait for it: one, and the one that came meanwhile.
+/// Messages of one connection that are hashed, or wait for it.
 const IN_HAND_MAX: usize = 2;
 /// Long messages of all peers that are hashed at a time: what hashes slowly leaves threads for others.
 const PLACES_MAX: usize = 8;
@@ -88,10 +88,7 @@ async fn prove(message: Message, Places(places): Places) -> Result<Proved, Strea
         let _place = place;
         Proved::new(message)
     });
-    proved.await.map_err(|error| {
-        tracing::error!(%error, "the blocks of a message were not hashed");
-        StreamError::Io(error.into())
-    })
+    Ok(proved.await?)
 }
 
 #[cfg(test)]

@@ -50,6 +50,9 @@ pub(in crate::exchange) enum StreamError {
     /// What came is no message.
     #[error("{0}")]
     Message(#[from] MessageError),
+    /// What hashed the blocks of a message was cut short.
+    #[error("the blocks of a message were not hashed: {0}")]
+    Hashing(#[from] tokio::task::JoinError),
     /// The length in front of a message is no number, or too great.
     #[error("a message begins with a bad length")]
     Length,

@@ -14,38 +14,36 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::split::Head;
 
-/// A round trip looks so many times as long as it is.
+/// A round trip looks about so many times as long as it is.
 const TRIPS: u32 = 4;
 /// Longest time for which an answer is held back.
 const HOLD_MAX: Duration = Duration::from_secs(1);
 
 /// The answer that is held back, if one is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pong {
-    /// A connection begins with a ping.
-    begun: Instant,
+    /// When the crate read for the first time, and sent its first ping.
+    begun: Option<Instant>,
+    /// For how long all answers of the connection are held back: as the first one tells.
     hold: Option<Duration>,
     held: Option<(Head, Pin<Box<Sleep>>)>,
 }
 
 impl Pong {
-    /// Begins with a connection.
-    pub(super) fn new() -> Self {
-        Self { begun: Instant::now(), hold: None, held: None }
-    }
-
     /// Holds an answer back that came now; gives it back when there is one already, for that nobody asked.
     pub(super) fn hold(&mut self, head: Head) -> Option<Head> {
         if self.held.is_some() {
             return Some(head);
         }
-        let hold = *self.hold.get_or_insert((self.begun.elapsed() * (TRIPS - 1)).min(HOLD_MAX));
+        let trip = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        let hold = *self.hold.get_or_insert((trip * (TRIPS - 1)).min(HOLD_MAX));
         self.held = Some((head, Box::pin(sleep(hold))));
         None
     }
 
-    /// Returns the answer when it is time for it.
+    /// Returns the answer when it is time for it; asked whenever the crate reads.
     pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Option<Head> {
+        self.begun.get_or_insert_with(Instant::now);
         let (_, time) = self.held.as_mut()?;
         match time.as_mut().poll(cx) {
             Poll::Ready(()) => self.held.take().map(|(head, _)| head),
@@ -66,17 +64,24 @@ mod tests {
         [0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, id]
     }
 
+    /// Returns what is held on a connection that began just now.
+    async fn begun() -> Pong {
+        let mut pong = Pong::default();
+        assert!(poll_fn(|cx| Poll::Ready(pong.poll_due(cx))).await.is_none());
+        pong
+    }
+
     async fn due(pong: &mut Pong) -> Head {
         poll_fn(|cx| pong.poll_due(cx).map_or(Poll::Pending, Poll::Ready)).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn round_trips_look_longer_than_they_are() {
-        let mut pong = Pong::new();
+        let (mut pong, asked) = (begun().await, Instant::now());
         sleep(TRIP).await;
         assert_eq!(pong.hold(head(1)), None);
         assert_eq!(due(&mut pong).await, head(1));
-        assert_eq!(pong.begun.elapsed(), TRIP * TRIPS);
+        assert_eq!(asked.elapsed(), TRIP * TRIPS);
         sleep(Duration::from_secs(10)).await;
         let came = Instant::now();
         assert_eq!(pong.hold(head(2)), None);
@@ -87,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_answers_late_has_his_answer_held_back_for_no_more_than_a_second() {
-        let mut pong = Pong::new();
+        let mut pong = begun().await;
         sleep(HOLD_MAX).await;
         assert_eq!(pong.hold(head(1)), None);
         let came = Instant::now();

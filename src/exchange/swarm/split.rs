@@ -46,7 +46,7 @@ pub(super) type Head = [u8; HEAD_LEN];
 
 impl<C> Split<C> {
     pub(super) fn new(io: C) -> Self {
-        Self { io, state: State::coming(), pong: Pong::new() }
+        Self { io, state: State::coming(), pong: Pong::default() }
     }
 }
 
@@ -264,9 +264,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_answer_to_a_ping_comes_behind_what_came_after_it() {
         let (pong, data) = (frame(TYPE_PING, FLAG_ANSWER, 1), frame(TYPE_DATA, 0, 5));
-        let came = stream::iter([Ok([&pong[..], &data].concat())]).chain(stream::pending());
-        let mut split = Split::new(came.into_async_read());
-        sleep(Duration::from_millis(50)).await;
+        let bytes = [&pong[..], &data].concat();
+        let came = stream::once(sleep(Duration::from_millis(50))).map(|()| Ok(bytes.clone()));
+        let mut split = Split::new(came.chain(stream::pending()).boxed_local().into_async_read());
         let mut read = vec![0; data.len()];
         split.read_exact(&mut read).await.unwrap();
         assert_eq!(read, data);
