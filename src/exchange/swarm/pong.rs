@@ -64,7 +64,7 @@ mod tests {
         [0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, id]
     }
 
-    /// Returns what is held on a connection that began just now.
+    /// Returns the state of a connection of which the crate reads for the first time.
     async fn begun() -> Pong {
         let mut pong = Pong::default();
         assert!(poll_fn(|cx| Poll::Ready(pong.poll_due(cx))).await.is_none());

@@ -18,10 +18,10 @@ const PART_LEN: u32 = 256 * 1024;
 const HEAD_LEN: usize = 12;
 const TYPE_DATA: u8 = 0;
 const TYPE_PING: u8 = 2;
-/// The flag of the answer to a ping.
-const FLAG_ANSWER: u16 = 2;
+/// The flag that accepts a stream, or answers a ping.
+const FLAG_ACK: u16 = 2;
 /// The flags that begin a stream, or accept one.
-const FLAGS_BEGIN: u16 = 1 | 2;
+const FLAGS_BEGIN: u16 = 1 | FLAG_ACK;
 
 /// A connection on which no frame that comes is longer than [`PART_LEN`].
 #[derive(Debug)]
@@ -84,7 +84,7 @@ fn flags([_, _, f0, f1, ..]: &Head) -> u16 {
 }
 
 fn is_pong(head: &Head) -> bool {
-    head[1] == TYPE_PING && flags(head) & FLAG_ANSWER != 0
+    head[1] == TYPE_PING && flags(head) & FLAG_ACK != 0
 }
 
 /// Returns how many bytes follow a head.
@@ -263,7 +263,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_answer_to_a_ping_comes_behind_what_came_after_it() {
-        let (pong, data) = (frame(TYPE_PING, FLAG_ANSWER, 1), frame(TYPE_DATA, 0, 5));
+        let (pong, data) = (frame(TYPE_PING, FLAG_ACK, 1), frame(TYPE_DATA, 0, 5));
         let bytes = [&pong[..], &data].concat();
         let came = stream::once(sleep(Duration::from_millis(50))).map(|()| Ok(bytes.clone()));
         let mut split = Split::new(came.chain(stream::pending()).boxed_local().into_async_read());
