@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use tokio::sync::watch;
 
 use super::{KeepError, Keeper};
 use crate::block::{Block, Cid};
@@ -147,6 +148,10 @@ impl BlockStore for Unused {
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
         self.0.remove(cid)
     }
+
+    fn subscribe(&self) -> watch::Receiver<()> {
+        self.0.subscribe()
+    }
 }
 
 /// The store as writers use it: who meets the cap or a full disk waits until there is room.
@@ -224,5 +229,9 @@ impl BlockStore for RoomyStore {
 
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
         self.blocks.remove(cid)
+    }
+
+    fn subscribe(&self) -> watch::Receiver<()> {
+        self.blocks.subscribe()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use super::key::BlockKey;
 use super::{BlockRange, BlockStore, FileRange, FileState, StoreError};
@@ -13,6 +14,7 @@ use crate::block::{Block, Cid};
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     blocks: RwLock<HashMap<BlockKey, Block>>,
+    came: watch::Sender<()>,
 }
 
 impl BlockStore for MemoryStore {
@@ -44,6 +46,8 @@ impl BlockStore for MemoryStore {
         for block in blocks.iter().filter(|block| Block::from_identity(block.cid()).is_none()) {
             stored.entry(BlockKey::of(block.cid())).or_insert_with(|| block.clone());
         }
+        drop(stored);
+        self.came.send_replace(());
         Ok(())
     }
 
@@ -53,5 +57,9 @@ impl BlockStore for MemoryStore {
 
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
         Ok(self.blocks.write().remove(&BlockKey::of(cid)).is_some())
+    }
+
+    fn subscribe(&self) -> watch::Receiver<()> {
+        self.came.subscribe()
     }
 }

@@ -26,6 +26,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::block::{Block, Cid};
 
@@ -125,4 +126,7 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// [`StoreError::InForeignPack`] and nothing is removed; [`StoreError::Full`] and
     /// [`StoreError::Io`]: the block is gone until the next start, and may be back then.
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError>;
+
+    /// Returns a receiver that is told after blocks came to be here, now and then when none did.
+    fn subscribe(&self) -> watch::Receiver<()>;
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
 use crate::block::{Block, Cid};
 use crate::store::{BlockRange, BlockStore, FileRange, FileState, StoreError};
@@ -29,6 +30,7 @@ pub struct TestStore {
     state: Mutex<State>,
     /// Held while the disk does not answer.
     disk: Mutex<()>,
+    came: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +130,8 @@ impl BlockStore for TestStore {
         for block in blocks {
             state.blocks.insert(block.cid().hash().to_bytes(), block.clone());
         }
+        drop(state);
+        self.came.send_replace(());
         Ok(())
     }
 
@@ -137,5 +141,9 @@ impl BlockStore for TestStore {
 
     fn remove(&self, cid: &Cid) -> Result<bool, StoreError> {
         Ok(self.state.lock().blocks.remove(&cid.hash().to_bytes()).is_some())
+    }
+
+    fn subscribe(&self) -> watch::Receiver<()> {
+        self.came.subscribe()
     }
 }

@@ -50,6 +50,13 @@ fn what_is_put_is_here_before_and_after_commit(store: &dyn BlockStore) {
     check_has_all(store, &blocks);
 }
 
+fn who_waits_is_told_that_blocks_came(store: &dyn BlockStore) {
+    let came = store.subscribe();
+    assert!(!came.has_changed().unwrap(), "nothing came since");
+    store.put(&[numbered(1, 100)]).unwrap();
+    assert!(came.has_changed().unwrap());
+}
+
 fn the_empty_and_the_largest_block(store: &dyn BlockStore) {
     let blocks = [raw(Bytes::new()), raw(vec![7; BLOCK_LEN_MAX])];
     store.put(&blocks).unwrap();
@@ -183,6 +190,7 @@ fn readers_of_a_block_that_is_removed_get_all_or_nothing(store: &dyn BlockStore)
 /// The contract; each promise gets a new store.
 const PROMISES: &[fn(&dyn BlockStore)] = &[
     what_is_put_is_here_before_and_after_commit,
+    who_waits_is_told_that_blocks_came,
     the_empty_and_the_largest_block,
     nothing_to_put_is_no_error,
     ranges_are_cut_at_the_end,

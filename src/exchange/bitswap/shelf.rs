@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::block::Cid;
 use crate::store::{BlockStore, StoreError};
@@ -44,6 +45,11 @@ impl Shelf {
     /// Returns the bytes of a block, which were hashed once since the start: who gets them hashes them anyway.
     pub(super) fn read(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
         if self.has(cid) { self.store.read_trusted(cid) } else { Ok(None) }
+    }
+
+    /// Returns a receiver that is told when there may be new blocks.
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.store.subscribe()
     }
 
     fn has(&self, cid: &Cid) -> bool {

@@ -116,9 +116,11 @@ async fn what_comes_later_is_sent_when_it_is_there() {
     let put = async {
         sleep(Duration::from_millis(300)).await;
         giver.store.put(std::slice::from_ref(&late)).unwrap();
+        Instant::now()
     };
-    let (fetched, ()) = timeout(PATIENCE, futures::future::join(fetch, put)).await.unwrap();
+    let (fetched, put) = timeout(PATIENCE, futures::future::join(fetch, put)).await.unwrap();
     assert_eq!(fetched.unwrap(), late);
+    assert!(put.elapsed() < Duration::from_secs(2), "{:?}", put.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

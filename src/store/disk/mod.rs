@@ -33,6 +33,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::watch;
 
 pub use self::assemble::{Assembly, AssemblyGroup, Gathered};
 pub use self::check::{Damage, DiskStats, Progress, VerifyReport};
@@ -192,6 +193,8 @@ pub struct DiskStore {
     committed: Condvar,
     /// Number of puts that have been written.
     written: AtomicU64,
+    /// Tells who waits for blocks that there may be new ones.
+    came: watch::Sender<()>,
     space: Space,
     epochs: Arc<Epochs>,
     /// One eviction at a time.
@@ -242,6 +245,7 @@ impl DiskStore {
             committed: Condvar::new(),
             moves: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            came: watch::Sender::default(),
             space,
             epochs: Arc::default(),
             evicting: Mutex::default(),
@@ -524,6 +528,10 @@ impl BlockStore for DiskStore {
             Some(path) => Err(StoreError::InForeignPack { cid: Box::new(*cid), path }),
             None => self.bury(&key),
         }
+    }
+
+    fn subscribe(&self) -> watch::Receiver<()> {
+        self.came.subscribe()
     }
 }
 

@@ -103,6 +103,7 @@ impl DiskStore {
             self.append_all(&mut writer, &fresh)?;
         }
         self.written.fetch_add(1, Ordering::AcqRel);
+        self.came.send_replace(());
         Ok(())
     }
 
@@ -334,6 +335,7 @@ impl DiskStore {
         let mut packs = list.packs.clone();
         edit(&mut packs);
         *list = PackList::new(packs, list.foreign.clone(), Arc::clone(&list.leaves));
+        self.came.send_replace(());
     }
 
     /// Takes the number of a new pack.

@@ -7,24 +7,25 @@
 //! Everything that touches the disk runs on threads of its own, a few at a time, and only when there is
 //! room to send what is read. What is not here is remembered, as peers expect, and looked for again.
 
+mod again;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use self::again::Again;
+use super::handler::{Lane, Outgoing, SENDING_MAX};
+use super::shelf::Shelf;
+use crate::block::{Cid, IDENTITY_CODE};
+use crate::codec::bitswap::{Message, Presence, Want, WantKind};
+use crate::exchange::meter::Meter;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
-use tokio::time::{Interval, MissedTickBehavior, interval};
-
-use super::handler::{Lane, Outgoing, SENDING_MAX};
-use super::shelf::Shelf;
-use crate::block::{Cid, IDENTITY_CODE};
-use crate::codec::bitswap::{Message, Presence, Want, WantKind};
-use crate::exchange::meter::Meter;
 
 /// Wants of one peer that are remembered (boxo and Helia, spec 05 §5); of more, those for blocks that are
 /// not here go first, then the least urgent.
@@ -48,8 +49,6 @@ const SMALL_BLOCK_LEN: u64 = 1024;
 const READING_MAX: usize = 8;
 /// Replies of all peers that are read or on their way.
 pub(super) const REPLIES_MAX: usize = 64;
-/// How often what was not here is looked for again.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Place of a want: the most urgent first, then as they came.
 type Place = (Reverse<i32>, u64);
@@ -110,7 +109,7 @@ pub(super) struct Server {
     next_want: u64,
     joins: u64,
     reading: FuturesUnordered<BoxFuture<'static, (PeerId, u64, Reply)>>,
-    look_again: Option<Interval>,
+    again: Again,
     /// Bytes of blocks that were sent to all peers, also those that are gone, …
     sent: Meter,
     /// … and how many blocks that were.
@@ -120,12 +119,12 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(shelf: Shelf) -> Self {
         Self {
+            again: Again::new(shelf.subscribe()),
             shelf,
             peers: HashMap::new(),
             next_want: 0,
             joins: 0,
             reading: FuturesUnordered::new(),
-            look_again: None,
             sent: Meter::default(),
             sent_blocks: 0,
         }
@@ -184,7 +183,7 @@ impl Server {
     /// Returns the next reply to send, and on which lane.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(PeerId, Lane, Outgoing)> {
         loop {
-            self.poll_again(cx);
+            self.look_again(cx);
             self.read_more();
             match self.reading.poll_next_unpin(cx) {
                 Poll::Ready(Some((peer, joined, reply))) => {
@@ -217,26 +216,18 @@ impl Server {
         (&self.sent, self.sent_blocks)
     }
 
-    /// Queues what was not here once more, now and then.
-    fn poll_again(&mut self, cx: &mut Context<'_>) {
-        if self.peers.values().all(|peer| peer.absent.is_empty()) {
-            self.look_again = None;
+    /// Queues what was not here once more, when it is time.
+    fn look_again(&mut self, cx: &mut Context<'_>) {
+        let absent = self.peers.values().map(|peer| peer.absent.len()).sum();
+        if !self.again.is_due(cx, absent) {
             return;
         }
-        let timer = self.look_again.get_or_insert_with(|| {
-            let mut timer = interval(LOOK_AGAIN);
-            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            timer.reset();
-            timer
-        });
-        while timer.poll_tick(cx).is_ready() {
-            for peer in self.peers.values_mut() {
-                for (_, want) in std::mem::take(&mut peer.absent) {
-                    // It was told once.
-                    let want = Want { send_dont_have: false, ..want };
-                    peer.remember(want, self.next_want);
-                    self.next_want += 1;
-                }
+        for peer in self.peers.values_mut() {
+            for (_, want) in std::mem::take(&mut peer.absent) {
+                // It was told once.
+                let want = Want { send_dont_have: false, ..want };
+                peer.remember(want, self.next_want);
+                self.next_want += 1;
             }
         }
     }

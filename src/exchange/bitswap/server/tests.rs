@@ -1,11 +1,14 @@
 //! What peers are answered, without a network.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use tokio::time::timeout;
 
+use super::again::REST_MAX;
 use super::*;
 use crate::block::{Block, HashFn, codecs};
 use crate::codec::bitswap::{MessageWriter, Version};
@@ -69,7 +72,7 @@ impl Bench {
 
     async fn reply_on_lane(&mut self) -> Option<(PeerId, Lane, Outgoing)> {
         let reply = poll_fn(|cx| self.server.poll(cx));
-        timeout(LOOK_AGAIN / 2, reply).await.ok()
+        timeout(REST_MAX / 2, reply).await.ok()
     }
 
     /// Has others take all room for replies; returns one of them.
@@ -120,10 +123,9 @@ async fn what_was_not_here_comes_when_it_is_and_is_denied_once() {
     let mut bench = Bench::new(&[]);
     bench.told([want(&late, WantKind::Block)]);
     assert!(!bench.outgoing().await.presences[0].has);
-    tokio::time::advance(LOOK_AGAIN).await;
+    bench.store.put(&[block(2, 100)]).unwrap();
     assert!(bench.reply().await.is_none(), "it was told once");
     bench.store.put(std::slice::from_ref(&late)).unwrap();
-    tokio::time::advance(LOOK_AGAIN).await;
     assert_eq!(bench.outgoing().await.blocks, [given(&late)]);
 }
 
@@ -271,8 +273,10 @@ async fn what_is_not_shared_is_not_here() {
     let (public, secret) = (block(1, 100), block(2, 100));
     let store = Arc::new(MemoryStore::default());
     store.put(&[public.clone(), secret.clone()]).unwrap();
-    let cid = *public.cid();
-    let shelf = Shelf::new(store.clone(), Some(Shared::new(move |asked| *asked == cid)));
+    let is_public = Arc::new(RwLock::new(HashSet::from([*public.cid()])));
+    let asked = Arc::clone(&is_public);
+    let shared = Shared::new(move |cid| asked.read().contains(cid));
+    let shelf = Shelf::new(store.clone(), Some(shared));
     let (mut server, peer) = (Server::new(shelf), PeerId::random());
     server.join(peer, true);
     let mut bench = Bench { server, store, peer };
@@ -280,6 +284,10 @@ async fn what_is_not_shared_is_not_here() {
     let outgoing = bench.outgoing().await;
     assert_eq!(outgoing.blocks, [given(&public)]);
     assert_eq!(outgoing.presences, [Presence { cid: *secret.cid(), has: false }]);
+    is_public.write().insert(*secret.cid());
+    assert!(bench.reply().await.is_none(), "the store has nothing new");
+    tokio::time::advance(REST_MAX / 2).await;
+    assert_eq!(bench.outgoing().await.blocks, [given(&secret)], "from now on they may");
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,6 +164,7 @@ impl DiskStore {
         let mut foreign = list.foreign.clone();
         edit(&mut foreign);
         *list = PackList::new(list.packs.clone(), foreign, Arc::clone(&list.leaves));
+        self.came.send_replace(());
     }
 
     fn foreign_at(&self, kind: ForeignKind, path: &Path) -> Option<Arc<Pack>> {

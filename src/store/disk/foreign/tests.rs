@@ -155,7 +155,9 @@ fn an_archive_is_served_where_it_lies() {
         let fixture = Fixture::new();
         fixture.write("a.car", &bytes);
         let store = fixture.open();
+        let came = store.subscribe();
         let added = fixture.add(&store, "a.car").unwrap();
+        assert!(came.has_changed().unwrap());
         assert_eq!((added.stat.blocks, added.stat.block_bytes), (4, 4 * LEN as u64));
         assert_eq!((added.stat.len, added.stat.lost.as_ref()), (bytes.len() as u64, None));
         check_here(&store, 0..4);

@@ -73,10 +73,12 @@ fn the_file_is_the_content_and_the_blocks_are_what_they_were() {
     let fixture = Fixture::new();
     let store = fixture.open(None);
     let all = mixed(0..10);
+    let came = store.subscribe();
     let mut assembly = store.assemble().unwrap();
     assembly.share(&fixture.source(&leaves(0..10)), 10 * LEN as u64).unwrap();
     assert!(all.iter().all(|leaf| assembly.push(leaf, LEN as u64).unwrap()));
     assembly.finish().unwrap();
+    assert!(came.has_changed().unwrap());
     assert!(std::fs::read(fixture.packs.join("0000000001.file")).unwrap() == content(0..10));
     for _ in 0..2 {
         let store = fixture.open(None);
