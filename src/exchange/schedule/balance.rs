@@ -41,7 +41,7 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
                 return;
             }
             let want = self.wants.get(&id).filter(|want| want.under_way().count() == 1);
-            let best = want.and_then(|want| self.other(want, source, now));
+            let best = want.and_then(|want| self.others(want, now).min());
             // What is on its way comes sooner than what is called off, and from who failed maybe never.
             let is_much_sooner = |(expected, other): &(Duration, S)| {
                 busy.time_of(place) > expected.mul_f64(GAIN) + busy.latency()

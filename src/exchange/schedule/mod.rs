@@ -8,6 +8,7 @@
 //! asked only whether they have the block, and that only until somebody turned out to have them all.
 
 mod balance;
+mod hedge;
 mod session;
 mod source;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use self::hedge::{HEDGE_EVERY, is_hedged};
 use self::session::Session;
 use self::source::{Record, Source};
 use self::want::{Answer, Want, WantId};
@@ -43,14 +45,6 @@ const GREETING_MAX: usize = 8;
 const SEARCH_AFTER: Duration = Duration::from_secs(1);
 /// … and how long until all are asked and searched for again.
 const SEARCH_AGAIN: Duration = Duration::from_secs(30);
-/// Of a block that is no guess: when another source would have sent it in a part of the time that it
-/// is under way already, that one is asked too.
-const HEDGE_PART: u32 = 2;
-/// How often it is looked for such blocks.
-const HEDGE_EVERY: Duration = Duration::from_millis(50);
-/// Bytes that may come twice for that, in any case and of all that came.
-const HEDGE_BYTES: u64 = 4 * 1024 * 1024;
-const HEDGE_SHARE: u64 = 20;
 /// Blocks that came or were given up lately: a second copy of one is no lie, and who has it is of use.
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("positive");
 /// Copies that one source may send of such a block: it was asked whether it has it, for it, and once more.
@@ -567,64 +561,6 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         }
         self.asks.push_back(Ask::Search(want.cid));
     }
-
-    /// Returns who else would send a block first, of those who are known or proven to have it and have room, and
-    /// how long that would take.
-    fn other(&self, want: &Want<S>, first: S, now: Instant) -> Option<(Duration, S)> {
-        let session = self.sessions.peek(&want.session);
-        let has_said =
-            |source: &S| !matches!(want.answers.get(source), None | Some(Answer::Asked(_)));
-        let proven =
-            session.into_iter().flat_map(Session::proven).filter(|source| !has_said(source));
-        let others = want.holders().chain(proven).filter(|source| *source != first);
-        let expected = others.filter_map(|source| {
-            let known = self.sources.get(&source)?;
-            known.has_room(Urgency::Ahead, now).then(|| (known.expected(), source))
-        });
-        expected.min()
-    }
-
-    /// Asks a second source for blocks that will be needed and that the first one is slow with.
-    fn hedge(&mut self, now: Instant) {
-        if self.hedges_at.is_none_or(|at| now < at) {
-            return;
-        }
-        let mut budget = HEDGE_BYTES + self.totals.bytes / HEDGE_SHARE;
-        budget = budget.saturating_sub(self.totals.late_bytes);
-        let mut is_waited_for = false;
-        let mut late = Vec::new();
-        for (&id, want) in self.wants.iter().filter(|(_, want)| is_hedged(want)) {
-            let mut under_way = want.under_way();
-            let Some((first, since)) = under_way.next() else { continue };
-            is_waited_for = true;
-            if let Some((second, _)) = under_way.next() {
-                let known = self.sources.get(&second);
-                budget = budget.saturating_sub(known.map_or(0, Source::block_len));
-                continue;
-            }
-            let waited = now.saturating_duration_since(since);
-            if let Some((expected, other)) = self.other(want, first, now)
-                && expected * HEDGE_PART < waited
-            {
-                late.push((id, other));
-            }
-        }
-        self.hedges_at = is_waited_for.then(|| now + HEDGE_EVERY);
-        for (id, other) in late {
-            let has_room = |known: &&Source| known.has_room(Urgency::Ahead, now);
-            let known = self.sources.get(&other).filter(has_room);
-            let len = known.map(Source::block_len).filter(|len| *len <= budget);
-            if let Some(len) = len {
-                budget -= len;
-                self.ask(id, other, now);
-            }
-        }
-    }
-}
-
-/// Tells whether a block will be needed for certain, so that it is worth a second copy.
-fn is_hedged<S>(want: &Want<S>) -> bool {
-    want.urgency != Urgency::Ahead
 }
 
 /// Asks a source whether it has a block.

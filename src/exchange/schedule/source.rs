@@ -70,6 +70,8 @@ pub(super) struct Source {
     last_heard: Instant,
     /// When a good part of a message last came.
     last_coming: Instant,
+    /// Whether it ever gave a block that it was asked for.
+    has_given: bool,
     record: Record,
 }
 
@@ -108,6 +110,7 @@ impl Source {
             was_busy: true,
             last_heard: now,
             last_coming: now,
+            has_given: false,
             record,
         }
     }
@@ -178,6 +181,11 @@ impl Source {
         let overdue = (self.time_of(*count) * 4).max(least);
         let sign = if is_coming { self.last_heard.max(self.last_coming) } else { self.last_heard };
         Some((sign.max(*first) + patience).min(*first + overdue))
+    }
+
+    /// Tells whether it never gave anything.
+    pub(super) fn is_untried(&self) -> bool {
+        !self.has_given
     }
 
     /// Tells whether nothing is held against it.
@@ -277,6 +285,7 @@ impl Source {
     /// Notes the length of a block that it was asked for and that came.
     pub(super) fn got(&mut self, len: usize, now: Instant) {
         self.heard(now);
+        self.has_given = true;
         self.record = Record::default();
         self.block_len += (len as f64 - self.block_len) * SAMPLE_WEIGHT;
         self.sample.1 += len as u64;

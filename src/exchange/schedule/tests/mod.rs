@@ -7,6 +7,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use self::world::*;
+use super::hedge::{HEDGE_BYTES, HEDGE_SHARE};
 use super::*;
 
 #[test]
@@ -366,6 +367,20 @@ fn promises_and_no_block_are_as_good_as_silence() {
     assert!(slowest < MS * 1000, "{slowest:?}");
     // After two seconds, and each time after twice as long.
     assert!(world.peers[0].asked < 16, "asked {} times", world.peers[0].asked);
+}
+
+/// Half of them are nearer than the one that gives.
+#[test]
+fn who_gives_is_found_among_many_that_only_promise() {
+    let mut world = World::new(64, MIB);
+    for number in 0..60 {
+        world = world.peer(MS * (10 + number), 1000.0, Manner::Promiser);
+        if number == 30 {
+            world = world.peer(MS * 41, 300.0, Manner::Honest);
+        }
+    }
+    let took = world.read_all(16, Duration::from_mins(1));
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]
