@@ -16,6 +16,9 @@ pub const MESSAGE_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Most blocks of one message: no peer is asked for so many at a time, and each takes some hundred bytes of memory
 /// whatever its length.
 pub const BLOCKS_MAX: usize = 8192;
+/// Most wants, and most presences, of one message that take part: eight times what a peer remembers, and no node asks
+/// for so many at a time.
+pub const ENTRIES_MAX: usize = 8192;
 /// Longest CID in bytes that takes part; entries with longer ones are left out, as boxo does.
 pub const CID_LEN_MAX: usize = 168;
 
@@ -98,6 +101,9 @@ pub struct BlockClaim {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Message {
     bytes: Bytes,
+    wants: usize,
+    presences: usize,
+    is_full: bool,
 }
 
 impl BlockClaim {
@@ -139,7 +145,7 @@ impl Message {
         if bytes.len() > MESSAGE_LEN_MAX {
             return Err(MessageError::TooLong(bytes.len()));
         }
-        let mut blocks = 0;
+        let (mut blocks, mut wants, mut presences, mut is_full) = (0, 0, 0, false);
         for field in Fields::new(&bytes, 0..bytes.len()) {
             let (number, value) = field?;
             if matches!(number, BARE_BLOCK | BLOCK) {
@@ -155,10 +161,9 @@ impl Message {
                         match number {
                             1 => {
                                 want(&bytes, range(number, value)?)?;
+                                wants += 1;
                             }
-                            2 => {
-                                varint(number, value)?;
-                            }
+                            2 => is_full |= varint(number, value)? > 0,
                             _ => {}
                         }
                     }
@@ -169,22 +174,28 @@ impl Message {
                 BLOCK => drop(block(&bytes, range(number, value)?)?),
                 PRESENCE => {
                     presence(&bytes, range(number, value)?)?;
+                    presences += 1;
                 }
                 _ => {}
             }
         }
-        Ok(Self { bytes })
+        Ok(Self { bytes, wants, presences, is_full })
     }
 
     /// Tells whether the wants are all that the peer wants: earlier ones are over.
     pub fn is_full(&self) -> bool {
-        let is_full = |(number, value)| number == 2 && matches!(value, Value::Varint(1..));
-        self.wantlists().any(|list| Fields::new(&self.bytes, list).flatten().any(is_full))
+        self.is_full
     }
 
-    /// Returns the wants and cancels, in order.
+    /// Returns how many wants, cancels and presences take part.
+    pub fn entries(&self) -> usize {
+        self.wants.min(ENTRIES_MAX) + self.presences.min(ENTRIES_MAX)
+    }
+
+    /// Returns the wants and cancels, in order, up to [`ENTRIES_MAX`].
     pub fn wants(&self) -> impl Iterator<Item = Want> {
-        let entries = self.wantlists().flat_map(|list| self.ranges(list, 1));
+        let wantlists = self.ranges(0..self.bytes.len(), WANTLIST);
+        let entries = wantlists.flat_map(|list| self.ranges(list, 1)).take(ENTRIES_MAX);
         entries.filter_map(|entry| want(&self.bytes, entry).ok()?)
     }
 
@@ -215,14 +226,10 @@ impl Message {
         BlockClaim { data: Bytes::copy_from_slice(&claim.data), ..claim }
     }
 
-    /// Returns what the peer says it has and has not.
+    /// Returns what the peer says it has and has not, up to [`ENTRIES_MAX`].
     pub fn presences(&self) -> impl Iterator<Item = Presence> {
-        let entries = self.ranges(0..self.bytes.len(), PRESENCE);
+        let entries = self.ranges(0..self.bytes.len(), PRESENCE).take(ENTRIES_MAX);
         entries.filter_map(|entry| presence(&self.bytes, entry).ok()?)
-    }
-
-    fn wantlists(&self) -> impl Iterator<Item = Range<usize>> {
-        self.ranges(0..self.bytes.len(), WANTLIST)
     }
 
     /// Returns where the fields of a number lie.
@@ -593,6 +600,23 @@ mod tests {
         assert_eq!(most.unwrap().blocks().count(), BLOCKS_MAX);
         let over = [blocks, vec![BARE_BLOCK_TAG, 0]].concat();
         assert_eq!(Message::decode(over.into()), Err(MessageError::TooManyBlocks));
+    }
+
+    #[test]
+    fn of_too_many_entries_the_first_take_part() {
+        let mut writer = MessageWriter::new(Version::V1_2);
+        for number in 0..=ENTRIES_MAX {
+            writer.want(&Want { is_cancel: number == ENTRIES_MAX, ..want(WantKind::Have) });
+            writer.presence(&Presence { cid: *hello().cid(), has: number < ENTRIES_MAX });
+        }
+        let message = decode(&writer.finish(true).concat()).unwrap();
+        assert_eq!(
+            (message.wants().count(), message.presences().count()),
+            (ENTRIES_MAX, ENTRIES_MAX)
+        );
+        assert!(!message.wants().any(|want| want.is_cancel));
+        assert!(message.presences().all(|presence| presence.has));
+        assert_eq!((message.entries(), message.is_full()), (2 * ENTRIES_MAX, true));
     }
 
     #[test]

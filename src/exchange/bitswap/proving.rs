@@ -1,8 +1,10 @@
 //! Messages of one connection between the peer and whoever reads them: their blocks are hashed, and they are told
 //! in the order in which they came.
 //!
-//! Long ones are hashed on threads of their own, so that the next one comes meanwhile.
+//! Long ones are hashed on threads of their own, so that the next one comes meanwhile. Those that say much wait for
+//! their turns among all connections: one task deals with what all peers want and say they have.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -12,6 +14,7 @@ use futures::stream::{FuturesOrdered, StreamExt as _};
 use tokio::sync::Semaphore;
 
 use super::stream::{PIECE_LEN, StreamError};
+use super::throttle::Throttle;
 use crate::block::Block;
 use crate::codec::bitswap::{BlockClaim, Message};
 
@@ -19,14 +22,38 @@ use crate::codec::bitswap::{BlockClaim, Message};
 const IN_HAND_MAX: usize = 2;
 /// Long messages of all peers that are hashed at a time: what hashes slowly leaves threads for others.
 const PLACES_MAX: usize = 8;
+/// Wants and presences that are told in a second, of all peers together: half of what can be dealt with.
+const ENTRIES_PER_S: NonZeroU64 = NonZeroU64::new(100_000).expect("positive");
+/// Those of one turn. Who says more waits for several, so that others come between.
+const TURN_ENTRIES: usize = 512;
+/// What a message costs beside its entries, as so many of them.
+const MESSAGE_ENTRIES: usize = 16;
 
-/// Where the long messages of all connections are hashed; who came first goes first.
+/// What all connections share; who came first goes first.
 #[derive(Debug, Clone)]
-pub(super) struct Places(Arc<Semaphore>);
+pub(super) struct Places {
+    /// Where long messages are hashed.
+    hashing: Arc<Semaphore>,
+    /// How fast wants and presences are told.
+    telling: Arc<Throttle>,
+}
 
 impl Places {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(PLACES_MAX)))
+        Self {
+            hashing: Arc::new(Semaphore::new(PLACES_MAX)),
+            telling: Arc::new(Throttle::new(Some(ENTRIES_PER_S))),
+        }
+    }
+
+    /// Waits until so many entries may be told.
+    async fn pass(&self, entries: usize) {
+        let mut left = entries + MESSAGE_ENTRIES;
+        while left > 0 {
+            let turn = left.min(TURN_ENTRIES);
+            self.telling.pass(turn).await;
+            left -= turn;
+        }
     }
 }
 
@@ -78,12 +105,13 @@ impl Proving {
     }
 }
 
-async fn prove(message: Message, Places(places): Places) -> Result<Proved, StreamError> {
+async fn prove(message: Message, places: Places) -> Result<Proved, StreamError> {
+    places.pass(message.entries()).await;
     if message.block_bytes() <= PIECE_LEN {
         return Ok(Proved::new(message));
     }
     // Nobody closes it.
-    let place = places.acquire_owned().await.ok();
+    let place = places.hashing.acquire_owned().await.ok();
     let proved = tokio::task::spawn_blocking(move || {
         let _place = place;
         Proved::new(message)
@@ -94,9 +122,13 @@ async fn prove(message: Message, Places(places): Places) -> Result<Proved, Strea
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
+
+    use futures::future::{join, join_all};
+    use tokio::time::{Instant, sleep};
 
     use super::*;
-    use crate::codec::bitswap::{MessageWriter, Version};
+    use crate::codec::bitswap::{ENTRIES_MAX, MessageWriter, Version};
 
     fn block(len: usize) -> Block {
         Block::hash_v0(vec![7; len].into()).unwrap()
@@ -138,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_message_waits_for_a_place_and_gives_it_back() {
         let places = Places::new();
-        let taken = places.0.acquire_many(u32::try_from(PLACES_MAX).unwrap()).await.unwrap();
+        let taken = places.hashing.acquire_many(u32::try_from(PLACES_MAX).unwrap()).await.unwrap();
         let mut connections = [0, 1].map(|_| Proving::new(places.clone()));
         for (proving, len) in connections.iter_mut().zip([100, 1_000_000]) {
             proving.push(Ok(message(&block(len))));
@@ -150,13 +182,37 @@ mod tests {
         assert_eq!(told(long), None);
         drop(taken);
         assert!(poll_fn(|cx| long.poll_next(cx)).await.unwrap().is_ok());
-        assert_eq!(places.0.available_permits(), PLACES_MAX);
+        assert_eq!(places.hashing.available_permits(), PLACES_MAX);
         long.push(Ok(message(&block(1_000_000))));
         told(long);
         drop(connections);
-        let all = places.0.acquire_many(u32::try_from(PLACES_MAX).unwrap());
+        let all = places.hashing.acquire_many(u32::try_from(PLACES_MAX).unwrap());
         let all = tokio::time::timeout(std::time::Duration::from_secs(10), all).await;
         assert!(all.is_ok(), "who is gone keeps no place");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_much_lets_others_between() {
+        let places = Places::new();
+        let says_much = || async {
+            for _ in 0..10 {
+                places.pass(ENTRIES_MAX).await;
+            }
+            Instant::now()
+        };
+        let says_little = async {
+            sleep(Duration::from_millis(500)).await;
+            let begun = Instant::now();
+            places.pass(10).await;
+            begun.elapsed()
+        };
+        let (begun, much) = (Instant::now(), join_all((0..4).map(|_| says_much())));
+        let (much, little) = join(much, says_little).await;
+        assert!(little < Duration::from_millis(50), "{little:?}");
+        let (all, took) = (4 * 10 * ENTRIES_MAX, (much[0] - begun).as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a test's number")]
+        let rate = all as f64 / took;
+        assert!(rate < 120_000.0, "{rate}");
     }
 
     #[tokio::test]

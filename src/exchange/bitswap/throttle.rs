@@ -1,4 +1,4 @@
-//! How many bytes a second all connections together carry, one way.
+//! How many bytes a second all connections together carry, one way, or how much else a second.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -43,16 +43,19 @@ impl Throttle {
     /// Waits until so many bytes may pass.
     pub(super) async fn pass(&self, bytes: usize) {
         let Some(rate) = self.rate else { return };
+        let now = Instant::now();
         let turn = {
             let mut paid = self.paid.lock();
-            let now = Instant::now();
             let turn = (*paid).max(now.checked_sub(BURST).unwrap_or(now));
             #[expect(clippy::cast_precision_loss, reason = "pieces and rates are far below 2⁵²")]
             let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
             *paid = turn + cost;
             turn
         };
-        sleep_until(turn).await;
+        // Even a sleep that is over takes a turn of the timer.
+        if turn > now {
+            sleep_until(turn).await;
+        }
     }
 }
 
