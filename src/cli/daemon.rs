@@ -27,6 +27,7 @@ use crate::cli::failure::{Failure, tell};
 use crate::cli::{Global, log};
 use crate::node::config::Config;
 use crate::node::{self, Node};
+use crate::sys::files;
 
 /// How long a daemon in the background may take to answer: opening a repository after a crash
 /// hashes one pack, which takes seconds on a slow disk.
@@ -92,6 +93,9 @@ impl Daemon {
 
     async fn serve(&self, node: &Arc<Node>, repo: &Path) -> Result<(), Failure> {
         let stop = stop_of(node.clone())?;
+        if let Err(error) = files::raise_open_max() {
+            tracing::warn!(%error, "the bound of open files stays what it was");
+        }
         node.take_part()?;
         if self.mount {
             mount_configured(node.clone()).await?;

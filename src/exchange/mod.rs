@@ -12,6 +12,7 @@ mod network;
 #[cfg(any(test, feature = "testkit"))]
 pub mod rogue;
 mod schedule;
+mod seldom;
 pub mod swarm;
 
 use std::fmt::Debug;

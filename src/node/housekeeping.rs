@@ -104,10 +104,11 @@ async fn give_back(mut stopped: Stopped) {
         let held = || memory::resident_bytes().unwrap_or_default();
         from = if held() >= from {
             blocking(memory::give_back).await;
-            // What is in use cannot be given back.
+            // What is in use cannot be given back …
             held() / 2 * 3
         } else {
-            from.min(held() * 2)
+            // … and may not be in use any more after a while.
+            from / 8 * 7
         };
         from = from.max(GIVE_BACK_FROM);
     }

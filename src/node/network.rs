@@ -14,11 +14,16 @@ use super::files::replace;
 use super::{NodeError, agent};
 use crate::exchange::swarm::{KnownPeer, Reach, SwarmOptions};
 use crate::exchange::{Keypair, Network, PreSharedKey, Rates};
+use crate::sys::files;
 
 /// The key of a private network, as kubo keeps it (spec 06 §7).
 const PRIVATE_KEY_NAME: &str = "swarm.key";
 /// Where peers were reached.
 const PEERS_NAME: &str = "peers.json";
+/// Of the files that may be open, connections are this part, …
+const FILES_SHARE: u64 = 4;
+/// … and so many in any case, the least that `network.connections` may say.
+const CONNECTIONS_MIN: u32 = 8;
 /// How often that is written down: what a crash forgets.
 const REMEMBER_EVERY: Duration = Duration::from_mins(10);
 
@@ -68,8 +73,23 @@ pub(super) fn options(
             down: NonZeroU64::new(config.rate_down),
         },
         agent: agent(),
-        connections_max: config.connections,
+        connections_max: connections_within(config.connections, files::open_max()),
     }))
+}
+
+/// Returns how many connections there may be beside all else that takes descriptors: calls that are being answered, the
+/// store, the API. A bound that is not known takes none away.
+fn connections_within(wanted: u32, open_max: nix::Result<u64>) -> u32 {
+    let most = open_max.map_or(wanted, |max| u32::try_from(max / FILES_SHARE).unwrap_or(wanted));
+    let fitting = wanted.min(most.max(CONNECTIONS_MIN));
+    if fitting < wanted {
+        tracing::warn!(
+            wanted,
+            fitting,
+            "fewer connections than network.connections says: few files may be open"
+        );
+    }
+    fitting
 }
 
 fn private_key(repo: &Path) -> Result<Option<PreSharedKey>, NodeError> {
@@ -146,6 +166,15 @@ mod tests {
     fn options_of(repo: &Path, text: &str) -> Result<Option<SwarmOptions>, NodeError> {
         let config = Config::parse(text, Path::new("config.toml")).unwrap();
         options(repo, &Keypair::generate_ed25519(), &config.network)
+    }
+
+    #[test]
+    fn connections_leave_files_for_others() {
+        for (open_max, connections) in [(Ok(1 << 20), 256), (Ok(256), 64), (Ok(20), 8)] {
+            assert_eq!(connections_within(256, open_max), connections, "{open_max:?}");
+        }
+        assert_eq!(connections_within(256, Err(nix::errno::Errno::EPERM)), 256);
+        assert_eq!(connections_within(16, Ok(256)), 16);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The kernel calls that need `unsafe` or care: mounting, mapping, syncing, signals, leases, volumes,
-//! memory.
+//! memory, bounds.
 //!
 //! The promise: what is dangerous or odd about these interfaces is dealt with here, once, so that
 //! the layers above speak in paths, descriptors, numbers and typed errors. It knows nothing of blocks,
@@ -7,6 +7,7 @@
 
 pub mod clone;
 pub mod disk;
+pub mod files;
 pub mod lease;
 pub mod memory;
 pub mod mmap;

@@ -18,7 +18,7 @@ use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, Stream, Substream
 use tokio::sync::Semaphore;
 
 use super::proving::{Places, Proved, Proving};
-use super::stream::{StreamError, Upgrade, read_message, write_message};
+use super::stream::{Patience, StreamError, Upgrade, read_message, write_message};
 use super::throttle::{Rates, Throttle};
 use crate::block::{Block, Buffers, Cid};
 use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
@@ -55,6 +55,8 @@ pub(in crate::exchange) struct Outgoing {
     pub(super) wants: Vec<Want>,
     pub(super) blocks: Vec<(Cid, Bytes)>,
     pub(super) presences: Vec<Presence>,
+    /// Whether it takes the room of those who take replies at once.
+    pub(super) is_brisk: bool,
 }
 
 impl Outgoing {
@@ -313,9 +315,10 @@ async fn write(
     for (cid, data) in &outgoing.blocks {
         writer.block(cid, data);
     }
+    let patience = Patience::new(&common.pressed, outgoing.is_brisk);
     drop(outgoing);
     if !writer.is_empty() {
-        write_message(&mut stream, &writer.finish(false), &common.up, &common.pressed).await?;
+        write_message(&mut stream, &writer.finish(false), &common.up, patience).await?;
     }
     Ok((stream, version))
 }

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::block::Cid;
+use crate::exchange::seldom::Seldom;
 use crate::store::{BlockStore, StoreError};
 
 /// Tells of a block that is here whether peers may have it.
@@ -31,20 +33,31 @@ impl fmt::Debug for Shared {
 pub(in crate::exchange) struct Shelf {
     store: Arc<dyn BlockStore>,
     shared: Option<Shared>,
+    failures: Arc<Seldom>,
 }
 
 impl Shelf {
     pub(in crate::exchange) fn new(store: Arc<dyn BlockStore>, shared: Option<Shared>) -> Self {
-        Self { store, shared }
+        Self { store, shared, failures: Arc::default() }
     }
 
-    pub(super) fn block_len(&self, cid: &Cid) -> Result<Option<u64>, StoreError> {
-        if self.has(cid) { self.store.block_len(cid) } else { Ok(None) }
+    /// Returns the length of a block in bytes. What the disk cannot give is not here, as far as peers are concerned.
+    pub(super) fn block_len(&self, cid: &Cid) -> Option<u64> {
+        self.found(cid, self.has(cid).then(|| self.store.block_len(cid))?)
     }
 
     /// Returns the bytes of a block, which were hashed once since the start: who gets them hashes them anyway.
-    pub(super) fn read(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
-        if self.has(cid) { self.store.read_trusted(cid) } else { Ok(None) }
+    pub(super) fn read(&self, cid: &Cid) -> Option<Bytes> {
+        self.found(cid, self.has(cid).then(|| self.store.read_trusted(cid))?)
+    }
+
+    fn found<T>(&self, cid: &Cid, found: Result<Option<T>, StoreError>) -> Option<T> {
+        found.unwrap_or_else(|error| {
+            if let Some(untold) = self.failures.tells(Instant::now()) {
+                tracing::warn!(%cid, %error, untold, "cannot give a peer a block");
+            }
+            None
+        })
     }
 
     /// Returns a receiver that is told when there may be new blocks.

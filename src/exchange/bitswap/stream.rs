@@ -158,48 +158,75 @@ async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>
     Ok(Some(len))
 }
 
-/// Writes the parts of a message, which has its length in front; it may rest for a shorter time while
-/// others are `pressed`.
+/// How long a message may take that is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience<'a> {
+    /// Whether others wait for its room: it may rest for a shorter time then, …
+    pressed: &'a AtomicBool,
+    /// … and, if it is brisk, is to be gone in that time as a whole.
+    is_brisk: bool,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(pressed: &'a AtomicBool, is_brisk: bool) -> Self {
+        Self { pressed, is_brisk }
+    }
+
+    /// Waits for a step of a message that the other side has had so much time to take.
+    async fn within(
+        self,
+        step: impl Future<Output = io::Result<()>>,
+        waited: &mut Duration,
+    ) -> Result<(), StreamError> {
+        let mut step = std::pin::pin!(step);
+        let (begun, before) = (Instant::now(), *waited);
+        while begun.elapsed() < REST_MAX {
+            let done = tokio::time::timeout(REST_PRESSED, &mut step).await;
+            *waited = before + begun.elapsed();
+            match done {
+                Ok(done) => return Ok(done?),
+                Err(_) if self.pressed.load(Ordering::Relaxed) => break,
+                Err(_) => {}
+            }
+        }
+        Err(StreamError::Rest)
+    }
+
+    fn is_over(self, waited: Duration) -> bool {
+        self.is_brisk && waited > REST_PRESSED && self.pressed.load(Ordering::Relaxed)
+    }
+}
+
+/// Writes the parts of a message, which has its length in front.
 pub(super) async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin),
     parts: &[Bytes],
     throttle: &Throttle,
-    pressed: &AtomicBool,
+    patience: Patience<'_>,
 ) -> Result<(), StreamError> {
+    let mut waited = Duration::ZERO;
     for piece in parts.iter().flat_map(|part| part.chunks(throttle.piece(PIECE_LEN))) {
         throttle.pass(piece.len()).await;
-        within_pressed_rest(stream.write_all(piece), pressed).await?;
+        patience.within(stream.write_all(piece), &mut waited).await?;
+        if patience.is_over(waited) {
+            return Err(StreamError::Rest);
+        }
     }
-    within_pressed_rest(stream.flush(), pressed).await
+    patience.within(stream.flush(), &mut waited).await
 }
 
 async fn within_rest(step: impl Future<Output = io::Result<()>>) -> Result<(), StreamError> {
-    within_pressed_rest(step, &AtomicBool::new(false)).await
-}
-
-async fn within_pressed_rest(
-    step: impl Future<Output = io::Result<()>>,
-    pressed: &AtomicBool,
-) -> Result<(), StreamError> {
-    let mut step = std::pin::pin!(step);
-    let begun = Instant::now();
-    while begun.elapsed() < REST_MAX {
-        match tokio::time::timeout(REST_PRESSED, &mut step).await {
-            Ok(done) => return Ok(done?),
-            Err(_) if pressed.load(Ordering::Relaxed) => break,
-            Err(_) => {}
-        }
-    }
-    Err(StreamError::Rest)
+    tokio::time::timeout(REST_MAX, step).await.map_err(|_| StreamError::Rest)?.map_err(Into::into)
 }
 
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
     use std::sync::atomic::AtomicUsize;
-    use std::task::{Context, Poll};
+    use std::task::{Context, Poll, ready};
 
     use futures::io::Cursor;
+    use tokio::time::{Sleep, sleep};
 
     use super::*;
     use crate::block::Block;
@@ -268,7 +295,8 @@ mod tests {
         let (mut written, throttle) = (Cursor::new(Vec::new()), Throttle::new(None));
         for _ in 0..2 {
             let pressed = AtomicBool::new(true);
-            write_message(&mut written, &framed(), &throttle, &pressed).await.unwrap();
+            let patience = Patience::new(&pressed, false);
+            write_message(&mut written, &framed(), &throttle, patience).await.unwrap();
         }
         let mut stream = Cursor::new(written.into_inner());
         for _ in 0..2 {
@@ -329,10 +357,47 @@ mod tests {
         for (is_pressed, patience) in [(false, REST_MAX), (true, REST_PRESSED)] {
             pressed.store(is_pressed, Ordering::Relaxed);
             let started = Instant::now();
-            let error =
-                write_message(&mut Rests, &framed(), &throttle, &pressed).await.unwrap_err();
+            let written = Patience::new(&pressed, false);
+            let error = write_message(&mut Rests, &framed(), &throttle, written).await.unwrap_err();
             assert!(matches!(error, StreamError::Rest), "{error}");
             assert_eq!(started.elapsed(), patience);
+        }
+    }
+
+    /// Takes a piece each second.
+    struct Slow(Pin<Box<Sleep>>);
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            ready!(self.0.as_mut().poll(cx));
+            self.0 = Box::pin(sleep(Duration::from_secs(1)));
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_does_not_keep_the_room_of_the_brisk_while_others_wait() {
+        let parts = vec![Bytes::from(vec![0; PIECE_LEN]); 20];
+        for (is_pressed, is_brisk) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (pressed, throttle) = (AtomicBool::new(is_pressed), Throttle::new(None));
+            let mut slow = Slow(Box::pin(sleep(Duration::from_secs(1))));
+            let (started, patience) = (Instant::now(), Patience::new(&pressed, is_brisk));
+            let written = write_message(&mut slow, &parts, &throttle, patience).await;
+            assert_eq!(written.is_err(), is_pressed && is_brisk);
+            let took = if written.is_err() { REST_PRESSED } else { Duration::from_secs(20) };
+            assert!(started.elapsed() < took + Duration::from_secs(2), "{:?}", started.elapsed());
         }
     }
 }

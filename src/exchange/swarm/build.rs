@@ -24,6 +24,8 @@ const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 const IDLE_MAX: Duration = Duration::from_mins(1);
 /// Connections to one peer: two that call each other at the same time, and one more.
 pub(super) const CONNECTIONS_PER_PEER: u32 = 3;
+/// One of so many connections is left for peers that this node calls.
+const CALLED_PART: u32 = 8;
 /// Connections that are being made at one time, each way.
 pub(super) const PENDING_MAX: u32 = 128;
 /// Share of this machine's memory that the process may have taken when a connection is made.
@@ -99,8 +101,10 @@ fn behaviour(
     store: Arc<dyn BlockStore>,
 ) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
     let own = key.public().to_peer_id();
+    let max = options.connections_max;
     let limits = ConnectionLimits::default()
-        .with_max_established(Some(options.connections_max))
+        .with_max_established(Some(max))
+        .with_max_established_incoming(Some(max - max / CALLED_PART))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
         .with_max_pending_incoming(Some(PENDING_MAX))
         .with_max_pending_outgoing(Some(PENDING_MAX));
@@ -112,7 +116,7 @@ fn behaviour(
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
         memory: memory_connection_limits::Behaviour::with_max_percentage(MEMORY_SHARE_MAX),
-        gate: Gate::new(options.reach.clone()),
+        gate: Gate::new(options.reach.clone(), max as usize),
         bitswap: bitswap::Behaviour::new(
             client,
             Shelf::new(store, options.shared.clone()),

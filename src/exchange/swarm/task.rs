@@ -19,6 +19,7 @@ use super::listening::Listening;
 use super::{PeerInfo, Request, SwarmError, SwarmOptions, remote};
 use crate::exchange::bitswap::{self, Client};
 use crate::exchange::limit::Limit;
+use crate::exchange::seldom::Seldom;
 use crate::store::BlockStore;
 use crate::sys::memory::resident_bytes;
 
@@ -53,6 +54,9 @@ pub(super) struct Task {
     calling: Calling,
     listening: Listening,
     connected: HashMap<PeerId, Connected>,
+    /// Of what peers may cause often: calls that are not heard, and what ends a connection.
+    unheard: Seldom,
+    misbehaved: Seldom,
 }
 
 impl Task {
@@ -74,6 +78,8 @@ impl Task {
             calling,
             listening: Listening::new(options.hole_punching, now),
             connected: HashMap::new(),
+            unheard: Seldom::default(),
+            misbehaved: Seldom::default(),
         };
         for address in options.peers {
             let (peer, address) = with_peer(address)?;
@@ -226,7 +232,11 @@ impl Task {
         match event {
             SwarmEvent::Behaviour(event) => self.said(event),
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
-            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "cannot listen"),
+            SwarmEvent::ListenerError { error, .. } => {
+                if let Some(untold) = self.unheard.tells(Instant::now()) {
+                    tracing::warn!(%error, untold, "cannot listen");
+                }
+            }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
                 self.listening.ended(listener_id, &addresses, reason, Instant::now());
             }
@@ -300,7 +310,9 @@ impl Task {
                 tracing::debug!(address = %tested_addr, %error, "this node cannot be called there");
             }
             BehaviourEvent::Bitswap(bitswap::Event::Misbehaved { peer, what }) => {
-                tracing::info!(%peer, what, "disconnecting a peer");
+                if let Some(untold) = self.misbehaved.tells(Instant::now()) {
+                    tracing::info!(%peer, what, untold, "disconnecting a peer");
+                }
                 // It may be gone already.
                 let _gone = self.swarm.disconnect_peer_id(peer);
             }

@@ -19,7 +19,7 @@ pub(super) fn why_not_reached(error: &DialError) -> String {
             tried.collect::<Vec<_>>().join("; ")
         }
         DialError::WrongPeerId { obtained, .. } => format!("another peer is there, {obtained}"),
-        other => other.to_string(),
+        other => cause(other),
     }
 }
 

@@ -155,7 +155,7 @@ async fn who_wants_much_and_reads_nothing_is_waited_for_a_moment() {
     let giver = Node::start(&["/ip4/127.0.0.1/tcp/0"]);
     giver.store.put(&blocks).unwrap();
     let mut deaf = Vec::new();
-    for _ in 0..36 {
+    for _ in 0..58 {
         let wanted: Vec<_> = blocks.iter().map(|block| *block.cid()).collect();
         let rogue = Rogue::start(move |_: &Message| manners::deaf(wanted.clone())).await;
         giver.swarm().connect(rogue.address().clone()).await.unwrap();

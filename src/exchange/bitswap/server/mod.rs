@@ -1,5 +1,5 @@
-//! What peers want of this node: remembered within bounds, answered in turn, the least served first, and who
-//! did not take what was sent last.
+//! What peers want of this node: remembered within bounds, answered in turn, and who did not take what was sent
+//! last. Those that take it slowly have a part of the room, so that they cannot hold up the others.
 //!
 //! While long blocks are on their way to a peer, what is short goes past them on a lane of its own: over a slow
 //! link, names and small files would wait for seconds.
@@ -10,9 +10,9 @@
 mod again;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::again::Again;
 use super::handler::{Lane, Outgoing, SENDING_MAX};
@@ -26,6 +26,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
+use tokio::time::Instant;
 
 /// Wants of one peer that are remembered (boxo and Helia, spec 05 §5); of more, those for blocks that are
 /// not here go first, then the least urgent.
@@ -47,11 +48,27 @@ const BRIEF_WANTS_MAX: usize = 64;
 const SMALL_BLOCK_LEN: u64 = 1024;
 /// Replies that are read from disk at a time.
 const READING_MAX: usize = 8;
-/// Replies of all peers that are read or on their way.
+/// Replies of all peers that are read or on their way, …
 pub(super) const REPLIES_MAX: usize = 64;
+/// … those of peers that take them slowly, so that there is room for the others, …
+const SLOW_REPLIES_MAX: usize = 32;
+/// … and those from which on each has one, who did not take the last one at once.
+const CROWD: usize = 16;
+/// Who took a reply in this time is not slow.
+const BRISK_TIME: Duration = Duration::from_secs(1);
 
 /// Place of a want: the most urgent first, then as they came.
 type Place = (Reverse<i32>, u64);
+
+/// How a peer takes replies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Taking {
+    /// It took none yet.
+    #[default]
+    Unknown,
+    Brisk,
+    Slow,
+}
 
 /// What one peer wants.
 #[derive(Debug, Default)]
@@ -71,11 +88,16 @@ struct Peer {
     next_reply: u64,
     /// Replies that are read or on their way, …
     replies: usize,
+    /// … since when those are that were read, …
+    on_way: VecDeque<Instant>,
     /// … when the last long one was begun, …
-    long_since: Option<tokio::time::Instant>,
+    long_since: Option<Instant>,
     /// … and whether a brief one is.
     is_brief: bool,
-    /// Replies that it did not take.
+    /// Its place among those that wait: behind who waits since before its last reply was begun, or it joined.
+    turn: u64,
+    taking: Taking,
+    /// Replies one after another that it did not take.
     failures: u32,
     sent: Meter,
 }
@@ -107,6 +129,7 @@ pub(super) struct Server {
     shelf: Shelf,
     peers: HashMap<PeerId, Peer>,
     next_want: u64,
+    next_turn: u64,
     joins: u64,
     reading: FuturesUnordered<BoxFuture<'static, (PeerId, u64, Reply)>>,
     again: Again,
@@ -123,6 +146,7 @@ impl Server {
             shelf,
             peers: HashMap::new(),
             next_want: 0,
+            next_turn: 0,
             joins: 0,
             reading: FuturesUnordered::new(),
             sent: Meter::default(),
@@ -133,7 +157,8 @@ impl Server {
     /// Begins to answer a peer, which may have what is here or may not.
     pub(super) fn join(&mut self, peer: PeerId, may_have: bool) {
         self.joins += 1;
-        self.peers.insert(peer, Peer { joined: self.joins, may_have, ..Peer::default() });
+        let (joined, turn) = (self.joins, self.take_turn());
+        self.peers.insert(peer, Peer { joined, may_have, turn, ..Peer::default() });
     }
 
     /// Forgets a peer.
@@ -159,24 +184,23 @@ impl Server {
 
     /// Notes that a reply could not be sent.
     pub(super) fn failed(&mut self, peer: &PeerId, lane: Lane) {
-        self.sent(peer, lane);
-        if let Some(known) = self.peers.get_mut(peer) {
-            known.failures = known.failures.saturating_add(1);
-        }
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        known.end(lane);
+        known.failures = known.failures.saturating_add(1);
+        known.taking = Taking::Slow;
     }
 
     /// Tells whether somebody waits for room that the replies of others take.
     pub(super) fn is_crowded(&self) -> bool {
-        let is_waiting = |peer: &Peer| peer.free_lane().is_some();
-        self.replies() >= REPLIES_MAX && self.peers.values().any(is_waiting)
+        let room = self.room();
+        let is_waiting = |peer: &Peer| room.free_lane(peer).is_some() && !room.is_for(peer);
+        self.peers.values().any(is_waiting)
     }
 
-    /// Notes that a reply was sent, or there is none.
+    /// Notes that a reply was sent.
     pub(super) fn sent(&mut self, peer: &PeerId, lane: Lane) {
-        match self.peers.get_mut(peer) {
-            Some(known) if lane == Lane::Brief => known.is_brief = false,
-            Some(known) => known.replies = known.replies.saturating_sub(1),
-            None => {}
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.took(lane);
         }
     }
 
@@ -193,13 +217,13 @@ impl Server {
                     };
                     let lane = reply.lane;
                     if let Some(outgoing) = known.take(reply) {
-                        let (bytes, now) = (outgoing.block_bytes(), Instant::now());
+                        let (bytes, now) = (outgoing.block_bytes(), std::time::Instant::now());
                         known.sent.add(bytes, now);
                         self.sent.add(bytes, now);
                         self.sent_blocks += outgoing.blocks.len() as u64;
                         return Poll::Ready((peer, lane, outgoing));
                     }
-                    self.sent(&peer, lane);
+                    known.give_back(lane);
                 }
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
@@ -234,16 +258,33 @@ impl Server {
 
     /// Returns how many replies are read or on their way.
     pub(super) fn replies(&self) -> usize {
-        self.peers.values().map(|peer| peer.replies + usize::from(peer.is_brief)).sum()
+        self.room().replies
+    }
+
+    fn room(&self) -> Room {
+        let mut room = Room { replies: 0, slow: 0 };
+        for peer in self.peers.values() {
+            let replies = peer.replies + usize::from(peer.is_brief);
+            room.replies += replies;
+            room.slow += if peer.taking == Taking::Slow { replies } else { 0 };
+        }
+        room
+    }
+
+    fn take_turn(&mut self) -> u64 {
+        self.next_turn += 1;
+        self.next_turn
     }
 
     /// Begins to read replies, as long as there is room for them.
     fn read_more(&mut self) {
-        while self.reading.len() < READING_MAX && self.replies() < REPLIES_MAX {
-            let waiting =
-                self.peers.iter_mut().filter_map(|(id, peer)| Some((*id, peer.free_lane()?, peer)));
-            let least = |(_, _, peer): &(_, _, &mut Peer)| (peer.failures, peer.sent.total());
-            let Some((peer, lane, known)) = waiting.min_by_key(least) else { return };
+        while self.reading.len() < READING_MAX {
+            let (room, turn) = (self.room(), self.take_turn());
+            let waiting = self.peers.iter_mut().filter(|(_, peer)| room.is_for(peer));
+            let waiting = waiting.filter_map(|(id, peer)| Some((*id, room.free_lane(peer)?, peer)));
+            let first = |(_, _, peer): &(_, _, &mut Peer)| (peer.failures, peer.turn);
+            let Some((peer, lane, known)) = waiting.min_by_key(first) else { return };
+            known.turn = turn;
             let (joined, (number, wants)) = (known.joined, known.next_wants(lane));
             let shelf = known.may_have.then(|| self.shelf.clone());
             match lane {
@@ -264,19 +305,59 @@ impl Server {
     }
 }
 
+/// What room for replies is taken.
+struct Room {
+    /// Replies of all peers, …
+    replies: usize,
+    /// … and of those that take them slowly.
+    slow: usize,
+}
+
+impl Room {
+    /// Tells whether others leave room for one more reply to a peer.
+    fn is_for(&self, peer: &Peer) -> bool {
+        let has_slow = peer.taking != Taking::Slow || self.slow < SLOW_REPLIES_MAX;
+        self.replies < REPLIES_MAX && has_slow
+    }
+
+    /// Returns the lane on which a peer can be sent something that it waits for, as far as its own replies go.
+    fn free_lane(&self, peer: &Peer) -> Option<Lane> {
+        let is_alike = self.replies < CROWD || peer.taking == Taking::Brisk;
+        let has_room = peer.replies < if is_alike { SENDING_MAX } else { 1 };
+        let may_be_brief = !peer.is_brief && !peer.unseen.is_empty();
+        if may_be_brief && peer.is_long_under_way(has_room) {
+            return Some(Lane::Brief);
+        }
+        (has_room && !peer.queue.is_empty()).then_some(Lane::Blocks)
+    }
+}
+
 impl Peer {
     fn len(&self) -> usize {
         self.queue.len() + self.absent.len()
     }
 
-    /// Returns the lane on which it can be sent something that it waits for.
-    fn free_lane(&self) -> Option<Lane> {
-        let has_room = self.replies < SENDING_MAX;
-        let may_be_brief = !self.is_brief && !self.unseen.is_empty();
-        if may_be_brief && self.is_long_under_way(has_room) {
-            return Some(Lane::Brief);
+    /// Gives the room of a reply back.
+    fn give_back(&mut self, lane: Lane) {
+        match lane {
+            Lane::Brief => self.is_brief = false,
+            Lane::Wants | Lane::Blocks => self.replies = self.replies.saturating_sub(1),
         }
-        (has_room && !self.queue.is_empty()).then_some(Lane::Blocks)
+    }
+
+    /// Notes that a reply is no longer on its way; returns since when it was, but of a brief one.
+    fn end(&mut self, lane: Lane) -> Option<Instant> {
+        self.give_back(lane);
+        if lane == Lane::Brief { None } else { self.on_way.pop_front() }
+    }
+
+    /// Notes that it took a reply.
+    fn took(&mut self, lane: Lane) {
+        self.failures = 0;
+        if let Some(since) = self.end(lane) {
+            let is_brisk = since.elapsed() <= BRISK_TIME;
+            self.taking = if is_brisk { Taking::Brisk } else { Taking::Slow };
+        }
     }
 
     /// Tells whether something short would wait; with `has_room` for one more reply, if it would for long.
@@ -384,10 +465,17 @@ impl Peer {
         for want in long {
             self.put_back(number, want, true);
         }
-        if lane == Lane::Blocks && is_long(outgoing.block_bytes()) {
-            self.long_since = Some(tokio::time::Instant::now());
+        if outgoing.blocks.is_empty() && outgoing.presences.is_empty() {
+            return None;
         }
-        (!outgoing.blocks.is_empty() || !outgoing.presences.is_empty()).then_some(outgoing)
+        if lane == Lane::Blocks {
+            self.on_way.push_back(Instant::now());
+            if is_long(outgoing.block_bytes()) {
+                self.long_since = Some(Instant::now());
+            }
+        }
+        outgoing.is_brisk = self.taking != Taking::Slow;
+        Some(outgoing)
     }
 }
 
@@ -437,9 +525,7 @@ fn is_long(len: u64) -> bool {
 }
 
 fn would_be_long(shelf: &Shelf, want: &Want) -> bool {
-    // What the disk cannot tell is not here, and to say so takes no room.
-    let len = || shelf.block_len(&want.cid).ok().flatten();
-    want.kind == WantKind::Block && len().is_some_and(is_long)
+    want.kind == WantKind::Block && shelf.block_len(&want.cid).is_some_and(is_long)
 }
 
 enum Found {
@@ -447,16 +533,11 @@ enum Found {
     Block(Bytes),
 }
 
-/// A block that the disk cannot give is not here, as far as peers are concerned.
 fn look(shelf: &Shelf, want: &Want) -> Option<Found> {
-    let failed = |error| tracing::warn!(cid = %want.cid, %error, "cannot give a peer a block");
-    if want.kind == WantKind::Have {
-        let len = shelf.block_len(&want.cid).map_err(failed).ok()??;
-        if len > SMALL_BLOCK_LEN {
-            return Some(Found::Here);
-        }
+    if want.kind == WantKind::Have && shelf.block_len(&want.cid)? > SMALL_BLOCK_LEN {
+        return Some(Found::Here);
     }
-    shelf.read(&want.cid).map_err(failed).ok()?.map(Found::Block)
+    shelf.read(&want.cid).map(Found::Block)
 }
 
 #[cfg(test)]

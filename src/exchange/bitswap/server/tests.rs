@@ -77,16 +77,22 @@ impl Bench {
 
     /// Has others take all room for replies; returns one of them.
     async fn fill(&mut self, blocks: &[Block]) -> PeerId {
-        let wants = message(blocks.iter().map(|block| want(block, WantKind::Block)), false);
         let mut last = self.peer;
-        for _ in 0..REPLIES_MAX / SENDING_MAX {
-            last = PeerId::random();
-            self.server.join(last, true);
-            self.server.told(&last, &wants);
+        while self.server.replies() < REPLIES_MAX {
+            let count = if self.server.replies() < CROWD { SENDING_MAX } else { 1 };
+            last = self.join(&blocks[..count]).await;
         }
-        while self.reply().await.is_some() {}
-        assert_eq!(self.server.replies(), REPLIES_MAX);
         last
+    }
+
+    /// Has one more peer take what it can of what it wants.
+    async fn join(&mut self, blocks: &[Block]) -> PeerId {
+        let peer = PeerId::random();
+        self.server.join(peer, true);
+        let wants = blocks.iter().map(|block| want(block, WantKind::Block));
+        self.server.told(&peer, &message(wants, false));
+        while self.reply().await.is_some() {}
+        peer
     }
 
     async fn outgoing(&mut self) -> Outgoing {
@@ -238,11 +244,42 @@ async fn who_does_not_take_what_is_sent_comes_last() {
     for peer in [deaf, bench.peer] {
         bench.server.told(&peer, &more);
     }
-    for peer in [bench.peer, deaf] {
+    for (done, peer) in [(busy, bench.peer), (bench.peer, deaf)] {
         assert!(bench.reply().await.is_none());
-        bench.server.sent(&busy, Lane::Blocks);
+        bench.server.sent(&done, Lane::Blocks);
         assert_eq!(bench.reply().await.unwrap().0, peer, "though the first was served more");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_replies_slowly_leaves_room_for_others() {
+    let blocks: Vec<_> = (0..3).map(|number| block(number, 600_000)).collect();
+    let mut bench = Bench::new(&blocks);
+    let mut slow = Vec::new();
+    for _ in 0..REPLIES_MAX {
+        slow.push(bench.join(&blocks[..1]).await);
+    }
+    assert!(!bench.server.is_crowded(), "each has what it wants");
+    tokio::time::advance(2 * BRISK_TIME).await;
+    for peer in &slow {
+        bench.server.sent(peer, Lane::Blocks);
+        let more = message(blocks[1..].iter().map(|block| want(block, WantKind::Block)), false);
+        bench.server.told(peer, &more);
+    }
+    let mut replies = 0;
+    while let Some((_, outgoing)) = bench.reply().await {
+        assert!(!outgoing.is_brisk);
+        replies += 1;
+    }
+    assert_eq!((replies, bench.server.is_crowded()), (SLOW_REPLIES_MAX, true));
+    bench.told(blocks.iter().map(|block| want(block, WantKind::Block)));
+    for _ in &blocks {
+        let (peer, outgoing) = bench.reply().await.unwrap();
+        assert!(peer == bench.peer && outgoing.is_brisk);
+        bench.server.sent(&peer, Lane::Blocks);
+    }
+    bench.server.sent(&slow[0], Lane::Blocks);
+    assert_ne!(bench.reply().await.unwrap().0, slow[0], "others waited for longer");
 }
 
 #[tokio::test(start_paused = true)]
