@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use nix::fcntl::OFlag;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -78,6 +79,8 @@ impl Daemon {
             nix::unistd::setsid().map_err(|errno| Failure::new(errno.desc()))?;
         }
         let repo = global.repository()?;
+        // Before anything of it is read: whoever owns it decides what that is.
+        node::require(&repo)?;
         // A configuration that cannot be used is reported when the node opens.
         let config = Config::load(&repo).ok();
         log::start(config.as_ref().map(|config| &config.log), self.json_logs)?;
@@ -170,7 +173,7 @@ fn stop_of(node: Arc<Node>) -> io::Result<impl Future<Output = ()> + Send + 'sta
 /// Why it did not start, from its log.
 pub(crate) async fn start_in_background(global: &Global) -> Result<bool, Failure> {
     let repo = global.repository()?;
-    // Its log lies there.
+    // Its log lies there, and is opened by this process.
     node::require(&repo)?;
     let (log, start) = open_log(&repo)
         .map_err(|error| Failure::from(error).about(repo.join(LOG_NAME).display()))?;
@@ -207,16 +210,24 @@ pub(crate) async fn start_in_background(global: &Global) -> Result<bool, Failure
 /// Opens the log of a daemon in the background; tells where the new part begins.
 fn open_log(repo: &Path) -> io::Result<(File, u64)> {
     let path = repo.join(LOG_NAME);
-    if std::fs::metadata(&path).is_ok_and(|log| log.len() > LOG_LEN_MAX) {
+    if path.symlink_metadata().is_ok_and(|log| log.is_file() && log.len() > LOG_LEN_MAX) {
         std::fs::rename(&path, repo.join(format!("{LOG_NAME}.old")))?;
     }
-    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let log = open_plain(OpenOptions::new().create(true).append(true).mode(0o600), &path)?;
     let start = log.metadata()?.len();
     Ok((log, start))
 }
 
+/// Opens what is a file itself: a link could lead anywhere, and a FIFO would be waited for.
+fn open_plain(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(io::Error::other("is no regular file; remove it"));
+    }
+    options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
+}
+
 fn log_since(repo: &Path, start: u64) -> io::Result<String> {
-    let mut log = File::open(repo.join(LOG_NAME))?;
+    let mut log = open_plain(OpenOptions::new().read(true), &repo.join(LOG_NAME))?;
     let end = log.seek(SeekFrom::End(0))?;
     log.seek(SeekFrom::Start(start.max(end.saturating_sub(LOG_SHOWN_LEN))))?;
     let mut text = Vec::new();
@@ -258,4 +269,27 @@ pub(crate) async fn stop(global: &Global, client: &Client) -> Result<(), Failure
     }
     Err(Failure::new("the daemon has not stopped yet")
         .hint("it finishes what is under way; `cidfs status` tells when it is gone"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_a_file_and_nothing_that_leads_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (elsewhere, log) = (dir.path().join("elsewhere"), dir.path().join(LOG_NAME));
+        std::fs::write(&elsewhere, b"kept").unwrap();
+        for target in [&elsewhere, &dir.path().join("new")] {
+            std::os::unix::fs::symlink(target, &log).unwrap();
+            let refused = open_log(dir.path()).unwrap_err().to_string();
+            assert!(refused.contains("is no regular file; remove it"), "{refused}");
+            log_since(dir.path(), 0).unwrap_err();
+            std::fs::remove_file(&log).unwrap();
+        }
+        assert!(!dir.path().join("new").try_exists().unwrap(), "nothing was made there");
+        std::fs::write(&log, b"before").unwrap();
+        let (_, start) = open_log(dir.path()).unwrap();
+        assert_eq!((start, log_since(dir.path(), 2).unwrap().as_str()), (6, "fore"));
+    }
 }

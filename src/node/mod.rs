@@ -133,17 +133,12 @@ pub fn init(path: &Path) -> Result<(), NodeError> {
     Ok(config::create(path)?)
 }
 
-/// Checks that there is a repository at `path`, whoever has it.
+/// Checks that there is a repository at `path` that this user may use, whoever has it.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none, or it is somebody else's.
 pub fn require(path: &Path) -> Result<(), NodeError> {
-    let version = path.join("version");
-    match version.try_exists() {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(StoreError::Missing { path: path.to_owned() }.into()),
-        Err(source) => Err(NodeError::Io { path: version, source }),
-    }
+    Ok(Repository::require(path)?)
 }
 
 /// Makes all indexes of a repository anew that nobody has open.

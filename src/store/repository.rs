@@ -334,15 +334,17 @@ fn take_existing(path: &Path) -> Result<RepositoryLock, StoreError> {
 /// Checks that there is a repository of a known version in a safe place.
 fn check(path: &Path) -> Result<(), StoreError> {
     let version = path.join("version");
-    let found = match std::fs::read_to_string(&version) {
+    match version.metadata() {
         Err(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
         {
             return Err(StoreError::Missing { path: path.to_owned() });
         }
-        text => text.at(&version)?,
+        metadata => metadata.at(&version)?,
     };
+    // Before anything is read: in a directory of somebody else it may be any file, or one without an end.
     check_home(path)?;
+    let found = std::fs::read_to_string(&version).at(&version)?;
     if found.trim() != VERSION.to_string() {
         let found = found.trim().chars().take(20).collect();
         return Err(StoreError::Version { path: version, found, known: VERSION });
@@ -497,6 +499,7 @@ mod tests {
         if !geteuid().is_root() {
             return;
         }
+        std::fs::write(path.join("version"), "a secret of root\n").unwrap();
         std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
         let refused = open_error(&path).to_string();
         assert!(refused.contains("it belongs to user 65534"), "{refused}");

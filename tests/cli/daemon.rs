@@ -232,6 +232,28 @@ fn logs_can_be_json() {
 }
 
 #[test]
+fn root_touches_nothing_in_a_repository_of_somebody_else() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("victim", "kept");
+    std::os::unix::fs::symlink(sandbox.path("victim"), sandbox.repo().join("daemon.log")).unwrap();
+    std::fs::write(sandbox.repo().join("config.toml"), "[log]\nlevel = \"a secret\"").unwrap();
+    std::os::unix::fs::chown(sandbox.repo(), Some(65_534), None).unwrap();
+    std::fs::create_dir(sandbox.path("m")).unwrap();
+    for args in [&["mount", "/ipfs", "m"][..], &["mount"], &["daemon"]] {
+        let run = sandbox.run(args);
+        assert!(run.stderr.contains("it belongs to user 65534"), "{}", run.stderr);
+        assert!(!run.stderr.contains("a secret"), "{}", run.stderr);
+    }
+    assert_eq!(std::fs::read(sandbox.path("victim")).unwrap(), b"kept");
+    sandbox.write("victim", vec![0; 11 << 20]);
+    sandbox.fails(&["mount", "/ipfs", "m"], 1, &["it belongs to user 65534"]);
+    assert!(sandbox.repo().join("daemon.log").is_symlink(), "it is not moved away");
+}
+
+#[test]
 fn a_bad_log_filter_is_named() {
     let sandbox = Sandbox::new();
     let output = sandbox.command().arg("daemon").env("CIDFS_LOG", "a=b=c").output().unwrap();
