@@ -214,7 +214,7 @@ impl Node {
         }
         self.network.start(options, self.repository.blocks.clone())?;
         let network = Arc::downgrade(&self.network);
-        tokio::spawn(network::keep_remembering(network, repo.to_owned()));
+        tokio::spawn(network::keep_remembering(network, Arc::downgrade(&self.repository)));
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl Node {
         if let Some(housekeeping) = housekeeping {
             housekeeping.stop().await;
         }
-        network::remember(&self.network, self.repository.path()).await;
+        network::remember(&self.network, &self.repository).await;
         let close = move || {
             let unmounted = self.mounts.unmount_all();
             self.network.stop();
@@ -285,6 +285,7 @@ impl Control for Node {
     }
 
     fn config(&self, key: Option<&str>) -> Result<Json, ApiError> {
+        self.repository.check_place()?;
         // What the file says now, which after a change is what the next start will use.
         let config = Config::load(self.repository.path())?;
         match key {
@@ -295,6 +296,7 @@ impl Control for Node {
 
     fn set_config(&self, key: &str, value: &str) -> Result<Json, ApiError> {
         let _edit = self.config_edit.lock();
+        self.repository.check_place()?;
         Ok(config::set(self.repository.path(), key, value)?)
     }
 
@@ -304,6 +306,7 @@ impl Control for Node {
 
     fn edit_config_list(&self, key: &str, edit: &mut ListEdit<'_>) -> Result<(), ApiError> {
         let _edit = self.config_edit.lock();
+        self.repository.check_place()?;
         let mut list = config::list(self.repository.path(), key)?;
         edit(&mut list)?;
         Ok(config::set_list(self.repository.path(), key, &list)?)

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
-use std::sync::Weak;
+use std::path::Path;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::files::replace;
 use super::{NodeError, agent};
 use crate::exchange::swarm::{KnownPeer, Reach, SwarmOptions};
 use crate::exchange::{Keypair, Network, PreSharedKey, Rates};
+use crate::store::Repository;
 use crate::sys::files;
 
 /// The key of a private network, as kubo keeps it (spec 06 §7).
@@ -126,7 +127,7 @@ fn known(repo: &Path) -> Vec<KnownPeer> {
 }
 
 /// Writes down where peers were reached, if the node talks to any.
-pub(super) async fn remember(network: &Network, repo: &Path) {
+pub(super) async fn remember(network: &Network, repository: &Arc<Repository>) {
     let Some(swarm) = network.swarm() else { return };
     // One that has stopped knows nobody any more.
     let Ok(peers) = swarm.known().await else { return };
@@ -135,26 +136,30 @@ pub(super) async fn remember(network: &Network, repo: &Path) {
         addresses: peer.addresses.iter().map(ToString::to_string).collect(),
     };
     let written: Vec<_> = peers.into_iter().map(written).collect();
-    let path = repo.join(PEERS_NAME);
-    let replaced = tokio::task::spawn_blocking(move || {
-        let text = serde_json::to_vec_pretty(&written).map_err(io::Error::other);
-        text.and_then(|text| replace(&path, &text, 0o600)).map_err(|error| (path, error))
-    });
-    match replaced.await {
+    let repository = Arc::clone(repository);
+    match tokio::task::spawn_blocking(move || write_down(&repository, &written)).await {
         Ok(Ok(())) => {}
-        Ok(Err((path, error))) => {
-            tracing::warn!(path = %path.display(), %error, "cannot write where peers were reached");
-        }
+        Ok(Err(error)) => tracing::warn!(%error, "cannot write where peers were reached"),
         Err(error) => tracing::error!(%error, "writing where peers were reached failed"),
     }
 }
 
+fn write_down(repository: &Repository, peers: &[Written]) -> Result<(), NodeError> {
+    repository.check_place()?;
+    let path = repository.path().join(PEERS_NAME);
+    let text = serde_json::to_vec_pretty(peers).map_err(io::Error::other);
+    let replaced = text.and_then(|text| replace(&path, &text, 0o600));
+    replaced.map_err(|source| NodeError::Io { path, source })
+}
+
 /// Does so now and then, as long as somebody else has the network.
-pub(super) async fn keep_remembering(network: Weak<Network>, repo: PathBuf) {
+pub(super) async fn keep_remembering(network: Weak<Network>, repository: Weak<Repository>) {
     loop {
         tokio::time::sleep(REMEMBER_EVERY).await;
-        let Some(network) = network.upgrade() else { return };
-        remember(&network, &repo).await;
+        let (Some(network), Some(repository)) = (network.upgrade(), repository.upgrade()) else {
+            return;
+        };
+        remember(&network, &repository).await;
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Packs, index files, tombstones and the journal all go through [`DiskIo`], so that a test can
 //! fail the n-th call, or say what a power cut after it would leave. Reading and opening change
-//! nothing and are plain `std` calls; what may be lost (the table of metadata, the lock's text) is
+//! nothing and are plain `std` calls, after [`DiskIo::check_place`] where the store has long been open;
+//! what may be lost (the table of metadata, the lock's text) is
 //! not behind it either.
 
 use std::fmt::Debug;
@@ -27,6 +28,12 @@ const DEPTH_MAX: u32 = 4;
 
 /// Changes files and directories; each method as it stands is the kernel's call.
 pub trait DiskIo: Debug + Send + Sync + 'static {
+    /// Fails when paths do not lead any more to the directories that were opened. Asked by whoever opens
+    /// a file by its path; the methods that change names ask it themselves.
+    fn check_place(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes an empty file of mode 0600, open for reading and writing; fails if there is one.
     fn create(&self, path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)

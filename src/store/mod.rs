@@ -12,6 +12,7 @@ mod extent;
 #[cfg(any(test, feature = "testkit"))]
 pub mod faults;
 mod framing;
+mod held;
 mod journal;
 mod key;
 mod lock;

@@ -21,6 +21,7 @@ use super::disk::rebuild::rebuild;
 use super::diskio::{DiskIo, RealDisk, disk_usage, remove_if_there, replace, sync_parent};
 use super::error::AtPath as _;
 use super::extent::PackId;
+use super::held::HeldDisk;
 use super::lock::RepositoryLock;
 use super::meta::Meta;
 use super::pace::Pace;
@@ -137,7 +138,7 @@ impl Repository {
     pub fn open_with(
         path: &Path,
         mode: OpenMode,
-        options: DiskOptions,
+        mut options: DiskOptions,
     ) -> Result<Self, StoreError> {
         if mode == OpenMode::CreateIfMissing {
             match Self::init(path) {
@@ -146,6 +147,7 @@ impl Repository {
             }
         }
         let lock = take_existing(path)?;
+        options.disk = Arc::new(HeldDisk::open(path, options.disk)?);
         let disk = Arc::clone(&options.disk);
         let pins = Pins::open(&path.join("journal"), Arc::clone(&disk))?;
         let generation = pins.generation();
@@ -165,6 +167,14 @@ impl Repository {
     /// Returns the directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Checks that its path still leads to it, for whoever changes a file in it without the store.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], when it was moved away since it was opened.
+    pub fn check_place(&self) -> Result<(), StoreError> {
+        self.disk.check_place().at(&self.path)
     }
 
     /// Stops cleanly: everything is durable, and nothing can be changed from now on.
@@ -198,6 +208,11 @@ impl Repository {
     /// Writes down when blocks were last used. Called now and then, it bounds what a crash makes
     /// eviction forget; [`Repository::close`] calls it too.
     pub fn keep_times(&self) {
+        // sled reaches long values by path.
+        if let Err(error) = self.check_place() {
+            tracing::warn!(%error, "times of use are not kept");
+            return;
+        }
         for (id, hours) in self.blocks.take_used_hours() {
             self.meta.set_used_hours(id, &hours);
         }
@@ -294,6 +309,7 @@ impl Repository {
         report: &mut VerifyReport,
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, StoreError> {
+        self.check_place()?;
         let done = self.blocks.verify_pack(id, report, progress)?;
         if done.is_continue() {
             self.meta.set_verified_hour(id, hour_now().into());
@@ -312,8 +328,9 @@ impl Repository {
         progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<RebuildReport, StoreError> {
         let _lock = take_existing(path)?;
+        let disk = Arc::new(HeldDisk::open(path, Arc::new(RealDisk))?);
         Meta::throw_away(&path.join("meta"))?;
-        rebuild(&path.join("packs"), Arc::new(RealDisk), progress)
+        rebuild(&path.join("packs"), disk, progress)
     }
 }
 

@@ -7,12 +7,14 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
 
 use super::DiskOptions;
 use super::space::Space;
+use crate::store::diskio::DiskIo;
 
 /// With a small cap the reserve is at most this share of it.
 const SHARE_OF_CAP: u64 = 64;
@@ -21,6 +23,7 @@ const SHARE_OF_CAP: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
+    disk: Arc<dyn DiskIo>,
     len: u64,
     /// Bytes of disk that it takes now.
     kept: Mutex<u64>,
@@ -30,7 +33,8 @@ impl Reserve {
     pub(super) fn new(dir: &Path, options: &DiskOptions) -> Self {
         let most = options.cache_max_bytes.map_or(u64::MAX, |cap| cap / SHARE_OF_CAP);
         let len = options.reserve_bytes.min(most);
-        Self { path: dir.join("reserve"), len, kept: Mutex::new(0) }
+        let disk = Arc::clone(&options.disk);
+        Self { path: dir.join("reserve"), disk, len, kept: Mutex::new(0) }
     }
 
     /// Sets the disk aside, unless it is already. A disk that cannot do that has no reserve.
@@ -60,6 +64,7 @@ impl Reserve {
     }
 
     fn allocate(&self) -> io::Result<u64> {
+        self.disk.check_place()?;
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
         file.set_len(self.len)?;
@@ -68,7 +73,7 @@ impl Reserve {
     }
 
     fn remove(&self) -> bool {
-        let removed = std::fs::remove_file(&self.path);
+        let removed = self.disk.check_place().and_then(|()| std::fs::remove_file(&self.path));
         if let Err(error) = &removed {
             tracing::debug!(path = %self.path.display(), %error, "the reserve cannot be removed");
         }

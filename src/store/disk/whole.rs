@@ -89,6 +89,7 @@ impl DiskStore {
             return Ok(FileState::Parts);
         }
         let path = self.files.path(&pack.file());
+        self.files.disk.check_place().at(&path)?;
         let file = File::open(&path).at(&path)?;
         let len = file.metadata().at(&path)?.len();
         if len != end {

@@ -132,6 +132,7 @@ impl PackFiles {
 
     /// Returns the numbered files that are there now.
     pub(in crate::store) fn names(&self) -> Result<Names, StoreError> {
+        self.disk.check_place().at(&self.dir)?;
         let mut names = Names::default();
         for entry in std::fs::read_dir(&self.dir).at(&self.dir)? {
             let name = entry.at(&self.dir)?.file_name();
@@ -198,6 +199,7 @@ impl PackFiles {
         if let Some(file) = self.open.lock().get(&id) {
             return Ok(Arc::clone(file));
         }
+        self.disk.check_place().at(path)?;
         let file = Arc::new(OpenOptions::new().read(true).write(true).open(path).at(path)?);
         self.open.lock().put(id, Arc::clone(&file));
         Ok(file)

@@ -73,6 +73,7 @@ pub(in crate::store) fn append(
 ) -> Result<(), StoreError> {
     let mut bytes: Vec<u8> = tombs.iter().flat_map(encode).collect();
     if trusted {
+        disk.check_place().at(path)?;
         let file = OpenOptions::new().read(true).write(true).open(path).at(path)?;
         let at = end_of_records(&file).at(path)?;
         let written = write_all(disk, &file, &mut [IoSlice::new(&bytes)], at);

@@ -1,0 +1,181 @@
+//! The directories of an open repository, so that no other one is changed in its place.
+//!
+//! Files are reached by path, and a repository can be moved while it is open. What lies at its path then
+//! is another one, whose lock this process does not have.
+
+use std::fs::{File, Metadata};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::StoreError;
+use super::diskio::DiskIo;
+use super::error::AtPath as _;
+
+/// A disk that changes no name, unless the path of the repository leads to the directories that were
+/// opened there.
+#[derive(Debug)]
+pub(super) struct HeldDisk {
+    disk: Arc<dyn DiskIo>,
+    home: PathBuf,
+    dirs: Vec<HeldDir>,
+}
+
+/// A directory that is open: the kernel gives its number to no other one.
+#[derive(Debug)]
+struct HeldDir {
+    path: PathBuf,
+    dir: File,
+}
+
+impl HeldDisk {
+    /// Holds the repository at `home`, in whose directories `disk` works.
+    pub(super) fn open(home: &Path, disk: Arc<dyn DiskIo>) -> Result<Self, StoreError> {
+        let dirs = [home.to_owned(), home.join("packs")].map(HeldDir::open);
+        let dirs = dirs.into_iter().collect::<Result<_, _>>()?;
+        Ok(Self { disk, home: home.to_owned(), dirs })
+    }
+}
+
+impl HeldDir {
+    fn open(path: PathBuf) -> Result<Self, StoreError> {
+        let dir = File::open(&path).at(&path)?;
+        Ok(Self { path, dir })
+    }
+
+    /// Tells whether the path still leads to it.
+    fn is_here(&self) -> io::Result<bool> {
+        let id = |found: Metadata| (found.dev(), found.ino());
+        match self.path.metadata() {
+            Ok(found) => Ok(id(found) == id(self.dir.metadata()?)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl DiskIo for HeldDisk {
+    fn check_place(&self) -> io::Result<()> {
+        for dir in &self.dirs {
+            if !dir.is_here()? {
+                return Err(io::Error::other(format!(
+                    "the repository was moved away from {} while it was in use; stop the daemon and start it where it is now",
+                    self.home.display()
+                )));
+            }
+        }
+        self.disk.check_place()
+    }
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        self.check_place()?;
+        self.disk.create(path)
+    }
+
+    fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        self.disk.write(file, slices, offset)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        self.disk.sync(file)
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.disk.set_len(file, len)
+    }
+
+    fn clone_file(&self, from: &File, to: &File) -> io::Result<()> {
+        self.disk.clone_file(from, to)
+    }
+
+    fn punch(&self, file: &File, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.punch(file, offset, len)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_place()?;
+        self.disk.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_place()?;
+        self.disk.link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.check_place()?;
+        self.disk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.check_place()?;
+        self.disk.sync_dir(dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::ops::ControlFlow;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::block::{Block, HashFn, codecs};
+    use crate::store::{BlockStore as _, DiskOptions, OpenMode, Repository};
+
+    fn block(n: u8) -> Block {
+        Block::hash(codecs::RAW, HashFn::SHA2_256, Bytes::from(vec![n; 5000])).unwrap()
+    }
+
+    #[test]
+    fn what_lies_where_a_repository_was_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("here"), dir.path().join("moved"));
+        Repository::init(&path).unwrap();
+        let options = || DiskOptions { pack_blocks_max: 1, ..DiskOptions::default() };
+        let open = || Repository::open_with(&path, OpenMode::Existing, options()).unwrap();
+        let first = open();
+        first.blocks.put(&[block(1), block(2)]).unwrap();
+        first.blocks.commit().unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        let told = first.blocks.put(&[block(3), block(4)]).unwrap_err().to_string();
+        assert!(told.contains("was moved away from"), "nothing lies there: {told}");
+        Repository::init(&path).unwrap();
+        let second = open();
+        second.blocks.put(&[block(5), block(6)]).unwrap();
+        second.close().unwrap();
+        drop(second);
+        let before = files_below(&path);
+        for refused in [
+            first.blocks.put(&[block(3), block(4)]).map(drop),
+            first.blocks.remove(block(1).cid()).map(drop),
+            first.verify(&mut |_| ControlFlow::Continue(())).map(drop),
+            first.check_place(),
+            first.close(),
+        ] {
+            let told = refused.unwrap_err().to_string();
+            assert!(told.contains("stop the daemon and start it where it is now"), "{told}");
+        }
+        drop(first);
+        assert!(files_below(&path) == before, "the other one changed");
+        let first = Repository::open(&moved, OpenMode::Existing).unwrap();
+        assert_eq!(first.blocks.get(block(2).cid()).unwrap(), Some(block(2)));
+    }
+
+    fn files_below(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+        let content = |path: PathBuf| (path.clone(), std::fs::read(path).unwrap());
+        let below = dirs.iter().flat_map(|dir| files_below(dir));
+        files.into_iter().map(content).chain(below).collect()
+    }
+}
