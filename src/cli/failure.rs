@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::api::error::{ApiError, ErrorBody};
+use crate::cli::visible::visible;
 use crate::node::NodeError;
 
 /// The command failed.
@@ -70,8 +71,11 @@ impl Failure {
 }
 
 /// Writes a line for the person to standard error. A standard error that takes nothing (a reader
-/// that went away, a full disk) changes nothing about how the command ends.
+/// that went away, a full disk) changes nothing about how the command ends. Line ends in it are those of a
+/// sentence of several lines.
 pub(crate) fn tell(line: impl Display) {
+    let line = line.to_string();
+    let line = line.split('\n').map(visible).collect::<Vec<_>>().join("\n");
     let _nobody_left_to_tell = writeln!(io::stderr(), "{line}");
 }
 

@@ -1,10 +1,15 @@
 //! Where the log goes: standard error, as much as the configuration or `CIDFS_LOG` says.
 
+use std::fmt::Write as _;
 use std::io;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
 
 use crate::cli::failure::Failure;
+use crate::cli::visible::Visible;
 use crate::node::config::LogConfig;
 
 /// What a command that is no daemon logs: its failure is told anyway.
@@ -30,7 +35,20 @@ pub(crate) fn start(config: Option<&LogConfig>, json: bool) -> Result<(), Failur
     if json || config.is_some_and(|config| config.json) {
         log.json().init();
     } else {
-        log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
+        let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
+        log.with_ansi(is_terminal).fmt_fields(visible_fields()).init();
     }
     Ok(())
+}
+
+/// Writes the fields of an event so that it stays on its line, whatever a name holds.
+fn visible_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    let write = debug_fn(|writer, field, value| {
+        let mut writer = Visible(writer);
+        match field.name() {
+            "message" => write!(writer, "{value:?}"),
+            name => write!(writer, "{name}={value:?}"),
+        }
+    });
+    write.delimited(" ")
 }

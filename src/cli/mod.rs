@@ -32,6 +32,7 @@ mod store;
 mod swarm;
 mod unpack;
 mod upload;
+mod visible;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};

@@ -219,6 +219,23 @@ fn the_service_manager_hears_when_the_daemon_is_ready() {
 }
 
 #[test]
+fn a_name_stays_on_its_line_of_the_log() {
+    let sandbox = Sandbox::new();
+    let name = "a\u{1b}[2J\nb";
+    sandbox.write(name, vec![3; 3 << 20]);
+    sandbox.ok(&["add", "-Q", "--nocopy", name]);
+    let cid = sandbox.ok(&["add", "-nQ", name]);
+    std::fs::remove_file(sandbox.path(name)).unwrap();
+    let daemon = sandbox.command().arg("daemon").stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the daemon", || sandbox.is_daemon_up());
+    assert_eq!(sandbox.run(&["cat", &cid]).code, 1);
+    sandbox.ok(&["shutdown"]);
+    let told = String::from_utf8(daemon.wait_with_output().unwrap().stderr).unwrap();
+    assert!(told.contains(r"a\u{1b}[2J\nb"), "{told}");
+    assert!(!told.replace('\n', "").contains(char::is_control), "{told:?}");
+}
+
+#[test]
 fn logs_can_be_json() {
     let sandbox = Sandbox::new();
     let daemon =

@@ -333,6 +333,18 @@ fn get_ends_where_no_path_can_go() {
 }
 
 #[test]
+fn errors_command_no_terminal() {
+    let sandbox = with_tree();
+    let name = "a\u{1b}[2J\u{7}b";
+    std::fs::create_dir(sandbox.path(name)).unwrap();
+    let run = sandbox.run(&["get", &format!("{TREE}/hello.txt"), "-o", name]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains(r"a\u{1b}[2J\u{7}b exists, is a directory"), "{}", run.stderr);
+    assert!(!run.stderr.replace('\n', "").contains(char::is_control), "{:?}", run.stderr);
+    assert!(run.stderr.lines().count() > 1, "line ends are kept");
+}
+
+#[test]
 fn a_get_that_fails_is_no_archive() {
     let sandbox = with_tree();
     sandbox.ok(&["pin", "rm", TREE]);
