@@ -1,5 +1,7 @@
 //! Errors of the layers below as failures of requests, with what a person can do about them.
 
+use std::io::ErrorKind;
+
 use crate::api::error::ApiError;
 use crate::codec::car::CarError;
 use crate::dag::DagError;
@@ -12,6 +14,7 @@ use crate::unixfs::import::ImportError;
 
 const NOT_HERE: &str = "a running daemon asks others unless `network.preset` is \"offline\": `cidfs config network.preset public`, then `cidfs daemon`; or bring the block with `cidfs dag import`";
 const FULL: &str = "free some space and try again; what was acknowledged before is safe";
+const FILE_LIMIT: &str = "a limit on the length of files holds for the process that has the repository (`ulimit -f`, LimitFSIZE= of systemd); raise it";
 const PINS_UNKNOWN: &str =
     "`cidfs pin verify` names the pins; add or import the block again, or unpin what needs it";
 
@@ -28,6 +31,9 @@ impl From<StoreError> for ApiError {
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Full { .. } => Some(FULL),
+        StoreError::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge => {
+            Some(FILE_LIMIT)
+        }
         StoreError::Missing { .. } => Some("another one is named with --repo or $CIDFS_PATH"),
         StoreError::Locked { .. } => Some("stop that process, or wait until it has ended"),
         _ => None,

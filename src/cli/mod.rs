@@ -41,6 +41,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use nix::sys::signal::Signal;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 
 use crate::api::request::parse_duration;
@@ -162,14 +165,25 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).report(),
     };
+    if let Err(error) = survive_file_limits(&runtime) {
+        return Failure::from(error).report();
+    }
     let result = runtime.block_on(cli.command.run(cli.global));
     // Threads that still read standard input or a slow disk must not keep the process.
     runtime.shutdown_background();
     result.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}
+
+/// Makes a file that may not grow any more (`ulimit -f`) an error of the write, as a full disk is, and not the
+/// end of this process.
+fn survive_file_limits(runtime: &Runtime) -> io::Result<()> {
+    let _runtime = runtime.enter();
+    // The handler stays; nobody has to hear of it.
+    signal(SignalKind::from_raw(Signal::SIGXFSZ as i32)).map(drop)
 }
 
 /// Parses the command line; help, or what is wrong with it, is told here.

@@ -219,6 +219,37 @@ fn the_service_manager_hears_when_the_daemon_is_ready() {
 }
 
 #[test]
+fn a_file_that_may_not_grow_is_an_error_and_no_end() {
+    let sandbox = Sandbox::new();
+    sandbox.write("h", "hello world\n");
+    sandbox.write("big", vec![7; 20 << 20]);
+    let limited = |args: &str| {
+        let mut command = sandbox.command_of("sh");
+        let line = format!("ulimit -f 16384; exec {} {args}", env!("CARGO_BIN_EXE_cidfs"));
+        command.args(["-c", &line]).stderr(Stdio::piped());
+        command
+    };
+    let check = |code: Option<i32>, stderr: &[u8]| {
+        let told = String::from_utf8_lossy(stderr);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("File too large") && told.contains("`ulimit -f`"), "{told}");
+    };
+    let alone = limited("add big").output().unwrap();
+    check(alone.status.code(), &alone.stderr);
+    let mut daemon = limited("daemon").stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the daemon", || sandbox.is_daemon_up());
+    for _ in 0..2 {
+        let run = sandbox.run(&["add", "big"]);
+        check(Some(run.code), run.stderr.as_bytes());
+    }
+    assert_eq!(sandbox.ok(&["add", "-Q", "h"]), HELLO);
+    assert_eq!(sandbox.ok(&["cat", HELLO]), "hello world");
+    sandbox.ok(&["shutdown"]);
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(sandbox.ok(&["pin", "verify", "--verbose"]), format!("{HELLO} ok"));
+}
+
+#[test]
 fn a_name_stays_on_its_line_of_the_log() {
     let sandbox = Sandbox::new();
     let name = "a\u{1b}[2J\nb";
