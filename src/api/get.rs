@@ -136,13 +136,15 @@ struct Archive {
     umask: u32,
     builder: tar::Builder<SinkWriter>,
     now: u64,
+    /// The first path that is not in the archive though the tree has it.
+    left_out: Option<Vec<u8>>,
 }
 
 impl Archive {
     fn new(source: Arc<Source>, umask: u32) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let writer = SinkWriter { sink: source.sink.clone(), buffer: BytesMut::new() };
-        Self { source, umask, builder: tar::Builder::new(writer), now }
+        Self { source, umask, builder: tar::Builder::new(writer), now, left_out: None }
     }
 
     fn write(mut self, name: Vec<u8>, root: Cid) -> Result<(), ApiError> {
@@ -150,6 +152,7 @@ impl Archive {
         frames.extend(self.entry(name, root)?);
         while let Some(frame) = frames.last_mut() {
             let Some(entry) = self.next(frame)? else {
+                self.note_left_out(frame)?;
                 frames.pop();
                 continue;
             };
@@ -161,7 +164,18 @@ impl Archive {
             frames.extend(self.entry(path, entry.cid)?);
         }
         let mut writer = self.builder.into_inner().map_err(ApiError::failed)?;
-        writer.flush().map_err(ApiError::failed)
+        writer.flush().map_err(ApiError::failed)?;
+        // Only now, so that who unpacks the archive has all the rest.
+        self.left_out.map_or(Ok(()), |path| Err(not_copied(&path)))
+    }
+
+    /// Notes what listing a directory has not shown, unless something is noted already.
+    fn note_left_out(&mut self, frame: &Frame) -> Result<(), ApiError> {
+        if self.left_out.is_none() {
+            let name = self.source.wait(unixfs::left_out(&self.source.dag, &frame.cid))?;
+            self.left_out = name.map(|name| [&frame.path[..], b"/", &name].concat());
+        }
+        Ok(())
     }
 
     fn next(&self, frame: &mut Frame) -> Result<Option<DirEntry>, ApiError> {
@@ -241,6 +255,13 @@ impl Archive {
         header.set_mtime(stored.unwrap_or(self.now));
         header
     }
+}
+
+fn not_copied(path: &[u8]) -> ApiError {
+    ApiError::failed(
+        "not copied, and maybe others like it: no file can have this name, or its address is refused",
+    )
+    .about(path.escape_ascii())
 }
 
 /// Writes a time in seconds.

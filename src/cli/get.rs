@@ -34,7 +34,8 @@ const STANDARD_OUTPUT: &str = "-";
 A file that exists is replaced; a directory is added to, and its files of other names stay.
 A symbolic link, FIFO, socket or device is never replaced, and with -a nothing is.
 `-o DIR/` puts what comes into DIR, which may be a symbolic link to a directory; `-a -o -` writes
-the archive to standard output. What the tree stores no permissions for obeys the umask.")]
+the archive to standard output. Names that no file can have (`..`, `a/b`) are left out, as `ls` leaves
+them out; the rest is copied, and the command fails, so that -a keeps no file (`-a -o -` writes the rest). What the tree stores no permissions for obeys the umask.")]
 pub(crate) struct Get {
     /// What to copy: a CID, or a path below one
     path: OsString,

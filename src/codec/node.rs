@@ -275,6 +275,13 @@ impl DirNode {
             .map(|at| (at, self.pb.link(at)))
     }
 
+    /// Returns the names that [`Self::entries`] leaves out because no file can have them, or because their
+    /// addresses are not accepted.
+    pub fn left_out(&self) -> impl Iterator<Item = &[u8]> {
+        let names = (0..self.pb.link_count()).map(|at| self.pb.link_name(at));
+        names.filter(|name| !name_is_legal(name)).chain(self.refused.iter().map(AsRef::as_ref))
+    }
+
     /// Returns the number of links, shown or not.
     pub fn link_count(&self) -> usize {
         self.pb.link_count()
@@ -537,6 +544,7 @@ mod tests {
         };
         let Ok(Node::Directory(dir)) = node(&UnixFs::new(Kind::Directory), "big") else { panic!() };
         assert_eq!(dir.entries(0).count(), 1);
+        assert_eq!(dir.left_out().collect::<Vec<_>>(), [b"big"]);
         assert!(dir.is_refused(b"big") && !dir.is_refused(b"ok"));
         assert!(dir.get(b"ok").is_some());
         let too_long = NodeError::Pb(PbError::Cid(CidError::DigestTooLong));

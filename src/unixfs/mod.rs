@@ -19,7 +19,7 @@ mod resolve;
 mod stat;
 mod walk;
 
-pub use self::dir::{Cookie, DirEntry, list, lookup};
+pub use self::dir::{Cookie, DirEntry, left_out, list, lookup};
 pub use self::error::UnixfsError;
 pub use self::hamt::murmur3::name_hash;
 pub use self::path::{ContentPath, PathRoot, Segment};

@@ -333,6 +333,34 @@ fn get_ends_where_no_path_can_go() {
 }
 
 #[test]
+fn a_copy_without_names_that_no_file_can_have_is_not_whole() {
+    let mut builder = DagBuilder::new();
+    let file = builder.raw("inside");
+    let names = ["..", "/abs", "a/b", ".", "ok"].map(|name| (name.as_bytes().to_vec(), file));
+    let plain = builder.directory(&names);
+    let sharded = builder.sharded(&names.into_iter().collect(), 256);
+    let (over, whole) = (builder.directory(&[("p", plain)]), builder.directory(&[("ok", file)]));
+    let mut archive = Vec::new();
+    car::write_header(&mut archive, &[over, sharded, whole]).unwrap();
+    for block in &builder.blocks {
+        car::write_section(&mut archive, block).unwrap();
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("t.car", archive);
+    sandbox.ok(&["dag", "import", "t.car"]);
+    let words = "not copied, and maybe others like it: no file can have this name";
+    for (dag, ok, path) in [(over, "p/ok", "out/p/.."), (sharded, "ok", "out/")] {
+        assert!(sandbox.ok(&["ls", &dag.to_string()]).lines().count() == 1);
+        sandbox.fails(&["get", &dag.to_string(), "-o", "out"], 1, &[words, path]);
+        assert_eq!(std::fs::read(sandbox.path("out").join(ok)).unwrap(), b"inside");
+        sandbox.fails(&["get", "-a", &dag.to_string(), "-o", "x.tar"], 1, &[words]);
+        assert!(!sandbox.path("x.tar").try_exists().unwrap());
+        std::fs::remove_dir_all(sandbox.path("out")).unwrap();
+    }
+    sandbox.ok(&["get", &whole.to_string(), "-o", "out"]);
+}
+
+#[test]
 fn errors_command_no_terminal() {
     let sandbox = with_tree();
     let name = "a\u{1b}[2J\u{7}b";

@@ -112,5 +112,19 @@ pub async fn list(
     }
 }
 
+/// Returns the first name that a listing leaves out because no file can have it, or because its address is
+/// not accepted.
+///
+/// # Errors
+/// As [`list`].
+pub async fn left_out(dag: &Dag, dir: &Cid) -> Result<Option<Bytes>, UnixfsError> {
+    let node = dag.node(dir).await?;
+    match &*node {
+        Node::Directory(block) => Ok(block.left_out().next().map(Bytes::copy_from_slice)),
+        Node::Shard(_) => hamt::left_out(dag, dir, node).await,
+        _ => Err(UnixfsError::NotADirectory { cid: Box::new(*dir) }),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::Either;
 
@@ -39,7 +40,7 @@ pub(in crate::unixfs) async fn list(
     from: Cookie,
     max: usize,
 ) -> Result<Vec<(Cookie, DirEntry)>, UnixfsError> {
-    let mut listing = Listing::new(dag, Shard::root(dir, root)?, from);
+    let mut listing = Listing::new(dag, Shard::root(dir, root)?, from, name_is_legal);
     let mut entries = Vec::new();
     while entries.len() < max {
         match listing.next().await {
@@ -53,10 +54,22 @@ pub(in crate::unixfs) async fn list(
     Ok(entries)
 }
 
+/// Returns the first name that a listing leaves out.
+pub(in crate::unixfs) async fn left_out(
+    dag: &Dag,
+    dir: &Cid,
+    root: Arc<Node>,
+) -> Result<Option<Bytes>, UnixfsError> {
+    let is_wanted = |name: &[u8]| !name_is_legal(name);
+    let mut listing = Listing::new(dag, Shard::root(dir, root)?, Cookie::START, is_wanted);
+    Ok(listing.next().await?.map(|(_, entry)| entry.name))
+}
+
 struct Listing<'a> {
     dag: &'a Dag,
     dir: Cid,
     from: Cookie,
+    is_wanted: fn(&[u8]) -> bool,
     /// The place of the entry before, listed by this call or the one before it.
     last: Option<Cookie>,
     /// The path to the current shard; its length is bounded by the bits of a hash.
@@ -73,11 +86,11 @@ struct Level {
 }
 
 impl<'a> Listing<'a> {
-    fn new(dag: &'a Dag, root: Shard, from: Cookie) -> Self {
+    fn new(dag: &'a Dag, root: Shard, from: Cookie, is_wanted: fn(&[u8]) -> bool) -> Self {
         let dir = root.cid;
         let levels = vec![Level::new(root, from)];
         let ahead = Ahead::new(SHARDS_AHEAD);
-        Self { dag, dir, from, last: None, levels, ahead, links_seen: 0 }
+        Self { dag, dir, from, is_wanted, last: None, levels, ahead, links_seen: 0 }
     }
 
     async fn next(&mut self) -> Result<Option<(Cookie, DirEntry)>, UnixfsError> {
@@ -94,7 +107,7 @@ impl<'a> Listing<'a> {
                     if after >= self.from && self.last.replace(after) == Some(after) {
                         return Err(UnixfsError::SamePlace { cid: Box::new(self.dir) });
                     }
-                    if after > self.from && name_is_legal(link.name()) {
+                    if after > self.from && (self.is_wanted)(link.name()) {
                         return Ok(Some((after, link.into())));
                     }
                 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub(super) use self::list::list;
+pub(super) use self::list::{left_out, list};
 use self::murmur3::name_hash;
 use super::{DirEntry, UnixfsError};
 use crate::block::Cid;
