@@ -27,6 +27,11 @@ impl Config {
     /// Prints or changes.
     pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<(), Failure> {
         if self.key == "show" {
+            if let Some(value) = &self.value {
+                return Err(Failure::usage(format!(
+                    "`config show` takes no value (\"{value}\"); `config KEY VALUE` sets one"
+                )));
+            }
             let call = Call::new("config/show");
             if global.json {
                 return print_json(client, call).await;

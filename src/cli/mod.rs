@@ -282,8 +282,10 @@ impl Global {
         if let Some(repo) = self.repo.clone().or_else(|| from("CIDFS_PATH").map(PathBuf::from)) {
             return Ok(std::path::absolute(repo)?);
         }
-        let repo = match (from("XDG_DATA_HOME"), from("HOME")) {
-            (Some(data), _) => PathBuf::from(data).join("cidfs"),
+        // One that is relative counts as none (XDG Base Directory Specification).
+        let data = from("XDG_DATA_HOME").map(PathBuf::from).filter(|data| data.is_absolute());
+        let repo = match (data, from("HOME")) {
+            (Some(data), _) => data.join("cidfs"),
             (None, Some(home)) => PathBuf::from(home).join(".local/share/cidfs"),
             // A system service has no home.
             (None, None) => PathBuf::from("/var/lib/cidfs"),

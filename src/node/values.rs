@@ -31,6 +31,9 @@ const CONNECTIONS_MIN: u32 = 8;
 /// Requests that can be served at once: each may take one of the 512 threads that may block, which fetching needs too.
 const REQUESTS_MAX: usize = 256;
 
+/// Most memory that can be given for fetching ahead: 256 readers at once, each with the longest window.
+const FETCH_AHEAD_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+
 /// Least rate in bytes a second: a long block takes two minutes with it.
 const RATE_MIN: u64 = 16 * 1024;
 
@@ -77,6 +80,8 @@ fn import(import: &ImportConfig) -> Result<(), ConfigError> {
 
 fn mount(mount: &MountConfig) -> Result<(), ConfigError> {
     demand("mount.ipfs", mount.ipfs.is_absolute(), "a mount point is an absolute path")?;
+    let is_sane = mount.fetch_ahead_bytes <= FETCH_AHEAD_BYTES_MAX;
+    demand("mount.fetch_ahead_bytes", is_sane, "at most 16GiB can be used")?;
     MountOptions::parse(&mount.options).map_err(|error| bad("mount.options", error)).map(drop)
 }
 
@@ -180,5 +185,8 @@ mod tests {
         let words = "\"mount.options\": the mount option \"timeout=xx\" takes a time";
         check("[mount]\noptions = \"allow_other,timeout=xx\"", Some(words));
         check("[mount]\noptions = \"allow_other,timeout=30s\"", None);
+        let words = "\"mount.fetch_ahead_bytes\": at most 16GiB can be used";
+        check("[mount]\nfetch_ahead_bytes = \"99999TiB\"", Some(words));
+        check("[mount]\nfetch_ahead_bytes = \"16GiB\"", None);
     }
 }

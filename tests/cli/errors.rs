@@ -26,6 +26,9 @@ fn the_repository_is_where_it_is_said_to_be() {
     let xdg =
         at(sandbox.command().env_remove("CIDFS_PATH").env("XDG_DATA_HOME", sandbox.path("x")));
     assert!(xdg.ends_with("/x/cidfs\n"), "{xdg}");
+    let relative = at(sandbox.command().env_remove("CIDFS_PATH").env("XDG_DATA_HOME", "y"));
+    assert!(relative.ends_with("/home/.local/share/cidfs\n"), "{relative}");
+    std::fs::remove_dir_all(sandbox.path("home")).unwrap();
     let home = at(sandbox.command().env_remove("CIDFS_PATH"));
     assert!(home.ends_with("/home/.local/share/cidfs\n"), "{home}");
 }
@@ -36,6 +39,7 @@ fn wrong_words_are_usage_errors() {
     sandbox.fails(&["nonsense"], 2, &["nonsense", "--help"]);
     sandbox.fails(&["cat", "--nonsense", "x"], 2, &["--nonsense"]);
     sandbox.fails(&["mount", "/ipfs"], 2, &["DIR"]);
+    sandbox.fails(&["config", "show", "x"], 2, &["`config show` takes no value (\"x\")"]);
     sandbox.fails(&["get", "/"], 2, &["names nothing"]);
     sandbox.fails(&["--timeout=soon", "cat", HELLO], 1, &["\"soon\" is not a duration"]);
     sandbox.fails(&["--cid-base=base99", "add", "-n", "repo/version"], 1, &["base99"]);
