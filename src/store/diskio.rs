@@ -28,8 +28,8 @@ const DEPTH_MAX: u32 = 4;
 
 /// Changes files and directories; each method as it stands is the kernel's call.
 pub trait DiskIo: Debug + Send + Sync + 'static {
-    /// Fails when paths do not lead any more to the directories that were opened. Asked by whoever opens
-    /// a file by its path; the methods that change names ask it themselves.
+    /// Fails when paths do not lead any more to the directories that were opened. Asked by whoever has
+    /// opened a file by its path; the methods that change names ask it themselves.
     fn check_place(&self) -> io::Result<()> {
         Ok(())
     }

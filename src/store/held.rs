@@ -1,10 +1,13 @@
 //! The directories of an open repository, so that no other one is changed in its place.
 //!
 //! Files are reached by path, and a repository can be moved while it is open. What lies at its path then
-//! is another one, whose lock this process does not have.
+//! is another one, whose lock this process does not have. So names are changed through the directories that
+//! are open, which is right at any moment, and only while the path leads to them, so that whoever moves a
+//! repository that is in use hears of it.
 
 use std::fs::{File, Metadata};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +16,8 @@ use super::StoreError;
 use super::diskio::DiskIo;
 use super::error::AtPath as _;
 
-/// A disk that changes no name, unless the path of the repository leads to the directories that were
-/// opened there.
+/// A disk that changes names in the directories that were opened, as long as the path of the repository leads
+/// to them.
 #[derive(Debug)]
 pub(super) struct HeldDisk {
     disk: Arc<dyn DiskIo>,
@@ -36,12 +39,24 @@ impl HeldDisk {
         let dirs = dirs.into_iter().collect::<Result<_, _>>()?;
         Ok(Self { disk, home: home.to_owned(), dirs })
     }
+
+    /// Returns a way to a name that goes through the open directory, if it lies in one.
+    fn held(&self, path: &Path) -> io::Result<PathBuf> {
+        self.check_place()?;
+        let dir = self.dirs.iter().find(|dir| path.parent() == Some(&*dir.path));
+        let held = dir.zip(path.file_name()).map(|(dir, name)| dir.held().join(name));
+        Ok(held.unwrap_or_else(|| path.to_owned()))
+    }
 }
 
 impl HeldDir {
     fn open(path: PathBuf) -> Result<Self, StoreError> {
         let dir = File::open(&path).at(&path)?;
         Ok(Self { path, dir })
+    }
+
+    fn held(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()))
     }
 
     /// Tells whether the path still leads to it.
@@ -76,8 +91,7 @@ impl DiskIo for HeldDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        self.check_place()?;
-        self.disk.create(path)
+        self.disk.create(&self.held(path)?)
     }
 
     fn write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
@@ -101,23 +115,21 @@ impl DiskIo for HeldDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.check_place()?;
-        self.disk.rename(from, to)
+        self.disk.rename(&self.held(from)?, &self.held(to)?)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.check_place()?;
-        self.disk.link(from, to)
+        self.disk.link(&self.held(from)?, &self.held(to)?)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.check_place()?;
-        self.disk.remove(path)
+        self.disk.remove(&self.held(path)?)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.check_place()?;
-        self.disk.sync_dir(dir)
+        let held = self.dirs.iter().find(|held| held.path == dir).map(HeldDir::held);
+        self.disk.sync_dir(&held.unwrap_or_else(|| dir.to_owned()))
     }
 }
 
@@ -130,6 +142,7 @@ mod tests {
 
     use super::*;
     use crate::block::{Block, HashFn, codecs};
+    use crate::store::diskio::RealDisk;
     use crate::store::{BlockStore as _, DiskOptions, OpenMode, Repository};
 
     fn block(n: u8) -> Block {
@@ -169,6 +182,52 @@ mod tests {
         assert!(files_below(&path) == before, "the other one changed");
         let first = Repository::open(&moved, OpenMode::Existing).unwrap();
         assert_eq!(first.blocks.get(block(2).cid()).unwrap(), Some(block(2)));
+    }
+
+    /// Moves the repository at the last moment before it changes a name.
+    #[derive(Debug)]
+    struct Mover {
+        here: PathBuf,
+        moved: PathBuf,
+    }
+
+    impl Mover {
+        fn swap(&self) {
+            std::fs::rename(&self.here, &self.moved).unwrap();
+            std::fs::create_dir_all(self.here.join("packs")).unwrap();
+            std::fs::write(self.here.join("packs/x"), "another's").unwrap();
+        }
+    }
+
+    impl DiskIo for Mover {
+        fn create(&self, path: &Path) -> io::Result<File> {
+            self.swap();
+            RealDisk.create(path)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            self.swap();
+            RealDisk.remove(path)
+        }
+    }
+
+    #[test]
+    fn a_name_is_changed_where_it_was_meant_to_be_whatever_is_moved_meanwhile() {
+        for is_removed in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let (here, moved) = (dir.path().join("here"), dir.path().join("moved"));
+            std::fs::create_dir_all(here.join("packs")).unwrap();
+            let (name, mover) = (here.join("packs/x"), Mover { here, moved: moved.clone() });
+            let held = HeldDisk::open(&mover.here.clone(), Arc::new(mover)).unwrap();
+            if is_removed {
+                std::fs::write(&name, "mine").unwrap();
+                held.remove(&name).unwrap();
+            } else {
+                held.create(&name).unwrap();
+            }
+            assert_eq!(std::fs::read(&name).unwrap(), b"another's");
+            assert_eq!(moved.join("packs/x").try_exists().unwrap(), !is_removed);
+        }
     }
 
     fn files_below(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -89,8 +89,9 @@ impl DiskStore {
             return Ok(FileState::Parts);
         }
         let path = self.files.path(&pack.file());
+        let opened = File::open(&path);
         self.files.disk.check_place().at(&path)?;
-        let file = File::open(&path).at(&path)?;
+        let file = opened.at(&path)?;
         let len = file.metadata().at(&path)?.len();
         if len != end {
             tracing::error!(file = %path.display(), len, should_be = end,

@@ -97,7 +97,8 @@ impl ImageDisk {
     /// What reading it says.
     pub fn over(root: &Path) -> io::Result<Self> {
         let mut state = State::default();
-        for dir in [root.to_owned(), root.join("packs")] {
+        let root = root.canonicalize()?;
+        for dir in [root.clone(), root.join("packs")] {
             let mut names = BTreeMap::new();
             for entry in std::fs::read_dir(&dir)? {
                 let entry = entry?;
@@ -110,7 +111,7 @@ impl ImageDisk {
             }
             state.dirs.insert(dir, DirImage { durable: names, pending: Vec::new() });
         }
-        Ok(Self { root: root.to_owned(), state: Mutex::new(state) })
+        Ok(Self { root, state: Mutex::new(state) })
     }
 
     /// Plans a fault at the change with this number; the first is 0.
@@ -180,8 +181,11 @@ impl State {
     }
 
     fn rename(&mut self, path: &Path, change: NameChange) -> io::Result<()> {
-        let dir = path.parent().and_then(|dir| self.dirs.get_mut(dir));
-        dir.ok_or_else(|| io::Error::other("a directory that is not watched"))?
+        // There are other ways to it, as that through a descriptor.
+        let dir = path.parent().map(Path::canonicalize).transpose()?;
+        let image = dir.and_then(|dir| self.dirs.get_mut(&dir));
+        image
+            .ok_or_else(|| io::Error::other("a directory that is not watched"))?
             .pending
             .push(change);
         Ok(())
@@ -347,7 +351,7 @@ impl DiskIo for ImageDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.admit()?;
-        if let Some(image) = state.dirs.get_mut(dir) {
+        if let Some(image) = state.dirs.get_mut(&dir.canonicalize()?) {
             for change in std::mem::take(&mut image.pending) {
                 change.apply(&mut image.durable);
             }

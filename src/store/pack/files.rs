@@ -132,9 +132,10 @@ impl PackFiles {
 
     /// Returns the numbered files that are there now.
     pub(in crate::store) fn names(&self) -> Result<Names, StoreError> {
-        self.disk.check_place().at(&self.dir)?;
         let mut names = Names::default();
-        for entry in std::fs::read_dir(&self.dir).at(&self.dir)? {
+        let entries = std::fs::read_dir(&self.dir);
+        self.disk.check_place().at(&self.dir)?;
+        for entry in entries.at(&self.dir)? {
             let name = entry.at(&self.dir)?.file_name();
             let Some((number, extension)) = name.to_str().and_then(|name| name.split_once('.'))
             else {
@@ -199,8 +200,9 @@ impl PackFiles {
         if let Some(file) = self.open.lock().get(&id) {
             return Ok(Arc::clone(file));
         }
+        let opened = OpenOptions::new().read(true).write(true).open(path);
         self.disk.check_place().at(path)?;
-        let file = Arc::new(OpenOptions::new().read(true).write(true).open(path).at(path)?);
+        let file = Arc::new(opened.at(path)?);
         self.open.lock().put(id, Arc::clone(&file));
         Ok(file)
     }

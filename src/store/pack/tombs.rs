@@ -73,8 +73,9 @@ pub(in crate::store) fn append(
 ) -> Result<(), StoreError> {
     let mut bytes: Vec<u8> = tombs.iter().flat_map(encode).collect();
     if trusted {
+        let opened = OpenOptions::new().read(true).write(true).open(path);
         disk.check_place().at(path)?;
-        let file = OpenOptions::new().read(true).write(true).open(path).at(path)?;
+        let file = opened.at(path)?;
         let at = end_of_records(&file).at(path)?;
         let written = write_all(disk, &file, &mut [IoSlice::new(&bytes)], at);
         return written.and_then(|()| disk.sync(&file)).at(path);
