@@ -353,8 +353,8 @@ impl Peer {
 
     /// Notes that it took a reply.
     fn took(&mut self, lane: Lane) {
-        self.failures = 0;
         if let Some(since) = self.end(lane) {
+            self.failures = 0;
             let is_brisk = since.elapsed() <= BRISK_TIME;
             self.taking = if is_brisk { Taking::Brisk } else { Taking::Slow };
         }
