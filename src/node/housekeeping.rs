@@ -108,7 +108,7 @@ async fn give_back(mut stopped: Stopped) {
             held() / 2 * 3
         } else {
             // … and may not be in use any more after a while.
-            from / 8 * 7
+            from / 4 * 3
         };
         from = from.max(GIVE_BACK_FROM);
     }
