@@ -2,14 +2,13 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Sets the bound to the highest that an unprivileged process may set, and returns it.
+/// Sets the bound to the highest that an unprivileged process may set.
 ///
 /// # Errors
 /// When the kernel refuses; the bound is what it was.
-pub fn raise_open_max() -> nix::Result<u64> {
+pub fn raise_open_max() -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }
 
 /// Returns the bound in force.

@@ -159,41 +159,50 @@ async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>
 }
 
 /// How long a message may take that is sent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Patience<'a> {
     /// Whether others wait for its room: it may rest for a shorter time then, …
     pressed: &'a AtomicBool,
     /// … and, if it is brisk, is to be gone in that time as a whole.
     is_brisk: bool,
+    /// How long the other side was waited for.
+    waited: Duration,
 }
 
 impl<'a> Patience<'a> {
     pub(super) fn new(pressed: &'a AtomicBool, is_brisk: bool) -> Self {
-        Self { pressed, is_brisk }
+        Self { pressed, is_brisk, waited: Duration::ZERO }
     }
 
-    /// Waits for a step of a message that the other side has had so much time to take.
+    /// Waits for a step of the message.
     async fn within(
-        self,
+        &mut self,
         step: impl Future<Output = io::Result<()>>,
-        waited: &mut Duration,
     ) -> Result<(), StreamError> {
+        if self.is_over() {
+            return Err(StreamError::Rest);
+        }
         let mut step = std::pin::pin!(step);
-        let (begun, before) = (Instant::now(), *waited);
+        let begun = Instant::now();
         while begun.elapsed() < REST_MAX {
-            let done = tokio::time::timeout(REST_PRESSED, &mut step).await;
-            *waited = before + begun.elapsed();
-            match done {
-                Ok(done) => return Ok(done?),
-                Err(_) if self.pressed.load(Ordering::Relaxed) => break,
+            match tokio::time::timeout(REST_PRESSED, &mut step).await {
+                Ok(done) => {
+                    self.waited += begun.elapsed();
+                    return Ok(done?);
+                }
+                Err(_) if self.is_pressed() => break,
                 Err(_) => {}
             }
         }
         Err(StreamError::Rest)
     }
 
-    fn is_over(self, waited: Duration) -> bool {
-        self.is_brisk && waited > REST_PRESSED && self.pressed.load(Ordering::Relaxed)
+    fn is_pressed(&self) -> bool {
+        self.pressed.load(Ordering::Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_brisk && self.waited > REST_PRESSED && self.is_pressed()
     }
 }
 
@@ -202,17 +211,13 @@ pub(super) async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin),
     parts: &[Bytes],
     throttle: &Throttle,
-    patience: Patience<'_>,
+    mut patience: Patience<'_>,
 ) -> Result<(), StreamError> {
-    let mut waited = Duration::ZERO;
     for piece in parts.iter().flat_map(|part| part.chunks(throttle.piece(PIECE_LEN))) {
         throttle.pass(piece.len()).await;
-        patience.within(stream.write_all(piece), &mut waited).await?;
-        if patience.is_over(waited) {
-            return Err(StreamError::Rest);
-        }
+        patience.within(stream.write_all(piece)).await?;
     }
-    patience.within(stream.flush(), &mut waited).await
+    patience.within(stream.flush()).await
 }
 
 async fn within_rest(step: impl Future<Output = io::Result<()>>) -> Result<(), StreamError> {

@@ -73,7 +73,7 @@ enum Taking {
 /// What one peer wants.
 #[derive(Debug, Default)]
 struct Peer {
-    /// Number of its joining: what was begun for it before is not its own any more.
+    /// The turn that it joined at: what was begun for it before is not its own any more.
     joined: u64,
     /// Whether it may have what is here; who may not is told that nothing is.
     may_have: bool,
@@ -130,7 +130,6 @@ pub(super) struct Server {
     peers: HashMap<PeerId, Peer>,
     next_want: u64,
     next_turn: u64,
-    joins: u64,
     reading: FuturesUnordered<BoxFuture<'static, (PeerId, u64, Reply)>>,
     again: Again,
     /// Bytes of blocks that were sent to all peers, also those that are gone, …
@@ -147,7 +146,6 @@ impl Server {
             peers: HashMap::new(),
             next_want: 0,
             next_turn: 0,
-            joins: 0,
             reading: FuturesUnordered::new(),
             sent: Meter::default(),
             sent_blocks: 0,
@@ -156,9 +154,8 @@ impl Server {
 
     /// Begins to answer a peer, which may have what is here or may not.
     pub(super) fn join(&mut self, peer: PeerId, may_have: bool) {
-        self.joins += 1;
-        let (joined, turn) = (self.joins, self.take_turn());
-        self.peers.insert(peer, Peer { joined, may_have, turn, ..Peer::default() });
+        let turn = self.take_turn();
+        self.peers.insert(peer, Peer { joined: turn, may_have, turn, ..Peer::default() });
     }
 
     /// Forgets a peer.
