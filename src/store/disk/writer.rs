@@ -94,17 +94,24 @@ impl DiskStore {
     /// Appends the blocks that are not here yet.
     pub(super) fn write(&self, blocks: &[Block]) -> Result<(), StoreError> {
         let mut writer = self.writer()?;
-        for group in blocks.chunks(RUN_BLOCKS_MAX) {
-            let fresh = self.fresh(group)?;
-            let bytes = fresh.iter().map(|(_, block)| block.data().len() as u64).sum();
-            if !fresh.is_empty() {
-                self.space.check(bytes, fresh.len())?;
-            }
-            self.append_all(&mut writer, &fresh)?;
+        let written = blocks
+            .chunks(RUN_BLOCKS_MAX)
+            .try_for_each(|group| self.write_group(&mut writer, group));
+        if written.is_ok() {
+            self.written.fetch_add(1, Ordering::AcqRel);
         }
-        self.written.fetch_add(1, Ordering::AcqRel);
+        // Also when only some could be written.
         self.came.send_replace(());
-        Ok(())
+        written
+    }
+
+    fn write_group(&self, writer: &mut Writer, group: &[Block]) -> Result<(), StoreError> {
+        let fresh = self.fresh(group)?;
+        let bytes = fresh.iter().map(|(_, block)| block.data().len() as u64).sum();
+        if !fresh.is_empty() {
+            self.space.check(bytes, fresh.len())?;
+        }
+        self.append_all(writer, &fresh)
     }
 
     /// Appends blocks of a pack once more, those whose copy there is still the one that counts.
