@@ -39,13 +39,17 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         })
     }
 
-    /// Returns how many more sources may be asked for a block that is under way from so many: one in all, but
-    /// of those that never gave any most may be liars.
-    fn more(&self, asked: &[S]) -> usize {
-        let is_untried = |source: &S| self.sources.get(source).is_none_or(Source::is_untried);
+    /// Returns how many more sources may be asked for a block that is under way from these, since then: one in
+    /// all, but of those that never gave any most may be liars, unless parts of it come.
+    fn more(&self, asked: &[(S, Instant)], now: Instant) -> usize {
+        let gives_nothing = |(source, since): &(S, Instant)| {
+            self.sources.get(source).is_none_or(|known| known.gives_nothing(*since, now))
+        };
         match asked.len() {
             0 => 0,
-            count if asked.iter().all(is_untried) => UNTRIED_MAX.saturating_sub(count).min(count),
+            count if asked.iter().all(gives_nothing) => {
+                UNTRIED_MAX.saturating_sub(count).min(count)
+            }
             count => 2_usize.saturating_sub(count),
         }
     }
@@ -60,14 +64,14 @@ impl<S: Copy + Ord + Hash + Debug> Scheduler<S> {
         let mut is_waited_for = false;
         let mut late = Vec::new();
         for (&id, want) in self.wants.iter().filter(|(_, want)| is_hedged(want)) {
-            let (asked, since): (Vec<_>, Vec<_>) = want.under_way().unzip();
-            let Some(last) = since.into_iter().max() else { continue };
+            let asked: Vec<_> = want.under_way().collect();
+            let Some(last) = asked.iter().map(|(_, since)| *since).max() else { continue };
             is_waited_for = true;
-            for second in &asked[1..] {
+            for (second, _) in &asked[1..] {
                 let known = self.sources.get(second);
                 budget = budget.saturating_sub(known.map_or(0, Source::block_len));
             }
-            let more = self.more(&asked);
+            let more = self.more(&asked, now);
             if more > 0 {
                 let waited = now.saturating_duration_since(last);
                 let others = self.others(want, now);

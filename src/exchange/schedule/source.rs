@@ -12,6 +12,9 @@ use crate::exchange::Urgency;
 const SAMPLE_WEIGHT: f64 = 0.25;
 /// How long no block need be whole for parts of them to tell that the rate has fallen.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// How long after a part of a message came it is taken to be still coming; over a slow line that others share it
+/// comes in pieces of 64 KiB.
+const COMING_REST_MAX: Duration = Duration::from_secs(3);
 /// Least time in which a rate is measured.
 const MEASURE_TIME: Duration = Duration::from_millis(50);
 /// What a block is taken to be long, in bytes, before one came.
@@ -183,9 +186,10 @@ impl Source {
         Some((sign.max(*first) + patience).min(*first + overdue))
     }
 
-    /// Tells whether it never gave anything.
-    pub(super) fn is_untried(&self) -> bool {
-        !self.has_given
+    /// Tells whether it never gave anything, nor are parts coming of what it was asked for at that time.
+    pub(super) fn gives_nothing(&self, asked: Instant, now: Instant) -> bool {
+        let is_coming = self.last_coming > asked && now < self.last_coming + COMING_REST_MAX;
+        !self.has_given && !is_coming
     }
 
     /// Tells whether nothing is held against it.

@@ -383,6 +383,18 @@ fn who_gives_is_found_among_many_that_only_promise() {
     assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
+/// They may share one slow line.
+#[test]
+fn of_what_comes_slowly_few_copies_are_asked_for() {
+    let mut world = World::new(1, MIB);
+    for _ in 0..16 {
+        world = world.peer(MS * 50, 5.0, Manner::Honest);
+    }
+    world.read_all(1, Duration::from_mins(1));
+    let asked: usize = world.peers.iter().map(|peer| peer.asked).sum();
+    assert!(asked <= 2, "{asked} copies");
+}
+
 #[test]
 fn who_takes_back_what_it_said_is_believed_no_more() {
     let (world, slowest) = read_now_and_then(Manner::Denier);
