@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, Stream, Substream
 use tokio::sync::Semaphore;
 
 use super::proving::{Places, Proved, Proving};
-use super::stream::{Patience, StreamError, Upgrade, read_message, write_message};
+use super::stream::{Pressed, Pressure, StreamError, Upgrade, read_message, write_message};
 use super::throttle::{Rates, Throttle};
 use crate::block::{Block, Buffers, Cid};
 use crate::codec::bitswap::{Message, MessageWriter, Presence, Version, Want};
@@ -82,6 +82,8 @@ pub(in crate::exchange) enum Event {
     Sent(Lane),
     /// A message could not be sent, and others cannot either until the next one is tried.
     Failed(Lane),
+    /// The rest of a message was not sent: the peer took it slowly while others waited.
+    Cut(Lane),
     /// The peer does not speak bitswap.
     Unsupported,
     /// The peer sent what is no message.
@@ -103,8 +105,7 @@ pub(in crate::exchange) struct Common {
     /// How fast messages go each way.
     up: Throttle,
     down: Throttle,
-    /// Whether others wait for the room that messages to slow peers take.
-    pressed: AtomicBool,
+    pressure: Pressure,
     /// Streams that peers have open to us.
     streams: AtomicUsize,
     /// Memory for messages that come, …
@@ -119,15 +120,15 @@ impl Common {
         Self {
             up,
             down,
-            pressed: AtomicBool::new(false),
+            pressure: Pressure::default(),
             streams: AtomicUsize::new(0),
             buffers: Buffers::new(IDLE_BYTES_MAX),
             places: Places::new(),
         }
     }
 
-    pub(super) fn press(&self, pressed: bool) {
-        self.pressed.store(pressed, Ordering::Relaxed);
+    pub(super) fn press(&self, pressed: Pressed) {
+        self.pressure.set(pressed);
     }
 
     pub(super) fn streams(&self) -> usize {
@@ -315,7 +316,7 @@ async fn write(
     for (cid, data) in &outgoing.blocks {
         writer.block(cid, data);
     }
-    let patience = Patience::new(&common.pressed, outgoing.is_brisk);
+    let patience = common.pressure.patience(outgoing.is_brisk);
     drop(outgoing);
     if !writer.is_empty() {
         write_message(&mut stream, &writer.finish(false), &common.up, patience).await?;
@@ -368,12 +369,12 @@ impl Outbound {
                         self.state = State::Idle(Idle::new(stream, version));
                         return Poll::Ready(Ok(()));
                     }
-                    Poll::Ready(Err(error)) => match again {
-                        Some(outgoing) => {
+                    Poll::Ready(Err(error)) => match (again, &error) {
+                        (Some(outgoing), StreamError::Io(_)) => {
                             tracing::debug!(%error, "a stream was gone; its message goes on a new one");
                             self.waiting.push_front(outgoing);
                         }
-                        None => return Poll::Ready(Err(Some(error))),
+                        _ => return Poll::Ready(Err(Some(error))),
                     },
                 },
             }
@@ -436,7 +437,8 @@ impl ConnectionHandler for Handler {
                 }
                 Poll::Ready(Err(Some(error))) => {
                     tracing::debug!(%error, "cannot send a bitswap message");
-                    return notify(Event::Failed(*lane));
+                    let is_slow = matches!(error, StreamError::Slow);
+                    return notify(if is_slow { Event::Cut(*lane) } else { Event::Failed(*lane) });
                 }
             }
         }

@@ -397,7 +397,7 @@ impl Behaviour {
                 self.events.push_back(send(peer, connection.id, lane, outgoing));
             }
         }
-        self.common.press(self.server.is_crowded());
+        self.common.press(self.server.pressed());
     }
 
     /// Sets the timer to when the scheduler has something to do by itself; tells whether that is now.
@@ -486,7 +486,7 @@ impl NetworkBehaviour for Behaviour {
         }
         match event {
             // It was given up, and what it tells of its streams is not about those that took their place.
-            HandlerEvent::Sent(_) | HandlerEvent::Failed(_)
+            HandlerEvent::Sent(_) | HandlerEvent::Failed(_) | HandlerEvent::Cut(_)
                 if !self.is_first(&peer, connection) => {}
             HandlerEvent::Came { message, blocks, refused } => {
                 self.came(peer, &message, blocks, refused);
@@ -500,6 +500,7 @@ impl NetworkBehaviour for Behaviour {
             HandlerEvent::Failed(lane @ (Lane::Blocks | Lane::Brief)) => {
                 self.server.failed(&peer, lane);
             }
+            HandlerEvent::Cut(lane) => self.server.cut(&peer, lane),
             HandlerEvent::Sent(Lane::Wants) => {
                 if let Some(known) = self.peers.get_mut(&peer) {
                     (known.is_telling, known.failures) = (false, 0);

@@ -47,6 +47,9 @@ pub(in crate::exchange) enum StreamError {
     /// The peer stopped in the middle of a message.
     #[error("a message came to rest for too long")]
     Rest,
+    /// The peer takes a message too slowly, and others wait.
+    #[error("a message took too long while others waited for its room")]
+    Slow,
     /// What came is no message.
     #[error("{0}")]
     Message(#[from] MessageError),
@@ -158,6 +161,35 @@ async fn read_len(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>
     Ok(Some(len))
 }
 
+/// Whose room others wait for who may have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Pressed {
+    /// That of replies to peers that take them slowly.
+    pub(super) slow: bool,
+    /// That of the others.
+    pub(super) brisk: bool,
+}
+
+/// The same, as all messages see it that are on their way.
+#[derive(Debug, Default)]
+pub(super) struct Pressure {
+    slow: AtomicBool,
+    brisk: AtomicBool,
+}
+
+impl Pressure {
+    pub(super) fn set(&self, Pressed { slow, brisk }: Pressed) {
+        self.slow.store(slow, Ordering::Relaxed);
+        self.brisk.store(brisk, Ordering::Relaxed);
+    }
+
+    /// Returns how long a message may take, to a peer that takes them slowly or to another.
+    pub(super) fn patience(&self, is_brisk: bool) -> Patience<'_> {
+        let pressed = if is_brisk { &self.brisk } else { &self.slow };
+        Patience { pressed, is_brisk, waited: Duration::ZERO }
+    }
+}
+
 /// How long a message may take that is sent.
 #[derive(Debug)]
 pub(super) struct Patience<'a> {
@@ -169,19 +201,12 @@ pub(super) struct Patience<'a> {
     waited: Duration,
 }
 
-impl<'a> Patience<'a> {
-    pub(super) fn new(pressed: &'a AtomicBool, is_brisk: bool) -> Self {
-        Self { pressed, is_brisk, waited: Duration::ZERO }
-    }
-
+impl Patience<'_> {
     /// Waits for a step of the message.
     async fn within(
         &mut self,
         step: impl Future<Output = io::Result<()>>,
     ) -> Result<(), StreamError> {
-        if self.is_over() {
-            return Err(StreamError::Rest);
-        }
         let mut step = std::pin::pin!(step);
         let begun = Instant::now();
         while begun.elapsed() < REST_MAX {
@@ -214,6 +239,9 @@ pub(super) async fn write_message(
     mut patience: Patience<'_>,
 ) -> Result<(), StreamError> {
     for piece in parts.iter().flat_map(|part| part.chunks(throttle.piece(PIECE_LEN))) {
+        if patience.is_over() {
+            return Err(StreamError::Slow);
+        }
         throttle.pass(piece.len()).await;
         patience.within(stream.write_all(piece)).await?;
     }
@@ -268,6 +296,12 @@ mod tests {
         }
     }
 
+    fn pressure(slow: bool, brisk: bool) -> Pressure {
+        let pressure = Pressure::default();
+        pressure.set(Pressed { slow, brisk });
+        pressure
+    }
+
     fn framed() -> Vec<Bytes> {
         let cid = crate::block::cid_from_text("bafkqaaa").unwrap();
         let mut writer = MessageWriter::new(Version::V1_2);
@@ -299,8 +333,8 @@ mod tests {
     async fn messages_follow_each_other_until_the_end() {
         let (mut written, throttle) = (Cursor::new(Vec::new()), Throttle::new(None));
         for _ in 0..2 {
-            let pressed = AtomicBool::new(true);
-            let patience = Patience::new(&pressed, false);
+            let pressure = pressure(true, true);
+            let patience = pressure.patience(false);
             write_message(&mut written, &framed(), &throttle, patience).await.unwrap();
         }
         let mut stream = Cursor::new(written.into_inner());
@@ -358,14 +392,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_given_up_sooner_while_others_wait() {
-        let (pressed, throttle) = (AtomicBool::new(false), Throttle::new(None));
-        for (is_pressed, patience) in [(false, REST_MAX), (true, REST_PRESSED)] {
-            pressed.store(is_pressed, Ordering::Relaxed);
-            let started = Instant::now();
-            let written = Patience::new(&pressed, false);
-            let error = write_message(&mut Rests, &framed(), &throttle, written).await.unwrap_err();
-            assert!(matches!(error, StreamError::Rest), "{error}");
-            assert_eq!(started.elapsed(), patience);
+        let throttle = Throttle::new(None);
+        for (slow, brisk) in [(false, false), (true, false), (true, true)] {
+            let pressure = pressure(slow, brisk);
+            for (is_brisk, is_pressed) in [(false, slow), (true, brisk)] {
+                let (started, patience) = (Instant::now(), pressure.patience(is_brisk));
+                let written = write_message(&mut Rests, &framed(), &throttle, patience).await;
+                assert!(matches!(written, Err(StreamError::Rest)), "{written:?}");
+                assert_eq!(started.elapsed(), if is_pressed { REST_PRESSED } else { REST_MAX });
+            }
         }
     }
 
@@ -396,13 +431,22 @@ mod tests {
     async fn who_reads_slowly_does_not_keep_the_room_of_the_brisk_while_others_wait() {
         let parts = vec![Bytes::from(vec![0; PIECE_LEN]); 20];
         for (is_pressed, is_brisk) in [(false, false), (false, true), (true, false), (true, true)] {
-            let (pressed, throttle) = (AtomicBool::new(is_pressed), Throttle::new(None));
+            let (pressure, throttle) = (pressure(true, is_pressed), Throttle::new(None));
             let mut slow = Slow(Box::pin(sleep(Duration::from_secs(1))));
-            let (started, patience) = (Instant::now(), Patience::new(&pressed, is_brisk));
+            let (started, patience) = (Instant::now(), pressure.patience(is_brisk));
             let written = write_message(&mut slow, &parts, &throttle, patience).await;
-            assert_eq!(written.is_err(), is_pressed && is_brisk);
-            let took = if written.is_err() { REST_PRESSED } else { Duration::from_secs(20) };
+            let is_cut = matches!(written, Err(StreamError::Slow));
+            assert!(
+                is_cut == (is_pressed && is_brisk) && is_cut == written.is_err(),
+                "{written:?}"
+            );
+            let took = if is_cut { REST_PRESSED } else { Duration::from_secs(20) };
             assert!(started.elapsed() < took + Duration::from_secs(2), "{:?}", started.elapsed());
         }
+        let (pressure, throttle) = (pressure(true, true), Throttle::new(None));
+        let mut slow = Slow(Box::pin(sleep(Duration::from_secs(1))));
+        let most = &parts[..=usize::try_from(REST_PRESSED.as_secs()).unwrap()];
+        let whole = write_message(&mut slow, most, &throttle, pressure.patience(true)).await;
+        assert!(whole.is_ok(), "all of it was taken: {whole:?}");
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use self::again::Again;
 use super::handler::{Lane, Outgoing, SENDING_MAX};
 use super::shelf::Shelf;
+use super::stream::Pressed;
 use crate::block::{Cid, IDENTITY_CODE};
 use crate::codec::bitswap::{Message, Presence, Want, WantKind};
 use crate::exchange::meter::Meter;
@@ -54,13 +55,17 @@ pub(super) const REPLIES_MAX: usize = 64;
 const SLOW_REPLIES_MAX: usize = 32;
 /// … and those from which on each has one, who did not take the last one at once.
 const CROWD: usize = 16;
-/// Who took a reply in this time is not slow.
+/// Who took a long reply in this time is not slow.
 const BRISK_TIME: Duration = Duration::from_secs(1);
+/// Turns that a peer is behind the others for each reply that it did not take, …
+const FAILURE_TURNS: u64 = 256;
+/// … for at most so many one after another.
+const FAILURES_MAX: u64 = 8;
 
 /// Place of a want: the most urgent first, then as they came.
 type Place = (Reverse<i32>, u64);
 
-/// How a peer takes replies.
+/// How a peer takes long replies; short ones say nothing of that.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Taking {
     /// It took none yet.
@@ -88,8 +93,8 @@ struct Peer {
     next_reply: u64,
     /// Replies that are read or on their way, …
     replies: usize,
-    /// … since when those are that were read, …
-    on_way: VecDeque<Instant>,
+    /// … those of them that were read, …
+    on_way: VecDeque<OnWay>,
     /// … when the last long one was begun, …
     long_since: Option<Instant>,
     /// … and whether a brief one is.
@@ -97,9 +102,16 @@ struct Peer {
     /// Its place among those that wait: behind who waits since before its last reply was begun, or it joined.
     turn: u64,
     taking: Taking,
-    /// Replies one after another that it did not take.
-    failures: u32,
+    /// Replies that it did not take since it took a long one.
+    failures: u64,
     sent: Meter,
+}
+
+/// A reply that was read and is not with the peer yet.
+#[derive(Debug)]
+struct OnWay {
+    since: Instant,
+    is_long: bool,
 }
 
 /// A want that is looked for.
@@ -154,7 +166,8 @@ impl Server {
 
     /// Begins to answer a peer, which may have what is here or may not.
     pub(super) fn join(&mut self, peer: PeerId, may_have: bool) {
-        let turn = self.take_turn();
+        self.next_turn += 1;
+        let turn = self.next_turn;
         self.peers.insert(peer, Peer { joined: turn, may_have, turn, ..Peer::default() });
     }
 
@@ -187,11 +200,22 @@ impl Server {
         known.taking = Taking::Slow;
     }
 
-    /// Tells whether somebody waits for room that the replies of others take.
-    pub(super) fn is_crowded(&self) -> bool {
+    /// Notes that the rest of a reply was not sent, since it took its time and others waited. That a line is slow is
+    /// no fault of the peer.
+    pub(super) fn cut(&mut self, peer: &PeerId, lane: Lane) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.end(lane);
+            known.taking = Taking::Slow;
+        }
+    }
+
+    /// Tells whose room somebody waits for.
+    pub(super) fn pressed(&self) -> Pressed {
         let room = self.room();
-        let is_waiting = |peer: &Peer| room.free_lane(peer).is_some() && !room.is_for(peer);
-        self.peers.values().any(is_waiting)
+        let is_waiting = |peer: &&Peer| room.free_lane(peer).is_some() && !room.is_for(peer);
+        let mut waiting = self.peers.values().filter(is_waiting).peekable();
+        let slow = waiting.peek().is_some();
+        Pressed { slow, brisk: waiting.any(|peer| room.has_part_for(peer)) }
     }
 
     /// Notes that a reply was sent.
@@ -268,20 +292,16 @@ impl Server {
         room
     }
 
-    fn take_turn(&mut self) -> u64 {
-        self.next_turn += 1;
-        self.next_turn
-    }
-
     /// Begins to read replies, as long as there is room for them.
     fn read_more(&mut self) {
         while self.reading.len() < READING_MAX {
-            let (room, turn) = (self.room(), self.take_turn());
+            let room = self.room();
             let waiting = self.peers.iter_mut().filter(|(_, peer)| room.is_for(peer));
             let waiting = waiting.filter_map(|(id, peer)| Some((*id, room.free_lane(peer)?, peer)));
-            let first = |(_, _, peer): &(_, _, &mut Peer)| (peer.failures, peer.turn);
+            let first = |(_, _, peer): &(_, _, &mut Peer)| peer.due();
             let Some((peer, lane, known)) = waiting.min_by_key(first) else { return };
-            known.turn = turn;
+            self.next_turn += 1;
+            known.turn = self.next_turn;
             let (joined, (number, wants)) = (known.joined, known.next_wants(lane));
             let shelf = known.may_have.then(|| self.shelf.clone());
             match lane {
@@ -313,8 +333,12 @@ struct Room {
 impl Room {
     /// Tells whether others leave room for one more reply to a peer.
     fn is_for(&self, peer: &Peer) -> bool {
-        let has_slow = peer.taking != Taking::Slow || self.slow < SLOW_REPLIES_MAX;
-        self.replies < REPLIES_MAX && has_slow
+        self.replies < REPLIES_MAX && self.has_part_for(peer)
+    }
+
+    /// Tells whether that part of it is not used up which a peer may take.
+    fn has_part_for(&self, peer: &Peer) -> bool {
+        peer.taking != Taking::Slow || self.slow < SLOW_REPLIES_MAX
     }
 
     /// Returns the lane on which a peer can be sent something that it waits for, as far as its own replies go.
@@ -342,15 +366,20 @@ impl Peer {
         }
     }
 
-    /// Notes that a reply is no longer on its way; returns since when it was, but of a brief one.
-    fn end(&mut self, lane: Lane) -> Option<Instant> {
+    /// Returns the turn that it waits for.
+    fn due(&self) -> u64 {
+        self.turn + self.failures.min(FAILURES_MAX) * FAILURE_TURNS
+    }
+
+    /// Notes that a reply is no longer on its way, and returns it, but for a brief one.
+    fn end(&mut self, lane: Lane) -> Option<OnWay> {
         self.give_back(lane);
         if lane == Lane::Brief { None } else { self.on_way.pop_front() }
     }
 
     /// Notes that it took a reply.
     fn took(&mut self, lane: Lane) {
-        if let Some(since) = self.end(lane) {
+        if let Some(OnWay { since, is_long: true }) = self.end(lane) {
             self.failures = 0;
             let is_brisk = since.elapsed() <= BRISK_TIME;
             self.taking = if is_brisk { Taking::Brisk } else { Taking::Slow };
@@ -466,9 +495,10 @@ impl Peer {
             return None;
         }
         if lane == Lane::Blocks {
-            self.on_way.push_back(Instant::now());
-            if is_long(outgoing.block_bytes()) {
-                self.long_since = Some(Instant::now());
+            let (since, is_long) = (Instant::now(), is_long(outgoing.block_bytes()));
+            self.on_way.push_back(OnWay { since, is_long });
+            if is_long {
+                self.long_since = Some(since);
             }
         }
         outgoing.is_brisk = self.taking != Taking::Slow;

@@ -220,13 +220,14 @@ async fn who_was_served_least_comes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_crowded_when_somebody_waits_for_the_room_of_others() {
+async fn who_is_sent_something_is_pressed_when_somebody_waits_for_its_room() {
     let blocks: Vec<_> = (0..SENDING_MAX).map(|number| block(number, 600_000)).collect();
     let mut bench = Bench::new(&blocks);
     let busy = bench.fill(&blocks).await;
-    assert!(!bench.server.is_crowded(), "each has what it wants");
+    assert_eq!(bench.server.pressed(), Pressed::default(), "each has what it wants");
     bench.told([want(&blocks[0], WantKind::Block)]);
-    assert!(bench.reply().await.is_none() && bench.server.is_crowded());
+    assert!(bench.reply().await.is_none());
+    assert_eq!(bench.server.pressed(), Pressed { slow: true, brisk: true });
     bench.server.failed(&busy, Lane::Blocks);
     assert_eq!(bench.reply().await.unwrap().0, bench.peer);
 }
@@ -259,7 +260,7 @@ async fn who_takes_replies_slowly_leaves_room_for_others() {
     for _ in 0..REPLIES_MAX {
         slow.push(bench.join(&blocks[..1]).await);
     }
-    assert!(!bench.server.is_crowded(), "each has what it wants");
+    assert_eq!(bench.server.pressed(), Pressed::default(), "each has what it wants");
     tokio::time::advance(2 * BRISK_TIME).await;
     for peer in &slow {
         bench.server.sent(peer, Lane::Blocks);
@@ -271,7 +272,8 @@ async fn who_takes_replies_slowly_leaves_room_for_others() {
         assert!(!outgoing.is_brisk);
         replies += 1;
     }
-    assert_eq!((replies, bench.server.is_crowded()), (SLOW_REPLIES_MAX, true));
+    assert_eq!(replies, SLOW_REPLIES_MAX);
+    assert_eq!(bench.server.pressed(), Pressed { slow: true, brisk: false });
     bench.told(blocks.iter().map(|block| want(block, WantKind::Block)));
     for _ in &blocks {
         let (peer, outgoing) = bench.reply().await.unwrap();
@@ -280,6 +282,56 @@ async fn who_takes_replies_slowly_leaves_room_for_others() {
     }
     bench.server.sent(&slow[0], Lane::Blocks);
     assert_ne!(bench.reply().await.unwrap().0, slow[0], "others waited for longer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_did_not_take_a_reply_is_behind_for_some_turns_and_who_was_cut_is_not() {
+    let blocks: Vec<_> = (0..SENDING_MAX).map(|number| block(number, 600_000)).collect();
+    let mut bench = Bench::new(&blocks);
+    let other = PeerId::random();
+    bench.server.join(other, true);
+    bench.server.cut(&other, Lane::Blocks);
+    let busy = bench.fill(&blocks).await;
+    let more = message([want(&blocks[0], WantKind::Block)], false);
+    let mut turns = Vec::<u64>::new();
+    for has_failed in [false, true] {
+        if has_failed {
+            bench.server.failed(&other, Lane::Blocks);
+        }
+        bench.server.told(&other, &more);
+        turns.push(0);
+        loop {
+            bench.server.told(&bench.peer, &more);
+            let done = if turns == [0] { busy } else { bench.peer };
+            bench.server.sent(&done, Lane::Blocks);
+            let (peer, _) = bench.reply().await.unwrap();
+            if peer == other {
+                bench.server.sent(&other, Lane::Blocks);
+                break;
+            }
+            *turns.last_mut().unwrap() += 1;
+        }
+    }
+    assert!(turns[0] <= 2 && turns[1].abs_diff(FAILURE_TURNS) < 8, "{turns:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_short_replies_at_once_may_be_slow_with_long_ones() {
+    let (long, short) = (block(0, 600_000), block(1, 3000));
+    let mut bench = Bench::new(&[long.clone(), short.clone()]);
+    for (wanted, time, is_brisk) in [
+        (&short, BRISK_TIME * 2, true),
+        (&long, BRISK_TIME * 2, true),
+        (&short, Duration::ZERO, false),
+        (&long, Duration::ZERO, false),
+        (&long, Duration::ZERO, true),
+    ] {
+        bench.told([want(wanted, WantKind::Block)]);
+        let (peer, outgoing) = bench.reply().await.unwrap();
+        assert_eq!(outgoing.is_brisk, is_brisk);
+        tokio::time::advance(time).await;
+        bench.server.sent(&peer, Lane::Blocks);
+    }
 }
 
 #[tokio::test(start_paused = true)]
