@@ -22,22 +22,25 @@ use super::error::AtPath as _;
 pub(super) struct HeldDisk {
     disk: Arc<dyn DiskIo>,
     home: PathBuf,
-    dirs: Vec<HeldDir>,
+    dirs: Vec<Held>,
+    /// The file whose lock keeps other processes out.
+    lock: Held,
 }
 
-/// A directory that is open: the kernel gives its number to no other one.
+/// A directory or file that is open: the kernel gives its number to no other one.
 #[derive(Debug)]
-struct HeldDir {
+struct Held {
     path: PathBuf,
-    dir: File,
+    file: File,
 }
 
 impl HeldDisk {
-    /// Holds the repository at `home`, in whose directories `disk` works.
+    /// Holds the repository at `home`, which is locked, and in whose directories `disk` works.
     pub(super) fn open(home: &Path, disk: Arc<dyn DiskIo>) -> Result<Self, StoreError> {
-        let dirs = [home.to_owned(), home.join("packs")].map(HeldDir::open);
+        let dirs = [home.to_owned(), home.join("packs")].map(Held::open);
         let dirs = dirs.into_iter().collect::<Result<_, _>>()?;
-        Ok(Self { disk, home: home.to_owned(), dirs })
+        let lock = Held::open(home.join("lock"))?;
+        Ok(Self { disk, home: home.to_owned(), dirs, lock })
     }
 
     /// Returns a way to a name that goes through the open directory, if it lies in one.
@@ -49,21 +52,21 @@ impl HeldDisk {
     }
 }
 
-impl HeldDir {
+impl Held {
     fn open(path: PathBuf) -> Result<Self, StoreError> {
-        let dir = File::open(&path).at(&path)?;
-        Ok(Self { path, dir })
+        let file = File::open(&path).at(&path)?;
+        Ok(Self { path, file })
     }
 
     fn held(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()))
+        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
     /// Tells whether the path still leads to it.
     fn is_here(&self) -> io::Result<bool> {
         let id = |found: Metadata| (found.dev(), found.ino());
         match self.path.metadata() {
-            Ok(found) => Ok(id(found) == id(self.dir.metadata()?)),
+            Ok(found) => Ok(id(found) == id(self.file.metadata()?)),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -86,6 +89,12 @@ impl DiskIo for HeldDisk {
                     self.home.display()
                 )));
             }
+        }
+        if !self.lock.is_here()? {
+            return Err(io::Error::other(format!(
+                "{} was removed, so that another process may have the repository too; stop the daemon and start it again",
+                self.lock.path.display()
+            )));
         }
         self.disk.check_place()
     }
@@ -128,7 +137,7 @@ impl DiskIo for HeldDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.check_place()?;
-        let held = self.dirs.iter().find(|held| held.path == dir).map(HeldDir::held);
+        let held = self.dirs.iter().find(|held| held.path == dir).map(Held::held);
         self.disk.sync_dir(&held.unwrap_or_else(|| dir.to_owned()))
     }
 }
@@ -184,6 +193,32 @@ mod tests {
         assert_eq!(first.blocks.get(block(2).cid()).unwrap(), Some(block(2)));
     }
 
+    #[test]
+    fn what_is_not_where_it_was_takes_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("home");
+        Repository::init(&home).unwrap();
+        let held = Repository::open(&home, OpenMode::Existing).unwrap();
+        held.blocks.put(&[block(0)]).unwrap();
+        held.blocks.commit().unwrap();
+        for (n, name, says) in [(1, "packs", "was moved away from"), (2, "lock", "was removed")] {
+            let (here, away) = (home.join(name), home.join("away"));
+            std::fs::rename(&here, &away).unwrap();
+            // No name has to be changed for these.
+            held.blocks.put(&[block(n)]).unwrap();
+            let told = held.blocks.commit().unwrap_err().to_string();
+            assert!(told.contains(says), "{told}");
+            std::fs::rename(&away, &here).unwrap();
+            held.blocks.commit().unwrap();
+        }
+        held.close().unwrap();
+        drop(held);
+        let again = Repository::open(&home, OpenMode::Existing).unwrap();
+        for n in 0..3 {
+            assert_eq!(again.blocks.get(block(n).cid()).unwrap(), Some(block(n)), "{n}");
+        }
+    }
+
     /// Moves the repository at the last moment before it changes a name.
     #[derive(Debug)]
     struct Mover {
@@ -217,6 +252,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (here, moved) = (dir.path().join("here"), dir.path().join("moved"));
             std::fs::create_dir_all(here.join("packs")).unwrap();
+            std::fs::write(here.join("lock"), "").unwrap();
             let (name, mover) = (here.join("packs/x"), Mover { here, moved: moved.clone() });
             let held = HeldDisk::open(&mover.here.clone(), Arc::new(mover)).unwrap();
             if is_removed {

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use super::DiskStore;
 use crate::store::StoreError;
+use crate::store::error::AtPath as _;
 use crate::store::key::BlockKey;
 
 /// What is known about durability.
@@ -80,6 +81,8 @@ impl DiskStore {
     fn sync_all(&self) -> Result<u64, StoreError> {
         let (puts, active) = self.snapshot();
         if let Some(active) = active {
+            // Where nobody will look for it, it is as good as lost.
+            self.files.disk.check_place().at(self.files.dir())?;
             self.sync(&active).inspect_err(|_| self.give_up_active(&Arc::clone(&active.pack)))?;
         }
         Ok(puts)

@@ -19,6 +19,7 @@ use crate::store::error::AtPath as _;
 use crate::store::extent::PackId;
 use crate::store::pack::Entry;
 use crate::store::pack::files::PackFiles;
+use crate::store::pack::index::SealedPack;
 use crate::store::pack::scan::{Gap, Scan, scan};
 use crate::store::pack::section::PACK_HEADER;
 use crate::store::pack::tombs;
@@ -93,7 +94,11 @@ fn scan_pack(files: &PackFiles, id: PackId) -> Result<Scanned, StoreError> {
     let path = files.pack(id);
     let file = files.file(id)?;
     let len = file.metadata().at(&path)?.len();
-    let found = scan(&file, 0, len, &tombs::load(&files.tombs(id))?).at(&path)?;
+    let mut found = scan(&file, 0, len, &tombs::load(&files.tombs(id))?).at(&path)?;
+    if let Ok(sealed) = SealedPack::open(&files.index(id), id) {
+        // What an index covers was durable, so it is not torn but damaged.
+        found.cut_nothing_below(sealed.pack_len.min(len));
+    }
     log_gaps(&path, &found);
     Ok(Scanned { id, file, found })
 }

@@ -127,7 +127,26 @@ fn repair(
     let found = scan(&file, from, len, tombs).at(&path)?;
     log_gaps(&path, &found);
     entries.extend_from_slice(&found.entries);
+    if found.is_unreadable {
+        tracing::error!(pack = %path.display(),
+            "the disk cannot read a part of a pack; the blocks there are missing until it can at a start");
+        make_durable(files, id, &file)?;
+        return Ok(without_index(id, found.end, &entries));
+    }
     cut_and_index(files, id, &file, found.end, &entries)
+}
+
+/// Returns a pack whose index is in memory until the next start.
+fn without_index(id: PackId, end: u64, entries: &[Entry]) -> Pack {
+    let entries = entries.iter().map(|entry| (*entry, CopyState::Unproved));
+    Pack::Open(Arc::new(OpenPack::new(id, end, entries, Arc::new(Usage::new(end)))))
+}
+
+fn make_durable(files: &PackFiles, id: PackId, file: &File) -> Result<(), StoreError> {
+    let path = files.pack(id);
+    files.disk.sync(file).at(&path)?;
+    // Whoever made the pack may not have lived to sync its name.
+    sync_parent(&*files.disk, &path)
 }
 
 /// Cuts a pack at `end`, makes it durable and gives it an index file.
@@ -144,9 +163,7 @@ pub(super) fn cut_and_index(
     if file.metadata().at(&path)?.len() > end {
         files.disk.set_len(file, end).at(&path)?;
     }
-    files.disk.sync(file).at(&path)?;
-    // Whoever made the pack may not have lived to sync its name.
-    sync_parent(&*files.disk, &path)?;
+    make_durable(files, id, file)?;
     let index = files.index(id);
     let sealed = index::write(&*files.disk, &index, id, end, entries.to_vec())
         .and_then(|()| SealedPack::open(&index, id).map_err(|error| error.at_path(&index)));
@@ -154,8 +171,7 @@ pub(super) fn cut_and_index(
         Ok(sealed) => Ok(Pack::Sealed(sealed)),
         Err(error) => {
             tracing::warn!(%error, "a pack has no index file until the next start");
-            let entries = entries.iter().map(|entry| (*entry, CopyState::Unproved));
-            Ok(Pack::Open(Arc::new(OpenPack::new(id, end, entries, Arc::new(Usage::new(end))))))
+            Ok(without_index(id, end, entries))
         }
     }
 }

@@ -187,6 +187,23 @@ fn verify_names_what_is_damaged() {
 }
 
 #[test]
+fn what_is_good_again_when_it_is_verified_is_served_again() {
+    let fixture = Fixture::filled();
+    let path = fixture.path("0000000001.car");
+    let good = std::fs::read(&path).unwrap();
+    fixture.damage("0000000001.car", 1);
+    let store = fixture.open();
+    check_corrupt(&store, 1, "0000000001.car");
+    std::fs::write(&path, good).unwrap();
+    check_corrupt(&store, 1, "0000000001.car");
+    assert_eq!(verify(&store).damaged_count, 0);
+    check_here(&store, 0..8);
+    store.remove(block(1).cid()).unwrap();
+    verify(&store);
+    assert_eq!(store.get(block(1).cid()).unwrap(), None, "what is removed stays removed");
+}
+
+#[test]
 fn a_damaged_copy_of_a_healed_block_is_given_up() {
     let fixture = Fixture::filled();
     fixture.damage("0000000001.car", 1);
@@ -517,19 +534,22 @@ fn a_rebuild_needs_nothing_but_packs() {
 
 #[test]
 fn a_rebuild_salvages_a_damaged_pack_and_sets_it_aside() {
-    let fixture = Fixture::filled();
-    fixture.damage("0000000001.car", 1);
-    let report = rebuild(fixture.dir.path());
-    assert_eq!(report.damaged.len(), 1);
-    assert_eq!(report.damaged[0].cid, Some(*block(1).cid()));
-    assert_eq!(report.set_aside, [fixture.path("0000000001.car.broken-1")]);
-    let store = fixture.open();
-    check_here(&store, [0, 2, 3, 4, 5, 6, 7]);
-    assert_eq!(store.get(block(1).cid()).unwrap(), None);
-    assert!(!fixture.names().contains("0000000001.car"));
-    assert_eq!(verify(&store).damaged_count, 0);
-    drop(store);
-    assert_eq!(rebuild(fixture.dir.path()).damaged, []);
+    // In the middle of a pack and at its end.
+    for bad in [1, 2] {
+        let fixture = Fixture::filled();
+        fixture.damage("0000000001.car", bad);
+        let report = rebuild(fixture.dir.path());
+        assert_eq!(report.damaged.len(), 1);
+        assert_eq!(report.damaged[0].cid, Some(*block(bad).cid()));
+        assert_eq!(report.set_aside, [fixture.path("0000000001.car.broken-1")]);
+        let store = fixture.open();
+        check_here(&store, (0..8).filter(|n| *n != bad));
+        assert_eq!(store.get(block(bad).cid()).unwrap(), None);
+        assert!(!fixture.names().contains("0000000001.car"));
+        assert_eq!(verify(&store).damaged_count, 0);
+        drop(store);
+        assert_eq!(rebuild(fixture.dir.path()).damaged, []);
+    }
 }
 
 #[test]

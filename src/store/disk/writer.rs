@@ -82,11 +82,13 @@ impl DiskStore {
     /// Tells whether a pack found at start can go on being written.
     ///
     /// Not if a tombstone waits beyond its end, where it would bury what comes to lie there: no
-    /// crash leaves that, but a copy of files that were in use may.
+    /// crash leaves that, but a copy of files that were in use may. Nor if it has no index file: with one,
+    /// what could not be read of it would not be looked for any more.
     fn has_room(&self, pack: &Pack) -> bool {
         let (id, len) = (pack.id(), pack.covered_len());
         let tombs = tombs::load(&self.files.tombs(id));
-        len < self.options.pack_len_max
+        matches!(pack, Pack::Sealed(_))
+            && len < self.options.pack_len_max
             && pack.entries().len() < self.options.pack_blocks_max
             && tombs.is_ok_and(|tombs| tombs.iter().all(|tomb| tomb.start < len))
     }

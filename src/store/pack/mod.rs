@@ -96,10 +96,12 @@ impl StateCell {
         }
     }
 
-    /// Changes the state; a removed copy stays removed. Returns whether this removed it.
+    /// Changes the state; a removed copy stays removed, and one that a disk could not read for a while is good
+    /// again when it was hashed. Returns whether this removed it.
     pub(super) fn set(&self, state: CopyState) -> bool {
-        let before = self.0.fetch_max(state as u8, Ordering::AcqRel);
-        state == CopyState::Removed && before < CopyState::Removed as u8
+        let is_here = |before| (before != CopyState::Removed as u8).then_some(state as u8);
+        let was_here = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, is_here).is_ok();
+        was_here && state == CopyState::Removed
     }
 }
 

@@ -12,6 +12,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use parking_lot::Mutex;
 
@@ -51,6 +52,8 @@ pub(in crate::store) struct Scan {
     pub(in crate::store) torn: Vec<Gap>,
     /// First byte after the last whole section.
     pub(in crate::store) end: u64,
+    /// The disk could not read all of it. What is there may be whole, so that it counts as damaged, never as torn.
+    pub(in crate::store) is_unreadable: bool,
 }
 
 /// Reads the sections of `file[from..len]`; `from` is 0 or the start of a section.
@@ -68,13 +71,14 @@ pub(in crate::store) fn scan(
 /// Scans with so many threads, or fewer when there is little to read.
 fn scan_by(
     threads: u64,
-    file: &File,
+    file: &(dyn FileExt + Sync),
     from: u64,
     len: u64,
     tombs: &HashSet<Tomb>,
 ) -> io::Result<Scan> {
     let mut found = Scan { end: from, ..Scan::default() };
     let mut at = from;
+    let mut is_unreadable = false;
     if from == 0 {
         at = PACK_HEADER.len() as u64;
         let mut window = Window::new(file, len);
@@ -85,8 +89,10 @@ fn scan_by(
             (false, true) => found.damaged.push(gap),
             (false, false) => found.torn.push(Gap { end: len, ..gap }),
         }
+        is_unreadable = window.is_unreadable();
     }
-    let walker = Mutex::new(Walker { at, len, tombs, search_left: SEARCH_HASHED_MAX });
+    let search_left = SEARCH_HASHED_MAX;
+    let walker = Mutex::new(Walker { at, len, tombs, search_left, is_unreadable });
     let work = || take_turns(&walker, Window::new(file, len));
     let others = threads.min(len.saturating_sub(at).div_ceil(READ_LEN as u64)).saturating_sub(1);
     let parts = std::thread::scope(|scope| {
@@ -98,10 +104,10 @@ fn scan_by(
         Ok::<_, io::Error>(parts)
     })?;
     found.add(parts);
-    if walker.into_inner().search_left == 0 {
-        // Not searched to the end, so nothing may be cut off.
-        found.damaged.append(&mut found.torn);
-        found.end = len;
+    let Walker { search_left, is_unreadable, .. } = walker.into_inner();
+    found.is_unreadable = is_unreadable;
+    if search_left == 0 || is_unreadable {
+        found.cut_nothing_below(len);
     }
     Ok(found)
 }
@@ -113,13 +119,24 @@ fn take_turns(walker: &Mutex<Walker>, mut window: Window) -> io::Result<Vec<Part
         let next = walker.lock().next(&mut window);
         match next {
             Ok(Some(run)) => parts.push(run.into_part(&mut window)?),
-            Ok(None) => return Ok(parts),
+            Ok(None) => {
+                walker.lock().is_unreadable |= window.is_unreadable();
+                return Ok(parts);
+            }
             Err(error) => return Err(error),
         }
     }
 }
 
 impl Scan {
+    /// Has what is torn and begins below `len` bytes count as damaged, which is not cut off.
+    pub(in crate::store) fn cut_nothing_below(&mut self, len: u64) {
+        if self.end < len {
+            self.damaged.append(&mut self.torn);
+            self.end = len;
+        }
+    }
+
     /// Adds what was found behind the header, in any order.
     fn add(&mut self, mut parts: Vec<Part>) {
         parts.sort_unstable_by_key(|part| part.start);
@@ -199,6 +216,7 @@ struct Walker<'a> {
     len: u64,
     tombs: &'a HashSet<Tomb>,
     search_left: u64,
+    is_unreadable: bool,
 }
 
 impl Walker<'_> {
@@ -282,8 +300,6 @@ fn byte_count(bytes: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt as _;
-
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -359,6 +375,51 @@ mod tests {
         let (mut bytes, starts) = pack();
         bytes[3] ^= 0x40;
         check(&bytes, &[0, 1, 2, 3, 4], 1, starts[5]);
+    }
+
+    /// Bytes on a disk that cannot read some of them.
+    struct BadDisk {
+        bytes: Vec<u8>,
+        bad: std::ops::Range<usize>,
+    }
+
+    impl FileExt for BadDisk {
+        fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+            let from = usize::try_from(offset).unwrap();
+            let len = into.len().min(self.bytes.len() - from);
+            if from < self.bad.end && self.bad.start < from + len {
+                return Err(io::Error::from_raw_os_error(nix::libc::EIO));
+            }
+            into[..len].copy_from_slice(&self.bytes[from..from + len]);
+            Ok(len)
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+            unreachable!("a scan only reads")
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_never_torn() {
+        let (mut bytes, starts) = pack();
+        let whole = bytes.len();
+        // Each page has a section of its own, so that it is known which are lost.
+        for n in 0..8_u8 {
+            let block = Block::hash(codecs::RAW, HashFn::SHA2_256, vec![n; 5000].into()).unwrap();
+            push_head(block.cid(), block.data().len(), &mut bytes);
+            bytes.extend_from_slice(block.data());
+        }
+        let len = bytes.len();
+        for bad in [0..1, starts[3]..starts[3] + 1, whole + 20_000..len, len - 1..len, 0..len] {
+            let disk = BadDisk { bytes: bytes.clone(), bad: bad.clone() };
+            let found = scan_by(2, &disk, 0, len as u64, &HashSet::new()).unwrap();
+            assert!(found.is_unreadable && found.torn.is_empty(), "{bad:?}: {found:?}");
+            assert!(found.end == len as u64 && !found.damaged.is_empty(), "{bad:?}: {found:?}");
+            assert!(found.entries.len() < 13, "{bad:?}");
+        }
+        let disk = BadDisk { bytes, bad: len..len };
+        let found = scan_by(2, &disk, 0, len as u64, &HashSet::new()).unwrap();
+        assert_eq!((found.is_unreadable, found.entries.len()), (false, 13));
     }
 
     #[test]

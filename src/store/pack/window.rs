@@ -3,9 +3,8 @@
 //! Pages that the disk cannot read show as zeros, so that one bad sector costs the sections over it
 //! and not the whole file; their hashes fail.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::FileExt;
 
 use crate::block::BLOCK_LEN_MAX;
 use crate::sys::disk::is_bad_sector;
@@ -20,20 +19,26 @@ const PAGE_LEN: usize = 4096;
 const VIEW_LEN_MAX: usize = READ_LEN + BLOCK_LEN_MAX + 4 * PAGE_LEN;
 
 /// A view of `file[..len]`.
-#[derive(Debug)]
 pub(super) struct Window<'a> {
-    file: &'a File,
+    file: &'a dyn FileExt,
     len: u64,
     /// Where the view begins.
     start: u64,
     /// The view, in memory that is used again: nothing behind the first `filled` bytes counts.
     bytes: Vec<u8>,
     filled: usize,
+    /// Whether there were pages that the disk could not read.
+    is_unreadable: bool,
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn new(file: &'a File, len: u64) -> Self {
-        Self { file, len, start: 0, bytes: Vec::new(), filled: 0 }
+    pub(super) fn new(file: &'a dyn FileExt, len: u64) -> Self {
+        Self { file, len, start: 0, bytes: Vec::new(), filled: 0, is_unreadable: false }
+    }
+
+    /// Tells whether something that was looked at could not be read.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.is_unreadable
     }
 
     /// Returns up to `len` bytes at `offset`, fewer at the end of the file.
@@ -81,7 +86,10 @@ impl<'a> Window<'a> {
         let mut offset = self.start + from as u64;
         for page in self.bytes[from..end].chunks_mut(PAGE_LEN) {
             match self.file.read_exact_at(page, offset) {
-                Err(error) if is_bad_sector(&error) => page.fill(0),
+                Err(error) if is_bad_sector(&error) => {
+                    self.is_unreadable = true;
+                    page.fill(0);
+                }
                 done => done?,
             }
             offset += page.len() as u64;
