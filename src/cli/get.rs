@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::cli::call::{Answer, Call};
 use crate::cli::client::Client;
 use crate::cli::failure::{Failure, tell};
+use crate::cli::output::Stdout;
 use crate::cli::part::{Existing, Part, own_umask};
 use crate::cli::progress::Progress;
 use crate::cli::unpack::{refuse_any, refuse_special, unpack};
@@ -101,7 +102,7 @@ impl Get {
 
     async fn get_archive(&self, client: &Client, call: Call, mode: u32) -> Result<(), Failure> {
         if self.output.as_deref() == Some(Path::new(STANDARD_OUTPUT)) {
-            return client.send(call).await?.copy_to(&mut io::stdout().lock(), |_| ()).await;
+            return client.send(call).await?.copy_to(&mut Stdout, |_| ()).await;
         }
         let target = self.target(with_tar(&self.name()?));
         refuse_any(&target).map_err(Failure::new)?;

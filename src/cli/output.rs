@@ -12,16 +12,15 @@ const ROWS_ALIGNED_MAX: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct Output {
     /// `None` writes nothing.
-    inner: Option<BufWriter<io::Stdout>>,
+    inner: Option<BufWriter<Stdout>>,
     escapes: bool,
 }
 
 impl Output {
     /// Returns standard output.
     pub(crate) fn new() -> Self {
-        let stdout = io::stdout();
-        let escapes = stdout.is_terminal();
-        Self { inner: Some(BufWriter::new(stdout)), escapes }
+        let escapes = io::stdout().is_terminal();
+        Self { inner: Some(BufWriter::new(Stdout)), escapes }
     }
 
     /// Returns an output that writes nothing.
@@ -63,6 +62,24 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.as_mut().map_or(Ok(()), Write::flush)
     }
+}
+
+/// Standard output, whose errors say that they are about it.
+#[derive(Debug)]
+pub(crate) struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stdout().write(bytes).map_err(about_stdout)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush().map_err(about_stdout)
+    }
+}
+
+fn about_stdout(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("standard output: {error}"))
 }
 
 /// Rows of cells, written with the columns aligned and one space between them.

@@ -427,7 +427,8 @@ fn mark_dirty(path: &Path, disk: &dyn DiskIo, generation: u64) -> Result<(), Sto
 /// Returns the kernel's name for the time since it was started.
 fn boot_id() -> Result<String, StoreError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    Ok(std::fs::read_to_string(path).at(path)?.trim().to_owned())
+    let needed = |error| io::Error::other(format!("{error}; /proc has to be mounted"));
+    Ok(std::fs::read_to_string(path).map_err(needed).at(path)?.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -111,6 +111,25 @@ fn help_that_cannot_be_written_is_no_success() {
 }
 
 #[test]
+fn a_standard_output_that_takes_nothing_is_named() {
+    let sandbox = Sandbox::new();
+    sandbox.write("file", "hello");
+    let cid = sandbox.ok(&["add", "-Q", "file"]);
+    for args in [
+        &["cat", &cid][..],
+        &["get", "--archive", &cid, "-o", "-"],
+        &["pin", "ls"],
+        &["add", "-Q", "file"],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = sandbox.command().args(args).stdout(full).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("standard output: No space left"), "{args:?}: {told}");
+    }
+}
+
+#[test]
 fn a_standard_error_that_takes_nothing_changes_nothing() {
     let sandbox = Sandbox::new();
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
