@@ -403,7 +403,7 @@ mod tests {
     fn what_cannot_be_read_is_never_torn() {
         let (mut bytes, starts) = pack();
         let whole = bytes.len();
-        // Each page has a section of its own, so that it is known which are lost.
+        // Longer than a page each, so that a bad page costs two of them at most.
         for n in 0..8_u8 {
             let block = Block::hash(codecs::RAW, HashFn::SHA2_256, vec![n; 5000].into()).unwrap();
             push_head(block.cid(), block.data().len(), &mut bytes);

@@ -194,10 +194,10 @@ impl Server {
 
     /// Notes that a reply could not be sent.
     pub(super) fn failed(&mut self, peer: &PeerId, lane: Lane) {
-        let Some(known) = self.peers.get_mut(peer) else { return };
-        known.end(lane);
-        known.failures = known.failures.saturating_add(1);
-        known.taking = Taking::Slow;
+        self.cut(peer, lane);
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.failures = known.failures.saturating_add(1);
+        }
     }
 
     /// Notes that the rest of a reply was not sent, since it took its time and others waited. That a line is slow is
